@@ -1,0 +1,13 @@
+//! Prints a reference page: `cargo run -p takhin-config --example reference -- node|topic`.
+#![allow(clippy::print_stdout)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        Some("node") => print!("{}", takhin_config::docs::node_reference()),
+        Some("topic") => print!("{}", takhin_config::docs::topic_reference()),
+        _ => return ExitCode::from(2),
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,263 @@
+//! The node file: every setting of a broker process, each declared once.
+//!
+//! All of them are read at start; a change takes effect with the next start.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::scalar::choice;
+use crate::section::section;
+use crate::units::{ByteSize, HostPort, Limit};
+
+section! {
+    /// The whole configuration of one broker.
+    NodeConfig {
+        /// This broker.
+        node: Node = Node::default();
+        /// The cluster that it belongs to.
+        cluster: Cluster = Cluster::default();
+        /// The Kafka protocol.
+        kafka: Kafka = Kafka::default();
+        /// Traffic between brokers.
+        rpc: Rpc = Rpc::default();
+        /// Health, metrics and administration over HTTP.
+        admin: Admin = Admin::default();
+        /// Logs on disk.
+        storage: Storage = Storage::default();
+        /// Logging.
+        telemetry: Telemetry = Telemetry::default();
+    }
+}
+
+section! {
+    /// This broker.
+    Node {
+        /// Number of this broker, unique in the cluster and never given to another data directory.
+        id: i32 = 1, in 0..=i32::MAX, kafka Int "node.id",
+            required "give each broker of the cluster its own number, as in `id: 1`";
+        /// Directory that holds everything this broker stores; created if missing. No other process may use it.
+        data_dir: PathBuf = PathBuf::from("takhin-data"), kafka List "log.dirs",
+            required "name a directory on a local disk, as in `data_dir: /var/lib/takhin`";
+        /// Rack or zone of this broker; shown to clients in Metadata.
+        rack: Option<String> = None, kafka String "broker.rack";
+        /// How long a stopping broker waits for requests that are being served.
+        drain_timeout: Duration = Duration::from_secs(10),
+            in Duration::ZERO..=Duration::from_secs(600);
+    }
+}
+
+section! {
+    /// The cluster that this broker belongs to.
+    Cluster {
+        /// Name of the cluster. A data directory founded under another name is refused.
+        name: String = "takhin".to_owned(),
+            required "name the cluster, as in `name: demo`; the same name on every broker";
+        /// `rpc.advertise` addresses of the cluster's first members, the same list on every broker.
+        seeds: Vec<HostPort> = Vec::new(),
+            required "list the rpc addresses of the first members, as in `seeds: [\"127.0.0.1:33145\"]`";
+    }
+}
+
+section! {
+    /// The Kafka protocol.
+    Kafka {
+        /// Where Kafka clients connect. Each listener answers with its own advertised address.
+        listeners: Vec<Listener> = vec![Listener::default()];
+        /// Permits listeners on addresses that other machines reach although they neither encrypt nor authenticate.
+        allow_insecure: bool = false;
+        /// Bounds on what clients may use.
+        limits: Limits = Limits::default();
+        /// Whether producing to or asking for a missing topic creates it.
+        auto_create_topics: bool = true, kafka Boolean "auto.create.topics.enable";
+        /// Whether DeleteTopics is served.
+        delete_topic_enable: bool = true, kafka Boolean "delete.topic.enable";
+        /// Partitions of a topic created without a number.
+        num_partitions: u32 = 1, in 1..=10_000, kafka Int "num.partitions";
+        /// Replicas of a topic created without a number; no more than there are brokers.
+        default_replication_factor: u16 = 1, in 1..=7, kafka Int "default.replication.factor";
+        /// Largest record batch, as sent, that a topic without its own `max.message.bytes` takes.
+        message_max_bytes: ByteSize = ByteSize::bytes(1_048_588),
+            in ByteSize::kib(1)..=ByteSize::gib(1), kafka Int "message.max.bytes";
+        /// Largest Fetch response, whatever the client asks for. A first batch that is larger is sent whole.
+        fetch_max_bytes: ByteSize = ByteSize::mib(55),
+            in ByteSize::kib(1)..=ByteSize::gib(1), kafka Int "fetch.max.bytes";
+        /// Incremental fetch sessions (KIP-227) kept at a time; consumers without one send full requests.
+        fetch_session_slots: u32 = 1000, in 0..=100_000, kafka Int "max.incremental.fetch.session.cache.slots";
+    }
+}
+
+section! {
+    /// One address for Kafka clients.
+    Listener {
+        /// Name in logs and metrics.
+        name: String = "internal".to_owned();
+        /// IP address and port to listen on; port 0 takes a free one.
+        bind: SocketAddr = loopback(9092);
+        /// Address given to clients; by default the one listened on. Needed where that is `0.0.0.0` or `[::]`.
+        advertise: Option<HostPort> = None;
+    }
+}
+
+section! {
+    /// Bounds on what clients may use. At a bound the broker refuses or waits; it never grows past it.
+    Limits {
+        /// Connections at a time; further ones are closed at once.
+        max_connections: u32 = 10_000, in 1..=1_000_000, kafka Int "max.connections";
+        /// Connections at a time from one IP address; further ones are closed at once.
+        max_connections_per_ip: u32 = 10_000, in 1..=1_000_000, kafka Int "max.connections.per.ip";
+        /// Largest request; a connection that announces a larger one is closed.
+        max_request_size: ByteSize = ByteSize::mib(100),
+            in ByteSize::kib(64)..=ByteSize::gib(1), kafka Int "socket.request.max.bytes";
+        /// Memory for requests being received or served, over all connections; when it is used up connections
+        /// are read no further until some is free.
+        max_request_memory: ByteSize = ByteSize::mib(512),
+            in ByteSize::mib(1)..=ByteSize::gib(1024), kafka Long "queued.max.request.bytes";
+        /// Requests of one connection being served at a time; further ones stay in the socket.
+        max_pipelined_requests: u32 = 256, in 1..=10_000;
+        /// How long a connection may be idle; one with an unanswered request is not.
+        connections_max_idle: Duration = Duration::from_secs(600),
+            in Duration::from_secs(1)..=Duration::from_secs(7 * 86_400), kafka Long "connections.max.idle.ms";
+        /// How long a request may take to arrive once its first byte has.
+        request_receive_timeout: Duration = Duration::from_secs(30),
+            in Duration::from_millis(100)..=Duration::from_secs(3600);
+    }
+}
+
+section! {
+    /// Traffic between brokers. Not opened while the cluster has one broker.
+    Rpc {
+        /// IP address and port to listen on.
+        bind: SocketAddr = loopback(33145);
+        /// Address given to other brokers; by default the one listened on.
+        advertise: Option<HostPort> = None;
+        /// Permits an address that other machines reach although the traffic is neither encrypted nor authenticated.
+        allow_insecure: bool = false;
+    }
+}
+
+section! {
+    /// Health (`/livez`, `/readyz`), metrics (`/metrics`) and administration over HTTP.
+    Admin {
+        /// IP address and port to listen on; port 0 takes a free one.
+        bind: SocketAddr = loopback(9644);
+        /// Permits an address that other machines reach although it neither encrypts nor authenticates.
+        allow_insecure: bool = false;
+    }
+}
+
+section! {
+    /// Logs on disk. What Kafka has per topic is here the default for topics that say nothing else.
+    Storage {
+        /// When a record counts as written: `flushed` once it is on the medium, `cached` once it is in the page
+        /// cache. `cached` loses acknowledged records when all replicas lose power. Topics override it with
+        /// `takhin.durability`.
+        durability: Durability = Durability::Flushed, kafka String "takhin.durability";
+        /// Size at which a segment is closed and the next one begun.
+        segment_size: ByteSize = ByteSize::gib(1),
+            in ByteSize::mib(1)..=ByteSize::bytes(i32::MAX.unsigned_abs() as u64), kafka Int "log.segment.bytes";
+        /// Age at which a segment is closed even if it is not full.
+        segment_age: Duration = Duration::from_secs(7 * 86_400),
+            in Duration::from_millis(1)..=CENTURY, kafka Long "log.roll.ms";
+        /// Bytes of log between two entries of the offset index.
+        index_interval: ByteSize = ByteSize::kib(4),
+            in ByteSize::bytes(0)..=ByteSize::bytes(i32::MAX.unsigned_abs() as u64), kafka Int "log.index.interval.bytes";
+        /// Age at which records are deleted, a whole segment at a time.
+        retention_time: Limit<Duration> = Limit::At(Duration::from_secs(7 * 86_400)),
+            in Limit::At(Duration::ZERO)..=Limit::Unlimited, kafka Long "log.retention.ms";
+        /// Size of a partition above which its oldest segments are deleted.
+        retention_size: Limit<ByteSize> = Limit::Unlimited,
+            in Limit::At(ByteSize::bytes(0))..=Limit::Unlimited, kafka Long "log.retention.bytes";
+        /// Pause between two looks for segments that may be deleted.
+        retention_check_interval: Duration = Duration::from_secs(300),
+            in Duration::from_millis(1)..=Duration::from_secs(86_400), kafka Long "log.retention.check.interval.ms";
+        /// Pause between two records of how far each log is known to be on disk; a restart after a crash re-reads
+        /// what was written since.
+        checkpoint_interval: Duration = Duration::from_secs(1),
+            in Duration::from_millis(10)..=Duration::from_secs(3600);
+        /// Files that one flush round syncs in parallel.
+        flush_parallelism: u16 = 4, in 1..=256;
+        /// Closed segments whose files are kept open over all partitions.
+        max_open_segments: u32 = 256, in 16..=1_000_000;
+        /// Free space of the file system below which produce requests are refused.
+        min_free_space: ByteSize = ByteSize::mib(256);
+        /// How long a partition remembers an idempotent producer that has stopped writing.
+        producer_expiration: Duration = Duration::from_secs(86_400),
+            in Duration::from_secs(1)..=CENTURY, kafka Int "producer.id.expiration.ms";
+    }
+}
+
+section! {
+    /// Logging, to standard error.
+    Telemetry {
+        /// Least severe level that is logged.
+        log_level: LogLevel = LogLevel::Info;
+        /// Lines for people or for machines.
+        log_format: LogFormat = LogFormat::Text;
+    }
+}
+
+choice! {
+    /// When a record counts as written.
+    Durability {
+        /// On the medium of a majority (fsync).
+        Flushed = "flushed",
+        /// In the page cache of a majority. Acknowledged records can be lost when a majority loses power.
+        Cached = "cached",
+    }
+}
+
+choice! {
+    /// Severity of a log line.
+    LogLevel {
+        /// Something failed that must not.
+        Error = "error",
+        /// Unexpected, and the broker went on.
+        Warn = "warn",
+        /// Changes of state.
+        Info = "info",
+        /// Decisions.
+        Debug = "debug",
+        /// Single requests.
+        Trace = "trace",
+    }
+}
+
+choice! {
+    /// Shape of a log line.
+    LogFormat {
+        /// One readable line.
+        Text = "text",
+        /// One JSON object.
+        Json = "json",
+    }
+}
+
+/// A bound for ages that are meant to be long; what has no bound at all is a [`Limit`].
+const CENTURY: Duration = Duration::from_secs(36_500 * 86_400);
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+/// The address that `bind` stands for where nothing else is advertised.
+fn dialable(bind: SocketAddr) -> HostPort {
+    HostPort {
+        host: bind.ip().to_string(),
+        port: bind.port(),
+    }
+}
+
+impl Listener {
+    /// The address given to clients once the listener listens on `bound`.
+    pub fn advertised(&self, bound: SocketAddr) -> HostPort {
+        self.advertise.clone().unwrap_or_else(|| dialable(bound))
+    }
+}
+
+impl Rpc {
+    /// The address given to other brokers.
+    pub fn advertised(&self) -> HostPort {
+        self.advertise.clone().unwrap_or_else(|| dialable(self.bind))
+    }
+}
