@@ -1,0 +1,246 @@
+//! Listening, connecting, and streams that gather-write and send file ranges.
+
+mod half;
+mod send_file;
+#[cfg(feature = "test-util")]
+pub mod sim;
+mod stream;
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tracing::warn;
+
+pub use half::{ReadHalf, WriteHalf};
+pub use stream::Stream;
+
+/// Pause before accepting again after the process ran out of descriptors or memory.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why an address cannot be listened on.
+///
+/// `setting` names the setting that holds the address.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Somebody else listens there.
+    #[error(
+        "address {address} is already in use: stop the other process or choose another port with {setting}"
+    )]
+    InUse {
+        /// The address.
+        address: String,
+        /// Setting that holds it.
+        setting: String,
+    },
+    /// The port needs a privilege that this process lacks.
+    #[error(
+        "no permission to listen on {address}: choose a port from 1024 up with {setting}, or grant the process \
+         CAP_NET_BIND_SERVICE"
+    )]
+    NotPermitted {
+        /// The address.
+        address: String,
+        /// Setting that holds it.
+        setting: String,
+    },
+    /// The address belongs to no interface of this machine.
+    #[error(
+        "address {address} is not one of this machine's: set {setting} to a local address, or to 0.0.0.0:PORT for \
+         all of them"
+    )]
+    NotLocal {
+        /// The address.
+        address: String,
+        /// Setting that holds it.
+        setting: String,
+    },
+    /// Not of the form `host:port`, or a host name without an address.
+    #[error("{address} is not an address to listen on: {setting} takes HOST:PORT, such as 127.0.0.1:9092")]
+    Invalid {
+        /// The address.
+        address: String,
+        /// Setting that holds it.
+        setting: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// Anything else.
+    #[error("cannot listen on {address} ({setting})")]
+    Failed {
+        /// The address.
+        address: String,
+        /// Setting that holds it.
+        setting: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl ListenError {
+    fn new(address: &str, setting: &str, source: io::Error) -> Self {
+        let (address, setting) = (address.to_owned(), setting.to_owned());
+        match source.kind() {
+            io::ErrorKind::AddrInUse => Self::InUse { address, setting },
+            io::ErrorKind::PermissionDenied => Self::NotPermitted { address, setting },
+            io::ErrorKind::AddrNotAvailable => Self::NotLocal { address, setting },
+            _ => Self::Failed {
+                address,
+                setting,
+                source,
+            },
+        }
+    }
+}
+
+/// The network; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Net(Kind);
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Real,
+    #[cfg(feature = "test-util")]
+    Simulated(sim::Host),
+}
+
+impl Net {
+    /// The machine's TCP.
+    pub fn real() -> Self {
+        Self(Kind::Real)
+    }
+
+    #[cfg(feature = "test-util")]
+    pub(crate) fn simulated(host: sim::Host) -> Self {
+        Self(Kind::Simulated(host))
+    }
+
+    /// Listens on `address` (`HOST:PORT`; port 0 lets the system choose). `setting` is the name of the setting
+    /// that holds it, for the error text.
+    ///
+    /// # Errors
+    /// A [`ListenError`] that names the address and what to do.
+    pub async fn listen(&self, address: &str, setting: &str) -> Result<Listener, ListenError> {
+        match &self.0 {
+            Kind::Real => {
+                let invalid = |source| ListenError::Invalid {
+                    address: address.to_owned(),
+                    setting: setting.to_owned(),
+                    source,
+                };
+                let resolved: Vec<SocketAddr> =
+                    tokio::net::lookup_host(address).await.map_err(invalid)?.collect();
+                let listener = TcpListener::bind(&resolved[..])
+                    .await
+                    .map_err(|e| ListenError::new(address, setting, e))?;
+                Ok(Listener(ListenerKind::Tcp(listener)))
+            }
+            #[cfg(feature = "test-util")]
+            Kind::Simulated(host) => {
+                let listener = host
+                    .listen(address)
+                    .map_err(|e| ListenError::new(address, setting, e))?;
+                Ok(Listener(ListenerKind::Simulated(listener)))
+            }
+        }
+    }
+
+    /// Connects to `address` (`HOST:PORT`), trying every address of the host in turn. There is no limit of time
+    /// but the system's own, which is minutes: wrap it in [`Clock::timeout`](crate::Clock::timeout).
+    ///
+    /// # Cancel safety
+    /// Safe; the attempt is given up.
+    pub async fn connect(&self, address: &str) -> io::Result<Stream> {
+        match &self.0 {
+            Kind::Real => Stream::tcp(TcpStream::connect(address).await?),
+            #[cfg(feature = "test-util")]
+            Kind::Simulated(host) => Ok(Stream::simulated(host.connect(address).await?)),
+        }
+    }
+}
+
+/// Takes connections.
+#[derive(Debug)]
+pub struct Listener(ListenerKind);
+
+#[derive(Debug)]
+enum ListenerKind {
+    Tcp(TcpListener),
+    #[cfg(feature = "test-util")]
+    Simulated(sim::SimListener),
+}
+
+impl Listener {
+    /// Waits for the next connection. Failures that pass by themselves (a peer that gave up, no descriptor left)
+    /// are waited out.
+    ///
+    /// # Errors
+    /// When the listener itself is broken; further calls would fail alike.
+    ///
+    /// # Cancel safety
+    /// Safe; no connection is lost.
+    pub async fn accept(&self) -> io::Result<Stream> {
+        match &self.0 {
+            ListenerKind::Tcp(listener) => loop {
+                match listener
+                    .accept()
+                    .await
+                    .and_then(|(stream, _)| Stream::tcp(stream))
+                {
+                    Ok(stream) => return Ok(stream),
+                    Err(e) if is_exhausted(&e) => {
+                        warn!(error = %e, "cannot take connections for now");
+                        tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                    }
+                    Err(e) if is_peer_gone(&e) => {}
+                    Err(e) => return Err(e),
+                }
+            },
+            #[cfg(feature = "test-util")]
+            ListenerKind::Simulated(listener) => Ok(Stream::simulated(listener.accept().await?)),
+        }
+    }
+
+    /// The address, with the port that the system chose.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        match &self.0 {
+            ListenerKind::Tcp(listener) => listener.local_addr(),
+            #[cfg(feature = "test-util")]
+            ListenerKind::Simulated(listener) => Ok(listener.local_addr()),
+        }
+    }
+}
+
+/// The process or the system has no descriptor or buffer left; it may have again soon.
+fn is_exhausted(e: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(
+        Errno::from_io_error(e),
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+    )
+}
+
+/// The error belongs to the connection that was about to be accepted: accept(2), "Error handling".
+fn is_peer_gone(e: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(
+        Errno::from_io_error(e),
+        Some(
+            Errno::CONNABORTED
+                | Errno::CONNRESET
+                | Errno::NOTCONN
+                | Errno::INVAL
+                | Errno::INTR
+                | Errno::NETDOWN
+                | Errno::PROTO
+                | Errno::NOPROTOOPT
+                | Errno::HOSTDOWN
+                | Errno::NONET
+                | Errno::HOSTUNREACH
+                | Errno::OPNOTSUPP
+                | Errno::NETUNREACH
+                | Errno::PERM
+        )
+    )
+}
