@@ -1,0 +1,128 @@
+//! Checking the bytes of a segment.
+
+use std::path::Path;
+
+use takhin_protocol::record::{BatchHeader, HEADER_LEN};
+use takhin_runtime::disk::File;
+
+use crate::error::{Damage, LogError};
+use crate::format::to_usize;
+use crate::index::SegmentIndex;
+use crate::options::LogOptions;
+use crate::walk::{Blocks, HEADER_BLOCK, Located, SCAN_BLOCK, Walk, crc_ok, plausible};
+
+/// What a scan of a segment found.
+pub(super) struct Scan {
+    /// The valid prefix.
+    pub(super) index: SegmentIndex,
+    /// Leader epoch of its last entry.
+    pub(super) epoch: u32,
+    /// What ended it before the end of the file.
+    pub(super) damage: Option<Damage>,
+}
+
+/// Which part of a segment to scan, and how.
+pub(super) struct ScanRange {
+    /// The length of the file.
+    pub(super) len: u64,
+    /// From this position on checksums are verified; before it, headers only.
+    pub(super) crc_from: u64,
+    /// Leader epoch of the entry before the segment.
+    pub(super) epoch: u32,
+}
+
+/// Walks a segment from its beginning and notes every valid batch in `index`, which must be empty.
+pub(super) fn scan(
+    file: &dyn File,
+    path: &Path,
+    mut index: SegmentIndex,
+    range: &ScanRange,
+    options: &LogOptions,
+) -> Result<Scan, LogError> {
+    let io = |e| LogError::io("read", path, e);
+    let mut epoch = range.epoch;
+    let below = range.crc_from.min(range.len);
+    let headers = Walk::new(file, path, 0..below, options.max_batch_bytes);
+    let checked = Walk::with_block(file, path, below..range.len, options.max_batch_bytes, SCAN_BLOCK);
+    for (mut walk, check) in [(headers, false), (checked, true)] {
+        loop {
+            let found = match walk.step().map_err(io)? {
+                Ok(Some(found)) => found,
+                Ok(None) => break,
+                Err(damage) => {
+                    return Ok(Scan {
+                        index,
+                        epoch,
+                        damage: Some(damage),
+                    });
+                }
+            };
+            let damage = match continues(&found.header, &index, epoch) {
+                Some(damage) => Some(damage),
+                None if check && !walk.crc_ok(&found).map_err(io)? => Some(Damage::BadCrc),
+                None => None,
+            };
+            if damage.is_some() {
+                return Ok(Scan { index, epoch, damage });
+            }
+            epoch = u32::try_from(found.header.partition_leader_epoch).unwrap_or(epoch);
+            index.note(&found.header, options.index_interval_bytes);
+        }
+    }
+    Ok(Scan {
+        index,
+        epoch,
+        damage: None,
+    })
+}
+
+fn continues(header: &BatchHeader, index: &SegmentIndex, last: u32) -> Option<Damage> {
+    let (expected, found) = (index.next_offset, header.base_offset);
+    if found != expected {
+        return Some(Damage::WrongOffset { expected, found });
+    }
+    let found = u32::try_from(header.partition_leader_epoch).unwrap_or(0);
+    (found < last).then_some(Damage::EpochBackwards { last, found })
+}
+
+/// Whether a whole valid batch of this log begins anywhere after `from`.
+///
+/// A write that was torn by the end of the process leaves nothing valid behind it; if there is something, the damage
+/// before it has another cause. Every byte position is tried, since the damaged length cannot be trusted.
+pub(super) fn valid_batch_after(
+    file: &dyn File,
+    path: &Path,
+    range: std::ops::Range<u64>,
+    min_offset: i64,
+    options: &LogOptions,
+) -> Result<bool, LogError> {
+    let io = |e| LogError::io("read", path, e);
+    let mut blocks = Blocks::new(file, range.end, SCAN_BLOCK);
+    // Its own memory: checking a candidate must not throw away the block that is being searched.
+    let mut check = Blocks::new(file, range.end, HEADER_BLOCK);
+    let mut pos = range.start + 1;
+    while pos + HEADER_LEN as u64 <= range.end {
+        let len = to_usize(range.end - pos).min(SCAN_BLOCK);
+        let Some(block) = blocks.slice(pos, len).map_err(io)? else {
+            return Ok(false);
+        };
+        for (at, window) in (pos..).zip(block.windows(HEADER_LEN)) {
+            if window[16] != 2 {
+                continue;
+            }
+            let mut head = [0; HEADER_LEN];
+            head.copy_from_slice(window);
+            let header = BatchHeader::parse(&head);
+            let found = Located { pos: at, header };
+            if plausible(&header, options.max_batch_bytes)
+                && header.base_offset >= min_offset
+                && found.end() <= range.end
+                && crc_ok(&mut check, &found).map_err(io)?
+            {
+                return Ok(true);
+            }
+        }
+        pos += (len - HEADER_LEN + 1) as u64;
+    }
+    Ok(false)
+}

@@ -1,0 +1,427 @@
+//! All logs of a node: opening, creating, closing, deleting, and their watermarks in the journal.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+use takhin_protocol::{PartitionIndex, TopicId, TopicPartition};
+use uuid::Uuid;
+
+use crate::entry::{Checkpoint, LogStatus, PreviousStop};
+use crate::error::LogError;
+use crate::format::DELETED;
+use crate::journal::{Change, Journal, JournalError};
+use crate::log::{Log, LogStats, RecoveryReport};
+use crate::options::{LogOptions, StorageContext};
+
+/// Begins the journal keys of watermarks.
+const WATERMARK: &[u8] = b"watermark/";
+
+/// Why a log could not be managed.
+#[derive(Debug, thiserror::Error)]
+pub enum ManagerError {
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The journal with its watermark.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The watermark in the journal cannot be decoded.
+    #[error("the stored watermark of {partition} cannot be decoded")]
+    BadWatermark {
+        /// Whose it is.
+        partition: TopicPartition,
+    },
+}
+
+/// The logs of one data directory.
+#[derive(Debug)]
+pub struct LogManager {
+    cx: StorageContext,
+    dir: PathBuf,
+    journal: Arc<Journal>,
+    previous: PreviousStop,
+    slots: Mutex<BTreeMap<TopicPartition, Slot>>,
+    opened: Condvar,
+}
+
+/// What is known of a log in this run.
+#[derive(Debug, Clone)]
+enum Slot {
+    Open {
+        log: Arc<Log>,
+        stored: Option<Checkpoint>,
+    },
+    /// Being opened by some thread.
+    Opening,
+    /// Closed in order since the start.
+    Closed,
+}
+
+impl LogManager {
+    /// Manages the logs in `dir` (see [`crate::DataDir::partitions`]); opens none. Finishes interrupted deletions.
+    ///
+    /// # Errors
+    ///
+    /// `Io` if the directory cannot be listed or a leftover not removed.
+    pub fn new(
+        cx: StorageContext,
+        dir: PathBuf,
+        journal: Arc<Journal>,
+        previous: PreviousStop,
+    ) -> Result<Self, LogError> {
+        cx.disk
+            .create_dir_all(&dir)
+            .map_err(|e| LogError::io("create", &dir, e))?;
+        for entry in cx
+            .disk
+            .read_dir(&dir)
+            .map_err(|e| LogError::io("list", &dir, e))?
+        {
+            if entry.name.ends_with(DELETED) {
+                let leftover = dir.join(&entry.name);
+                cx.disk
+                    .remove_dir_all(&leftover)
+                    .map_err(|e| LogError::io("remove", &leftover, e))?;
+            }
+        }
+        Ok(Self {
+            cx,
+            dir,
+            journal,
+            previous,
+            slots: Mutex::default(),
+            opened: Condvar::new(),
+        })
+    }
+
+    /// The partitions that have a directory, ascending, whether open or not.
+    pub fn on_disk(&self) -> Result<Vec<TopicPartition>, LogError> {
+        let entries = self
+            .cx
+            .disk
+            .read_dir(&self.dir)
+            .map_err(|e| LogError::io("list", &self.dir, e))?;
+        let mut found: Vec<_> = entries
+            .iter()
+            .filter(|e| e.is_dir)
+            .filter_map(|e| parse_dir_name(&e.name))
+            .collect();
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// The log, if it is open.
+    pub fn get(&self, partition: TopicPartition) -> Option<Arc<Log>> {
+        match self.slots.lock().get(&partition) {
+            Some(Slot::Open { log, .. }) => Some(log.clone()),
+            _ => None,
+        }
+    }
+
+    /// The log, opened or created if it is not open; several partitions may be opened at once. One that has failed is opened again, cut to its durable watermark;
+    /// every holder of the failed one must let go of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Log::open`].
+    pub fn open(
+        &self,
+        partition: TopicPartition,
+        options: LogOptions,
+    ) -> Result<(Arc<Log>, RecoveryReport), ManagerError> {
+        let mut slots = self.slots.lock();
+        while matches!(slots.get(&partition), Some(Slot::Opening)) {
+            self.opened.wait(&mut slots);
+        }
+        let before = slots.get(&partition).cloned();
+        let (checkpoint, previous) = match &before {
+            Some(Slot::Open { log, .. }) => match log.status() {
+                LogStatus::Failed { .. } => (Some(log.checkpoint()), PreviousStop::Failed),
+                LogStatus::Ready | LogStatus::Damaged(_) => {
+                    return Ok((log.clone(), RecoveryReport::default()));
+                }
+            },
+            Some(Slot::Closed) => (self.stored(partition)?, PreviousStop::Clean),
+            Some(Slot::Opening) | None => (self.stored(partition)?, self.previous),
+        };
+        // Recovery may take long; other logs are not to wait for it.
+        slots.insert(partition, Slot::Opening);
+        drop(slots);
+        let opened = Log::open(&self.cx, &self.path(partition), options, checkpoint, previous);
+        let mut slots = self.slots.lock();
+        self.opened.notify_all();
+        match opened {
+            Ok((log, report)) => {
+                let log = Arc::new(log);
+                slots.insert(
+                    partition,
+                    Slot::Open {
+                        log: log.clone(),
+                        stored: checkpoint,
+                    },
+                );
+                Ok((log, report))
+            }
+            Err(error) => {
+                match before {
+                    Some(before) => drop(slots.insert(partition, before)),
+                    None => drop(slots.remove(&partition)),
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Makes a log durable, stores its watermark and forgets it; a later `open` reads no segment.
+    pub fn close(&self, partition: TopicPartition) -> Result<(), ManagerError> {
+        let Some(log) = self.get(partition) else {
+            return Ok(());
+        };
+        let end = log.close()?;
+        self.journal.put(&[watermark(partition, &end)], true)?;
+        self.slots.lock().insert(partition, Slot::Closed);
+        Ok(())
+    }
+
+    /// Closes every log that takes appends; failed and damaged ones stay for the next start to recover.
+    ///
+    /// Returns whether all were closed: only then may the data directory be marked clean.
+    pub fn close_all(&self) -> Result<bool, ManagerError> {
+        let mut all = true;
+        for (partition, log) in self.open_logs() {
+            if log.status() == LogStatus::Ready {
+                self.close(partition)?;
+            } else {
+                all = false;
+            }
+        }
+        Ok(all)
+    }
+
+    /// Stores the watermarks that have moved since they were last stored, in one journal entry.
+    ///
+    /// Without `sync` they become durable with the journal's next synced put. Older stored watermarks are always safe:
+    /// recovery only has more to verify.
+    pub fn store_watermarks(&self, sync: bool) -> Result<usize, JournalError> {
+        let mut changes = Vec::new();
+        let mut slots = self.slots.lock();
+        for (partition, slot) in slots.iter_mut() {
+            if let Slot::Open { log, stored } = slot {
+                let now = log.checkpoint();
+                // A failed log's watermark is still right; a damaged log's is what the caller gave.
+                if *stored != Some(now) && !matches!(log.status(), LogStatus::Damaged(_)) {
+                    *stored = Some(now);
+                    changes.push(watermark(*partition, &now));
+                }
+            }
+        }
+        drop(slots);
+        if changes.is_empty() {
+            return Ok(0);
+        }
+        self.journal.put(&changes, sync)?;
+        Ok(changes.len())
+    }
+
+    /// Deletes a log with everything in it: by rename first, so that a crash leaves all of it or nothing.
+    pub fn delete(&self, partition: TopicPartition) -> Result<(), ManagerError> {
+        let mut slots = self.slots.lock();
+        slots.remove(&partition);
+        let path = self.path(partition);
+        let disk = &*self.cx.disk;
+        if disk
+            .exists(&path)
+            .map_err(|e| LogError::io("look for", &path, e))?
+        {
+            let gone = self.dir.join(format!("{}.{DELETED}", dir_name(partition)));
+            if disk
+                .exists(&gone)
+                .map_err(|e| LogError::io("look for", &gone, e))?
+            {
+                // Left by an earlier deletion that could not finish.
+                disk.remove_dir_all(&gone)
+                    .map_err(|e| LogError::io("remove", &gone, e))?;
+            }
+            disk.rename(&path, &gone)
+                .map_err(|e| LogError::io("rename", &path, e))?;
+            disk.sync_dir(&self.dir)
+                .map_err(|e| LogError::io("sync directory", &self.dir, e))?;
+            disk.remove_dir_all(&gone)
+                .map_err(|e| LogError::io("remove", &gone, e))?;
+        }
+        self.journal.put(&[(watermark_key(partition), None)], true)?;
+        Ok(())
+    }
+
+    /// All open logs, ascending.
+    pub fn open_logs(&self) -> Vec<(TopicPartition, Arc<Log>)> {
+        let slots = self.slots.lock();
+        let open = slots.iter().filter_map(|(partition, slot)| match slot {
+            Slot::Open { log, .. } => Some((*partition, log.clone())),
+            Slot::Opening | Slot::Closed => None,
+        });
+        open.collect()
+    }
+
+    /// Sizes of all open logs, by log and segment.
+    pub fn stats(&self) -> BTreeMap<TopicPartition, LogStats> {
+        self.open_logs()
+            .into_iter()
+            .map(|(partition, log)| (partition, log.stats()))
+            .collect()
+    }
+
+    /// Bytes of all open logs, by topic.
+    pub fn bytes_by_topic(&self) -> BTreeMap<TopicId, u64> {
+        let mut topics = BTreeMap::new();
+        for (partition, log) in self.open_logs() {
+            *topics.entry(partition.topic_id).or_default() += log.stats().bytes;
+        }
+        topics
+    }
+
+    /// Directory of a partition's log.
+    pub fn path(&self, partition: TopicPartition) -> PathBuf {
+        self.dir.join(dir_name(partition))
+    }
+
+    fn stored(&self, partition: TopicPartition) -> Result<Option<Checkpoint>, ManagerError> {
+        match self.journal.get(&watermark_key(partition)) {
+            Some(bytes) => Checkpoint::decode(&bytes)
+                .map(Some)
+                .ok_or(ManagerError::BadWatermark { partition }),
+            None => Ok(None),
+        }
+    }
+}
+
+fn watermark(partition: TopicPartition, checkpoint: &Checkpoint) -> Change {
+    (watermark_key(partition), Some(checkpoint.encode().to_vec()))
+}
+
+fn watermark_key(partition: TopicPartition) -> Vec<u8> {
+    let mut key = WATERMARK.to_vec();
+    key.extend_from_slice(partition.topic_id.0.as_bytes());
+    key.extend_from_slice(&partition.partition.0.to_be_bytes());
+    key
+}
+
+/// `<uuid>-<partition>`; the plain form of the id, since file systems may not tell upper from lower case.
+fn dir_name(partition: TopicPartition) -> String {
+    format!("{}-{}", partition.topic_id.0, partition.partition)
+}
+
+/// The partition whose log a directory of this name holds.
+pub fn parse_dir_name(name: &str) -> Option<TopicPartition> {
+    let (id, partition) = name.rsplit_once('-')?;
+    let topic_id = TopicId(Uuid::parse_str(id).ok()?);
+    let partition = PartitionIndex(partition.parse().ok()?);
+    let parsed = TopicPartition { topic_id, partition };
+    (dir_name(parsed) == name).then_some(parsed)
+}
+
+/// The partition of a log's path, for offline tools.
+pub fn partition_of_path(path: &Path) -> Option<TopicPartition> {
+    parse_dir_name(path.file_name()?.to_str()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use takhin_runtime::sim::SimDisk;
+
+    use super::*;
+    use crate::NewEntry;
+    use crate::testing::data_batch;
+
+    fn partition(n: i32) -> TopicPartition {
+        TopicPartition {
+            topic_id: TopicId(Uuid::from_u128(7)),
+            partition: PartitionIndex(n),
+        }
+    }
+
+    fn manager(disk: &SimDisk, previous: PreviousStop) -> LogManager {
+        let shared: Arc<dyn takhin_runtime::Disk> = Arc::new(disk.incarnation());
+        let path = Path::new("/journal");
+        let journal = match previous {
+            PreviousStop::Clean if !shared.exists(path).unwrap() => Journal::create(shared.clone(), path),
+            _ => Journal::open(shared.clone(), path, previous),
+        };
+        LogManager::new(
+            StorageContext::new(shared),
+            "/p".into(),
+            Arc::new(journal.unwrap()),
+            previous,
+        )
+        .unwrap()
+    }
+
+    fn append(log: &Log, count: u64) {
+        for _ in 0..count {
+            let end = log.end();
+            let raft_index = end.last.map_or(0, |l| l.index + 1);
+            log.append(&[NewEntry {
+                term: 1,
+                raft_index,
+                batch: data_batch(end.log_end_offset, 1, 1, 0),
+            }])
+            .unwrap();
+        }
+    }
+
+    #[test]
+    fn watermarks_follow_the_logs_and_deletion_leaves_nothing() {
+        let disk = SimDisk::new(3);
+        let logs = manager(&disk, PreviousStop::Clean);
+        for n in 0..3 {
+            append(&logs.open(partition(n), LogOptions::default()).unwrap().0, 5);
+        }
+        logs.get(partition(0)).unwrap().flush().unwrap();
+        assert_eq!(logs.store_watermarks(true).unwrap(), 3);
+        assert_eq!(logs.store_watermarks(true).unwrap(), 0, "nothing moved since");
+        logs.delete(partition(1)).unwrap();
+        assert!(logs.get(partition(1)).is_none());
+        disk.crash(takhin_runtime::sim::CrashMode::Power);
+        let logs = manager(&disk, PreviousStop::PowerLoss);
+        assert_eq!(logs.on_disk().unwrap(), [partition(0), partition(2)]);
+        let (log, _) = logs.open(partition(0), LogOptions::default()).unwrap();
+        assert_eq!(log.end().log_end_offset, 5);
+        assert_eq!(log.checkpoint().next_offset, 5);
+        let (fresh, _) = logs.open(partition(1), LogOptions::default()).unwrap();
+        assert_eq!(
+            fresh.end().log_end_offset,
+            0,
+            "a deleted log's watermark is gone too"
+        );
+    }
+
+    #[test]
+    fn a_failed_log_reopens_cut_to_its_watermark() {
+        let disk = SimDisk::new(3);
+        let logs = manager(&disk, PreviousStop::Clean);
+        let (log, _) = logs.open(partition(0), LogOptions::default()).unwrap();
+        append(&log, 5);
+        log.flush().unwrap();
+        append(&log, 5);
+        disk.arm(takhin_runtime::sim::FaultRule {
+            op: takhin_runtime::sim::Op::SyncData,
+            path: ".log".into(),
+            when: takhin_runtime::sim::When::Nth(1),
+            fault: takhin_runtime::sim::Fault::Eio,
+        });
+        log.flush().unwrap_err();
+        assert!(
+            matches!(log.flush(), Err(LogError::Failed { .. })),
+            "never synced again"
+        );
+        let (reopened, report) = logs.open(partition(0), LogOptions::default()).unwrap();
+        assert_eq!(reopened.end().log_end_offset, 5);
+        assert_eq!(report.actions.len(), 1);
+        append(&reopened, 1);
+        assert!(logs.close_all().unwrap());
+        let (again, _) = logs.open(partition(0), LogOptions::default()).unwrap();
+        assert_eq!(again.end().log_end_offset, 6);
+    }
+}
