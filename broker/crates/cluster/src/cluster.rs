@@ -1,0 +1,315 @@
+//! A node's view of the cluster: starts the metadata group, then a group for each partition that lives here, and
+//! keeps both in step with the image.
+
+mod maintenance;
+mod open;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use takhin_config::node::Durability;
+use takhin_config::topic::TopicConfig;
+use takhin_runtime::{Env, Shutdown};
+use takhin_storage::{DataDir, LogManager};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::controller::{Controller, NewTopic, TopicError};
+use crate::disk_gate::DiskGate;
+use crate::metadata::{BrokerInfo, Image, TopicInfo};
+use crate::metrics::Metrics;
+use crate::partition::{Partition, PartitionId, Waiter};
+use crate::raft::{FlushDriver, Group, GroupHost, GroupSpec};
+
+pub use open::StartError;
+
+/// The metadata group's topic id, as Kafka's `METADATA_TOPIC_ID`.
+const METADATA_TOPIC_ID: Uuid = Uuid::from_u128(1);
+
+/// How long a new topic's partitions may take to get leaders before the creation is answered without them.
+const LEADER_WAIT: Duration = Duration::from_secs(10);
+
+/// What a node brings to its cluster.
+#[derive(Debug, Clone)]
+pub struct ClusterOptions {
+    /// This broker and where clients reach it.
+    pub broker: BrokerInfo,
+    /// Directory that holds everything this node stores.
+    pub data_dir: std::path::PathBuf,
+    /// Name of the cluster: a directory founded under another name is refused.
+    pub cluster_name: String,
+    /// Topic settings where a topic has none of its own.
+    pub topic_defaults: TopicConfig,
+    /// Pause between two checkpoints of all groups.
+    pub checkpoint_interval: Duration,
+    /// Pause between two retention checks.
+    pub retention_interval: Duration,
+    /// Sealed segments kept open.
+    pub max_open_segments: usize,
+    /// Files synced in parallel by one flush round.
+    pub flush_parallelism: usize,
+    /// Below this many free bytes on the data directory's file system produce is refused.
+    pub min_free_bytes: u64,
+}
+
+/// Counts for metrics and readiness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ClusterStats {
+    /// Living topics.
+    pub topics: usize,
+    /// Their partitions.
+    pub partitions: usize,
+    /// Partitions on this broker without a serving leader.
+    pub unavailable: usize,
+}
+
+/// A node's view of the cluster.
+pub struct Cluster {
+    env: Env,
+    options: ClusterOptions,
+    host: Arc<GroupHost>,
+    /// Taken when the node closes it.
+    data_dir: Mutex<Option<DataDir>>,
+    manager: Arc<LogManager>,
+    flusher: FlushDriver,
+    controller: Controller,
+    metadata_group: Arc<Group>,
+    disk_gate: Arc<DiskGate>,
+    groups: RwLock<BTreeMap<PartitionId, Arc<Group>>>,
+    /// Version of the image that `groups` reflects.
+    reconciled: watch::Sender<i64>,
+    stop: Shutdown,
+    background: Mutex<Vec<takhin_runtime::JoinHandle<()>>>,
+    metrics: Metrics,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster")
+            .field("node", &self.options.broker.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// This broker's id.
+    pub fn node_id(&self) -> i32 {
+        self.options.broker.id
+    }
+
+    /// The metadata as of now.
+    pub fn image(&self) -> Arc<Image> {
+        self.controller.image()
+    }
+
+    /// The broker that leads the metadata group; -1 while there is none.
+    pub fn controller_id(&self) -> i32 {
+        if self.metadata_group.spec.partition.leadership().is_some() {
+            self.node_id()
+        } else {
+            -1
+        }
+    }
+
+    /// The partition, if a replica of it lives here.
+    pub fn partition(&self, topic_id: Uuid, index: i32) -> Option<Arc<Partition>> {
+        let groups = self.groups.read();
+        groups
+            .get(&PartitionId { topic_id, index })
+            .map(|group| Arc::clone(&group.spec.partition))
+    }
+
+    /// All partitions on this broker, in order.
+    pub fn partitions(&self) -> Vec<Arc<Partition>> {
+        self.groups
+            .read()
+            .values()
+            .map(|group| Arc::clone(&group.spec.partition))
+            .collect()
+    }
+
+    /// Counters of this node's groups.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Statistics of this node's storage.
+    pub fn storage(&self) -> &Arc<LogManager> {
+        &self.manager
+    }
+
+    /// Counts for metrics and readiness.
+    pub fn stats(&self) -> ClusterStats {
+        let image = self.image();
+        let groups = self.groups.read();
+        ClusterStats {
+            topics: image.topics.len(),
+            partitions: image.topics.values().map(|topic| topic.partitions.len()).sum(),
+            unavailable: groups
+                .values()
+                .filter(|group| group.spec.partition.leadership().is_none())
+                .count(),
+        }
+    }
+
+    /// Checks what [`Self::create_topic`] would refuse, and changes nothing.
+    ///
+    /// # Errors
+    /// [`TopicError`].
+    pub fn check_topic(&self, new: &NewTopic) -> Result<(), TopicError> {
+        self.controller.check(new)
+    }
+
+    /// Creates a topic; on return its partitions here have leaders, or ten seconds have passed.
+    ///
+    /// # Errors
+    /// [`TopicError`]; nothing was created, except after [`TopicError::Timeout`], where it may yet be.
+    ///
+    /// # Cancel safety
+    /// A dropped call may or may not have created the topic.
+    pub async fn create_topic(&self, new: NewTopic) -> Result<Arc<TopicInfo>, TopicError> {
+        let topic = self.controller.create_topic(new).await?;
+        self.reconciled(self.image().end_offset).await;
+        // Late leaders show in the metadata as they come.
+        let _ = self.env.clock.timeout(LEADER_WAIT, self.leaders(topic.id)).await;
+        Ok(topic)
+    }
+
+    /// Deletes a topic; on return its partitions here answer no more.
+    ///
+    /// # Errors
+    /// [`TopicError`].
+    pub async fn delete_topic(&self, id: Uuid) -> Result<(), TopicError> {
+        self.controller.delete_topic(id).await?;
+        self.reconciled(self.image().end_offset).await;
+        Ok(())
+    }
+
+    /// A producer id that was never given to anybody.
+    ///
+    /// # Errors
+    /// [`TopicError::NotController`], [`TopicError::Timeout`].
+    pub async fn next_producer_id(&self) -> Result<i64, TopicError> {
+        self.controller.next_producer_id().await
+    }
+
+    async fn reconciled(&self, end_offset: i64) {
+        // The sender is ours: waiting ends at the latest when the cluster is dropped.
+        let _ = self
+            .reconciled
+            .subscribe()
+            .wait_for(|done| *done >= end_offset)
+            .await;
+    }
+
+    async fn leaders(&self, topic_id: Uuid) {
+        let of_topic = |group: &&Arc<Group>| group.spec.id.topic_id == topic_id;
+        let partitions: Vec<_> = self
+            .groups
+            .read()
+            .values()
+            .filter(of_topic)
+            .map(|group| Arc::clone(&group.spec.partition))
+            .collect();
+        for partition in partitions {
+            wait_for_leader(&partition).await;
+        }
+    }
+
+    /// Starts and stops groups until they are those of `image`.
+    async fn reconcile(&self, image: &Image) {
+        let mut wanted = BTreeMap::new();
+        for topic in image.topics.values() {
+            for (index, placement) in (0i32..).zip(&topic.partitions) {
+                if placement.replicas.contains(&self.node_id()) {
+                    wanted.insert(
+                        PartitionId {
+                            topic_id: topic.id,
+                            index,
+                        },
+                        Arc::clone(&topic.config),
+                    );
+                }
+            }
+        }
+        let gone: Vec<Arc<Group>> = {
+            let mut groups = self.groups.write();
+            for (id, config) in &wanted {
+                groups.entry(*id).or_insert_with(|| {
+                    let flushed = config.durability == Durability::Flushed;
+                    let partition = Partition::new(*id, Arc::clone(config), Arc::clone(&self.disk_gate));
+                    Group::start(
+                        Arc::clone(&self.host),
+                        GroupSpec {
+                            id: *id,
+                            partition,
+                            flushed,
+                            observer: None,
+                        },
+                    )
+                });
+            }
+            let gone = groups
+                .keys()
+                .filter(|id| !wanted.contains_key(id))
+                .copied()
+                .collect::<Vec<_>>();
+            gone.iter().filter_map(|id| groups.remove(id)).collect()
+        };
+        for group in gone {
+            self.delete(&group).await;
+        }
+        self.reconciled.send_replace(image.end_offset);
+    }
+
+    async fn delete(&self, group: &Group) {
+        let id = group.spec.id;
+        group.spec.partition.delete();
+        group.stop().await;
+        let manager = Arc::clone(&self.manager);
+        let deleted = self.env.tasks.blocking(move || manager.delete(id.into())).await;
+        if let Err(error) = deleted {
+            tracing::warn!(partition = %id, %error, "files of a deleted partition remain");
+        }
+        if let Err(error) = self.host.hard_state.forget(id) {
+            tracing::warn!(partition = %id, %error, "vote of a deleted partition remains");
+        }
+    }
+
+    /// Ends everything in order: no more changes, groups, a last flush and checkpoint, the clean marker.
+    pub async fn stop(&self) {
+        self.stop.trigger();
+        let background = std::mem::take(&mut *self.background.lock());
+        for task in background {
+            // A task that panicked was reported when it did.
+            let _ = task.await;
+        }
+        self.close_groups().await;
+    }
+}
+
+/// Returns why the partition's storage is offline, once it is.
+async fn wait_for_failure(partition: &Arc<Partition>) -> String {
+    loop {
+        let waiter = Waiter::new();
+        partition.wait(&waiter);
+        if let Some(reason) = partition.offline_reason() {
+            return reason;
+        }
+        waiter.woken().await;
+    }
+}
+
+/// Returns once the partition has a serving leader here.
+async fn wait_for_leader(partition: &Arc<Partition>) {
+    loop {
+        let waiter = Waiter::new();
+        partition.wait(&waiter);
+        if partition.leadership().is_some() {
+            return;
+        }
+        waiter.woken().await;
+    }
+}

@@ -1,0 +1,195 @@
+//! What runs beside the requests: following the image, checkpoints, retention; and the orderly end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Cluster, wait_for_leader};
+use crate::partition::Partition;
+use crate::raft::{Group, flush};
+
+/// Pause between two syncs of topics that acknowledge before a sync.
+const CACHED_FLUSH: Duration = Duration::from_secs(10);
+
+impl Cluster {
+    pub(super) fn spawn_background(self: &Arc<Self>) {
+        let tasks = &self.env.tasks;
+        let handles = vec![
+            tasks.spawn("image follower", follow_image(Arc::clone(self))),
+            tasks.spawn("checkpointer", checkpoint(Arc::clone(self))),
+            tasks.spawn("retention", retention(Arc::clone(self))),
+            tasks.spawn("recovery watcher", watch_recovery(Arc::clone(self))),
+        ];
+        self.background.lock().extend(handles);
+    }
+
+    pub(super) async fn close_groups(&self) {
+        let groups: Vec<Arc<Group>> = self.groups.read().values().cloned().collect();
+        let all: Vec<Arc<Group>> = groups
+            .into_iter()
+            .chain([Arc::clone(&self.metadata_group)])
+            .collect();
+        let mut clean = true;
+        for group in &all {
+            let Some(log) = group.spec.partition.log() else {
+                continue;
+            };
+            if let Err(error) = flush(self.flusher.flusher(), &log).await {
+                tracing::warn!(partition = %group.spec.id, %error, "not flushed at the end; the next start recovers");
+                clean = false;
+            }
+        }
+        self.host.checkpoint(&all);
+        for group in &all {
+            group.stop().await;
+        }
+        self.flusher.stop(&self.env).await;
+        let (manager, data_dir) = (Arc::clone(&self.manager), self.data_dir.lock().take());
+        let closed = self.env.tasks.blocking(move || -> Result<bool, CloseError> {
+            let all = manager.close_all()?;
+            if let (true, true, Some(data_dir)) = (all, clean, data_dir) {
+                data_dir.close()?;
+                return Ok(true);
+            }
+            Ok(false)
+        });
+        match closed.await {
+            Ok(true) => tracing::info!("data directory closed cleanly"),
+            Ok(false) => tracing::warn!("not everything was closed cleanly; the next start recovers"),
+            Err(error) => tracing::warn!(%error, "not closed cleanly; the next start recovers"),
+        }
+    }
+
+    fn all_groups(&self) -> Vec<Arc<Group>> {
+        self.groups
+            .read()
+            .values()
+            .cloned()
+            .chain([Arc::clone(&self.metadata_group)])
+            .collect()
+    }
+}
+
+/// Why the data directory was not closed.
+#[derive(Debug, thiserror::Error)]
+enum CloseError {
+    #[error(transparent)]
+    Logs(#[from] takhin_storage::ManagerError),
+    #[error(transparent)]
+    Directory(#[from] takhin_storage::DataDirError),
+}
+
+async fn follow_image(cluster: Arc<Cluster>) {
+    let mut image = cluster.controller.subscribe();
+    loop {
+        let now = Arc::clone(&image.borrow_and_update());
+        cluster.reconcile(&now).await;
+        tokio::select! {
+            biased;
+            () = cluster.stop.wait() => return,
+            changed = image.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Syncs what cached topics have written, so that a recovery scans seconds of data and not all of it. Nobody waits:
+/// a failure shows as the log's state.
+fn flush_cached(cluster: &Cluster, groups: &[Arc<Group>]) {
+    for group in groups.iter().filter(|group| !group.spec.flushed) {
+        if let Some(log) = group.spec.partition.log() {
+            cluster.flusher.flusher().submit(log, drop);
+        }
+    }
+}
+
+/// Once every log has been opened and led, a later kill is only a kill: a power loss before this run is overcome.
+async fn watch_recovery(cluster: Arc<Cluster>) {
+    for group in cluster.all_groups() {
+        tokio::select! {
+            biased;
+            () = cluster.stop.wait() => return,
+            () = wait_for_leader(&group.spec.partition) => {}
+        }
+    }
+    let watched = Arc::clone(&cluster);
+    let recovered = move || {
+        watched
+            .data_dir
+            .lock()
+            .as_ref()
+            .map_or(Ok(()), |data_dir| data_dir.recovered())
+    };
+    if let Err(error) = cluster.env.tasks.blocking(recovered).await {
+        tracing::warn!(%error, "the next start repeats the recovery of this one");
+    }
+}
+
+async fn checkpoint(cluster: Arc<Cluster>) {
+    let mut flush_at = cluster.env.clock.instant();
+    loop {
+        tokio::select! {
+            biased;
+            () = cluster.stop.wait() => return,
+            () = cluster.env.clock.sleep(cluster.options.checkpoint_interval) => {}
+        }
+        let groups = cluster.all_groups();
+        if cluster.env.clock.instant() >= flush_at {
+            flush_at = cluster.env.clock.instant() + CACHED_FLUSH;
+            flush_cached(&cluster, &groups);
+        }
+        let (host, disk) = (Arc::clone(&cluster.host), Arc::clone(&cluster.env.disk));
+        let (gate, options) = (Arc::clone(&cluster.disk_gate), cluster.options.clone());
+        cluster
+            .env
+            .tasks
+            .blocking(move || {
+                gate.update(&disk, &options.data_dir, options.min_free_bytes);
+                host.checkpoint(&groups);
+            })
+            .await;
+    }
+}
+
+async fn retention(cluster: Arc<Cluster>) {
+    loop {
+        tokio::select! {
+            biased;
+            () = cluster.stop.wait() => return,
+            () = cluster.env.clock.sleep(cluster.options.retention_interval) => {}
+        }
+        for group in cluster.all_groups() {
+            let partition = Arc::clone(&group.spec.partition);
+            let now_ms = cluster.env.clock.now_ms();
+            if group.spec.observer.is_none() {
+                cluster
+                    .env
+                    .tasks
+                    .blocking(move || retain(&partition, now_ms))
+                    .await;
+            }
+            group.purge_deleted().await;
+        }
+    }
+}
+
+/// Rolls an aged segment and proposes the log start that the topic's limits ask for.
+fn retain(partition: &Partition, now_ms: i64) {
+    let (Some(log), Some(_)) = (partition.log(), partition.leadership()) else {
+        return;
+    };
+    let config = partition.config();
+    let point = log.roll_if_expired(now_ms).and_then(|_| {
+        let bound = partition.offsets().high_watermark;
+        log.retention_point(now_ms, config.retention_ms, config.retention_bytes, bound)
+    });
+    match point {
+        Ok(Some(offset)) => {
+            tracing::info!(partition = %partition.id(), log_start_offset = offset, "retention moves the log start");
+            // Refused while leadership changes hands; the next round asks again.
+            let _ = partition.propose_log_start(offset);
+        }
+        Ok(None) => {}
+        Err(error) => {
+            tracing::warn!(partition = %partition.id(), %error, "retention could not look at the log")
+        }
+    }
+}

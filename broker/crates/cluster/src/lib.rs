@@ -1,0 +1,30 @@
+//! What brokers agree on: metadata, leadership, replication.
+//!
+//! - [`Cluster`] is a node's view: the metadata image, the partitions that live here, and the changes one may ask
+//!   for.
+//! - [`Partition`] is one partition as its leader serves it: produce, fetch, offsets, idempotence.
+//! - [`Replicator`] is the seam to whatever replicates; `raft` puts openraft behind it and is the only code that
+//!   names it.
+//!
+//! Left to others: bytes on disk (`takhin-storage`), requests and error codes (`takhin-broker`).
+//!
+//! Start reading at `partition/mod.rs`, then `raft/group.rs`.
+
+mod cluster;
+mod controller;
+mod disk_gate;
+mod metadata;
+mod metrics;
+mod partition;
+mod raft;
+mod replicator;
+
+pub use cluster::{Cluster, ClusterOptions, ClusterStats, StartError};
+pub use controller::{NewTopic, TopicError};
+pub use metadata::{BrokerInfo, Endpoint, Image, MetadataRecord, PartitionInfo, TopicInfo};
+pub use metrics::ClusterMetrics;
+pub use partition::{
+    Acks, Fetched, FoundOffset, Isolation, OffsetSpec, Offsets, Partition, PartitionId, ProduceError,
+    Produced, ReadError, Ticket, Waiter,
+};
+pub use replicator::{ProposalSink, ProposeError, Replicator};

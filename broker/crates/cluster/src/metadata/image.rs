@@ -1,0 +1,124 @@
+//! The image: everything the cluster agrees on, at one version.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use takhin_config::topic::TopicConfig;
+use uuid::Uuid;
+
+use super::record::MetadataRecord;
+
+/// Where clients reach a broker on one listener.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Endpoint {
+    /// Listener name.
+    pub listener: String,
+    /// Advertised host.
+    pub host: String,
+    /// Advertised port.
+    pub port: u16,
+}
+
+/// A registered broker.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct BrokerInfo {
+    /// Broker id.
+    pub id: i32,
+    /// Rack, if configured.
+    pub rack: Option<String>,
+    /// One endpoint per listener.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// Placement of one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionInfo {
+    /// Broker ids of the replicas, preferred leader first.
+    pub replicas: Vec<i32>,
+}
+
+/// A topic: its identity, configuration and partitions.
+#[derive(Debug, Clone)]
+pub struct TopicInfo {
+    /// Name, unique among living topics.
+    pub name: String,
+    /// Identity; a re-created topic gets a new one (KIP-516).
+    pub id: Uuid,
+    /// Partitions by index.
+    pub partitions: Vec<PartitionInfo>,
+    /// Configuration as the user set it.
+    pub overrides: BTreeMap<String, String>,
+    /// Effective configuration.
+    pub config: Arc<TopicConfig>,
+}
+
+/// Everything the cluster agrees on, at one version.
+#[derive(Debug, Clone, Default)]
+pub struct Image {
+    /// Number of metadata records replayed.
+    pub version: u64,
+    /// Offset in the metadata log after the last record replayed.
+    pub end_offset: i64,
+    /// Cluster id (22 characters, as Kafka's).
+    pub cluster_id: String,
+    /// Registered brokers by id.
+    pub brokers: BTreeMap<i32, BrokerInfo>,
+    /// Living topics by name.
+    pub topics: BTreeMap<String, Arc<TopicInfo>>,
+    /// Names of living topics by id.
+    pub topic_names: BTreeMap<Uuid, String>,
+    /// First producer id that no broker has been given yet.
+    pub next_producer_id: i64,
+}
+
+impl Image {
+    /// The living topic of this name.
+    pub fn topic(&self, name: &str) -> Option<&Arc<TopicInfo>> {
+        self.topics.get(name)
+    }
+
+    /// The living topic of this id.
+    pub fn topic_by_id(&self, id: Uuid) -> Option<&Arc<TopicInfo>> {
+        self.topics.get(self.topic_names.get(&id)?)
+    }
+
+    /// Applies one committed record. Records were validated when they were proposed; one that does not fit
+    /// (a topic that is gone) changes nothing, so that replay is total.
+    pub fn replay(&mut self, record: &MetadataRecord, defaults: &TopicConfig) {
+        self.version += 1;
+        match record {
+            MetadataRecord::Cluster { cluster_id } => self.cluster_id.clone_from(cluster_id),
+            MetadataRecord::RegisterBroker { broker } => {
+                self.brokers.insert(broker.id, broker.clone());
+            }
+            MetadataRecord::CreateTopic {
+                name,
+                id,
+                partitions,
+                overrides,
+            } => {
+                let config = defaults
+                    .with_overrides(overrides)
+                    .unwrap_or_else(|_| defaults.clone());
+                let topic = TopicInfo {
+                    name: name.clone(),
+                    id: *id,
+                    partitions: partitions
+                        .iter()
+                        .map(|r| PartitionInfo { replicas: r.clone() })
+                        .collect(),
+                    overrides: overrides.clone(),
+                    config: Arc::new(config),
+                };
+                self.topic_names.insert(*id, name.clone());
+                self.topics.insert(name.clone(), Arc::new(topic));
+            }
+            MetadataRecord::DeleteTopic { id } => {
+                if let Some(name) = self.topic_names.remove(id) {
+                    self.topics.remove(&name);
+                }
+            }
+            MetadataRecord::ProducerIds { next } => self.next_producer_id = self.next_producer_id.max(*next),
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Cluster metadata as an immutable image; a committed record makes the next one. Readers never lock.
+
+mod image;
+mod record;
+
+pub use image::{BrokerInfo, Endpoint, Image, PartitionInfo, TopicInfo};
+pub use record::MetadataRecord;

@@ -1,0 +1,95 @@
+//! Metadata records: what the controller group's log holds, as JSON with a version, readable by `dump-log`.
+//!
+//! A record's kind is its `type` field; unknown kinds and unknown versions are refused, never skipped, so that an
+//! older broker cannot silently work with half of the metadata.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::image::BrokerInfo;
+
+const VERSION: u8 = 1;
+
+/// One change of the cluster's metadata.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum MetadataRecord {
+    /// The cluster's identity; the first record of a founded cluster.
+    Cluster {
+        /// 22 characters of URL-safe base64.
+        cluster_id: String,
+    },
+    /// A broker came up, or changed its endpoints.
+    RegisterBroker {
+        /// What it offers.
+        broker: BrokerInfo,
+    },
+    /// A topic was created.
+    CreateTopic {
+        /// Its name.
+        name: String,
+        /// Its identity.
+        id: Uuid,
+        /// Replicas of each partition.
+        partitions: Vec<Vec<i32>>,
+        /// Configuration as given.
+        overrides: BTreeMap<String, String>,
+    },
+    /// A topic was deleted.
+    DeleteTopic {
+        /// Its identity.
+        id: Uuid,
+    },
+    /// Producer ids below `next` have been handed to a broker.
+    ProducerIds {
+        /// First id that is still free.
+        next: i64,
+    },
+}
+
+/// Why bytes are not a metadata record.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// Written by a newer release.
+    #[error("metadata record of version {found}, newer than {VERSION}: start the release that wrote it")]
+    Newer {
+        /// Version found.
+        found: u8,
+    },
+    /// Not a record.
+    #[error("metadata record cannot be decoded")]
+    Malformed(#[source] serde_json::Error),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Versioned<T> {
+    v: u8,
+    r: T,
+}
+
+impl MetadataRecord {
+    /// Bytes for the log.
+    pub fn encode(&self) -> Vec<u8> {
+        // Serializing plain data with string keys into memory has no failure case.
+        serde_json::to_vec(&Versioned { v: VERSION, r: self }).unwrap_or_default()
+    }
+
+    /// Reads what [`Self::encode`] wrote.
+    ///
+    /// # Errors
+    /// `RecordError::Newer` before anything else is looked at, so that a newer format is named as such.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        #[derive(Deserialize)]
+        struct OnlyVersion {
+            v: u8,
+        }
+        let OnlyVersion { v } = serde_json::from_slice(bytes).map_err(RecordError::Malformed)?;
+        if v > VERSION {
+            return Err(RecordError::Newer { found: v });
+        }
+        let record: Versioned<Self> = serde_json::from_slice(bytes).map_err(RecordError::Malformed)?;
+        Ok(record.r)
+    }
+}

@@ -1,0 +1,166 @@
+//! What the group's supervisor tells a partition: leadership gained and lost, storage offline, deletion.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use takhin_protocol::ids::{PartitionIndex, TopicId, TopicPartition};
+use takhin_storage::Log;
+use uuid::Uuid;
+
+use super::in_flight;
+use super::state::{Partition, Phase, State};
+use super::types::ProduceError;
+use crate::replicator::{ProposalSink, Replicator};
+
+/// Names a partition for ever: topic ids are not reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PartitionId {
+    /// Topic id.
+    pub topic_id: Uuid,
+    /// Index within the topic.
+    pub index: i32,
+}
+
+impl std::fmt::Display for PartitionId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.topic_id, self.index)
+    }
+}
+
+impl From<PartitionId> for TopicPartition {
+    fn from(id: PartitionId) -> Self {
+        Self {
+            topic_id: TopicId(id.topic_id),
+            partition: PartitionIndex(id.index),
+        }
+    }
+}
+
+impl Partition {
+    /// Begins to lead under `term`. The term's first entry has been applied: everything before it is committed.
+    pub(crate) fn lead(&self, term: u64, log: Arc<Log>, replicator: Arc<dyn Replicator>) {
+        let end = log.end();
+        let mut state = self.state.lock();
+        if matches!(state.phase, Phase::Deleted) {
+            return;
+        }
+        state.phase = Phase::Leading { term, replicator };
+        state.epoch = i32::try_from(term).unwrap_or(i32::MAX);
+        state.next_offset = end.log_end_offset;
+        state.high_watermark = state.high_watermark.max(end.log_end_offset);
+        state.producers = log.producers();
+        state.log = Some(log);
+        let waiters = state.take_waiters();
+        drop(state);
+        waiters.into_iter().for_each(|waiter| waiter.wake());
+    }
+
+    /// Attaches the log for reading, before leadership is known.
+    pub(crate) fn attach(&self, log: Arc<Log>, term: u64) {
+        let mut state = self.state.lock();
+        state.epoch = state.epoch.max(i32::try_from(term).unwrap_or(i32::MAX));
+        state.log = Some(log);
+        if !matches!(state.phase, Phase::Deleted) {
+            state.phase = Phase::Following;
+        }
+    }
+
+    /// Attaches a log whose committed part is damaged: what is readable below the damage is served, nothing else.
+    pub(crate) fn attach_damaged(&self, log: Arc<Log>) {
+        let end = log.end();
+        let mut state = self.state.lock();
+        state.epoch = end
+            .last
+            .map_or(state.epoch, |id| i32::try_from(id.term).unwrap_or(i32::MAX));
+        // With one voter everything in the readable prefix of a committed log is committed.
+        state.high_watermark = end.log_end_offset;
+        state.log = Some(log);
+    }
+
+    /// Stops leading: queued batches are answered with an unknown outcome, waiting fetches wake.
+    pub(crate) fn step_down(&self) {
+        self.leave(Phase::Following, &ProduceError::Unknown);
+    }
+
+    /// Storage failed: nothing is accepted until a supervisor has rebuilt the group.
+    pub(crate) fn offline(&self, reason: String) {
+        let error = ProduceError::StorageOffline {
+            reason: reason.clone(),
+        };
+        self.leave(Phase::Offline { reason }, &error);
+    }
+
+    /// The topic is gone.
+    pub(crate) fn delete(&self) {
+        self.leave(Phase::Deleted, &ProduceError::Deleted);
+    }
+
+    fn leave(&self, phase: Phase, error: &ProduceError) {
+        let mut state = self.state.lock();
+        if matches!(state.phase, Phase::Deleted) {
+            return;
+        }
+        state.phase = phase;
+        let queued = state.queue.take_all();
+        let waiters = state.take_waiters();
+        drop(state);
+        in_flight::fail(queued, error);
+        waiters.into_iter().for_each(|waiter| waiter.wake());
+    }
+
+    /// Whether a proposal has been rejected since the last call.
+    pub(crate) fn take_rejected(&self) -> bool {
+        self.rejected.swap(false, Ordering::AcqRel)
+    }
+
+    /// Waits for a proposal to be rejected.
+    ///
+    /// # Cancel safety
+    /// Safe; a rejection that nobody waited for is kept.
+    pub(crate) async fn rejection(&self) {
+        self.rejection.notified().await;
+    }
+
+    /// The log start moved, by a committed entry.
+    pub(crate) fn log_start_moved(&self) {
+        let waiters = self.state.lock().take_waiters();
+        waiters.into_iter().for_each(|waiter| waiter.wake());
+    }
+}
+
+impl ProposalSink for Partition {
+    fn appended(&self, end: i64) {
+        let mut state = self.state.lock();
+        let taken = state.queue.take_appended(end);
+        drop(state);
+        for entry in taken {
+            let _ = entry.reply.send(Ok(entry.produced));
+        }
+    }
+
+    fn committed(&self, next_offset: i64) {
+        let mut state = self.state.lock();
+        if next_offset <= state.high_watermark {
+            // The leader hears of a commit twice: when it happens, and when the entry is applied.
+            return;
+        }
+        state.high_watermark = next_offset;
+        // The high watermark is published before any reply is sent: a client that holds an acknowledgement must
+        // find its record in the next ListOffsets or Fetch, on any connection.
+        let State { queue, .. } = &mut *state;
+        let taken: smallvec::SmallVec<[_; 4]> = queue.take_committed(next_offset).collect();
+        let waiters = state.take_waiters();
+        drop(state);
+        for entry in taken {
+            let _ = entry.reply.send(Ok(entry.produced));
+        }
+        waiters.into_iter().for_each(|waiter| waiter.wake());
+    }
+
+    fn rejected(&self, _next_offset: i64) {
+        // May be called with the partition's lock held (a proposal that could not be sent): leave a mark, wake the
+        // supervisor. Until it has acted, `produce` refuses.
+        self.rejected.store(true, Ordering::Release);
+        self.rejection.notify_one();
+    }
+}

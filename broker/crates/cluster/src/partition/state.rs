@@ -1,0 +1,175 @@
+//! What a partition knows, behind one short lock.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use parking_lot::Mutex;
+use takhin_config::topic::TopicConfig;
+use takhin_storage::{Log, ProducerTable};
+use tokio::sync::Notify;
+
+use super::control::PartitionId;
+use super::in_flight::Queue;
+use super::types::Offsets;
+use super::waiter::Waiter;
+use crate::disk_gate::DiskGate;
+use crate::replicator::Replicator;
+
+/// Fetches that may wait for one partition; the oldest is woken early (and answers with what there is) when one
+/// more arrives.
+const MAX_WAITERS: usize = 16 * 1024;
+
+/// One partition on this broker.
+pub struct Partition {
+    id: PartitionId,
+    pub(super) config: Arc<TopicConfig>,
+    disk: Arc<DiskGate>,
+    pub(super) state: Mutex<State>,
+    /// Set when a proposal failed, cleared by the supervisor.
+    pub(super) rejected: AtomicBool,
+    pub(super) rejection: Notify,
+}
+
+/// What the partition may do.
+pub(super) enum Phase {
+    /// Opening, or some other broker leads.
+    Following,
+    /// Serving under this term.
+    Leading {
+        term: u64,
+        replicator: Arc<dyn Replicator>,
+    },
+    /// Storage failed; a supervisor is at it.
+    Offline { reason: String },
+    /// The topic was deleted.
+    Deleted,
+}
+
+pub(super) struct State {
+    pub(super) phase: Phase,
+    pub(super) log: Option<Arc<Log>>,
+    /// Last known leader epoch; -1 before the first.
+    pub(super) epoch: i32,
+    /// Offset that the next proposed batch gets: the log end plus what was proposed and not yet appended.
+    pub(super) next_offset: i64,
+    /// First offset not committed.
+    pub(super) high_watermark: i64,
+    /// Producer state including proposed batches.
+    pub(super) producers: ProducerTable,
+    pub(super) queue: Queue,
+    waiters: Vec<Arc<Waiter>>,
+}
+
+impl State {
+    pub(super) fn take_waiters(&mut self) -> Vec<Arc<Waiter>> {
+        std::mem::take(&mut self.waiters)
+    }
+}
+
+impl std::fmt::Debug for Partition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Partition")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Partition {
+    pub(crate) fn new(id: PartitionId, config: Arc<TopicConfig>, disk: Arc<DiskGate>) -> Arc<Self> {
+        let state = State {
+            phase: Phase::Following,
+            log: None,
+            epoch: -1,
+            next_offset: 0,
+            high_watermark: 0,
+            producers: ProducerTable::default(),
+            queue: Queue::default(),
+            waiters: Vec::new(),
+        };
+        let state = Mutex::new(state);
+        Arc::new(Self {
+            id,
+            config,
+            disk,
+            state,
+            rejected: AtomicBool::new(false),
+            rejection: Notify::new(),
+        })
+    }
+
+    /// Topic id and index.
+    pub fn id(&self) -> PartitionId {
+        self.id
+    }
+
+    /// The topic's effective configuration.
+    pub fn config(&self) -> &Arc<TopicConfig> {
+        &self.config
+    }
+
+    /// Whether the disk has room for more records.
+    pub(super) fn has_room(&self) -> bool {
+        !self.disk.is_low()
+    }
+
+    /// The leader epoch, if this broker leads and serves.
+    pub fn leadership(&self) -> Option<i32> {
+        let state = self.state.lock();
+        matches!(state.phase, Phase::Leading { .. }).then_some(state.epoch)
+    }
+
+    /// Last known leader epoch; -1 before the first election.
+    pub fn leader_epoch(&self) -> i32 {
+        self.state.lock().epoch
+    }
+
+    /// Why storage is offline, if it is.
+    pub fn offline_reason(&self) -> Option<String> {
+        match &self.state.lock().phase {
+            Phase::Offline { reason } => Some(reason.clone()),
+            Phase::Following | Phase::Leading { .. } | Phase::Deleted => None,
+        }
+    }
+
+    /// Batches waiting for an answer.
+    pub fn in_flight(&self) -> usize {
+        self.state.lock().queue.len()
+    }
+
+    /// The positions, consistent with one another.
+    pub fn offsets(&self) -> Offsets {
+        self.state.lock().offsets()
+    }
+
+    /// Registers a waiter for the next news.
+    ///
+    /// News that arrived before the call is not seen: register first, then read, then wait.
+    pub fn wait(&self, waiter: &Arc<Waiter>) {
+        let mut state = self.state.lock();
+        if state.waiters.len() >= MAX_WAITERS {
+            state.waiters.retain(|other| !other.is_woken());
+        }
+        if state.waiters.len() >= MAX_WAITERS {
+            state.waiters.swap_remove(0).wake();
+        }
+        state.waiters.push(Arc::clone(waiter));
+    }
+}
+
+impl State {
+    pub(super) fn offsets(&self) -> Offsets {
+        let end = self.log.as_ref().map(|log| log.end());
+        let log_start_offset = end.as_ref().map_or(0, |end| end.log_start_offset);
+        let log_end_offset = end.as_ref().map_or(0, |end| end.log_end_offset);
+        // After a restart the high watermark is unknown until the new term commits; it is never below the log start.
+        let high_watermark = self
+            .high_watermark
+            .clamp(log_start_offset, log_end_offset.max(log_start_offset));
+        Offsets {
+            log_start_offset,
+            last_stable_offset: high_watermark,
+            high_watermark,
+            log_end_offset,
+        }
+    }
+}

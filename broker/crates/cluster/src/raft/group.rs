@@ -1,0 +1,376 @@
+//! One group's life: open the log, run openraft on it, tell the partition who leads; when it fails, say so and
+//! rebuild it from disk with growing pauses.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use openraft::ServerState;
+use openraft_rt::WatchReceiver;
+use parking_lot::Mutex;
+use takhin_protocol::record::Batch;
+use takhin_runtime::Shutdown;
+use takhin_storage::{Checkpoint, Log};
+use tokio::sync::watch;
+
+use super::hard_state::{GroupId, GroupState};
+use super::host::{GroupHost, OpenError};
+use super::log_store::LogStore;
+use super::network::NoPeers;
+use super::state_machine::{Observer, Progress, StateMachine};
+use super::types::{CommittedLeaderId, Data, Notice, RaftLogId, Runtime, TypeConfig, log_id, sole_voter};
+use crate::metrics::Metrics;
+use crate::partition::Partition;
+use crate::replicator::{ProposalSink, ProposeError, Replicator};
+
+type Raft = openraft::Raft<TypeConfig, StateMachine>;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// What a group is to replicate, and how.
+#[derive(Clone)]
+pub(crate) struct GroupSpec {
+    pub(crate) id: GroupId,
+    pub(crate) partition: Arc<Partition>,
+    /// Whether entries count as stored only after a sync.
+    pub(crate) flushed: bool,
+    /// Sees every committed batch from the first on, at each start.
+    pub(crate) observer: Option<Arc<dyn Observer>>,
+}
+
+/// A running group.
+pub(crate) struct Group {
+    pub(crate) spec: GroupSpec,
+    running: Mutex<Option<Running>>,
+    /// Applied position that was written down last.
+    saved: Mutex<Option<RaftLogId>>,
+    stop: Shutdown,
+    stopped: watch::Receiver<bool>,
+}
+
+/// What the checkpointer and the retention manager need of an open instance.
+#[derive(Clone)]
+struct Running {
+    raft: Raft,
+    log: Arc<Log>,
+    progress: Arc<Mutex<Progress>>,
+}
+
+/// Why an instance ended.
+enum Ended {
+    Stopped,
+    Failed(String),
+}
+
+impl Group {
+    /// Starts the group's supervisor.
+    pub(crate) fn start(host: Arc<GroupHost>, spec: GroupSpec) -> Arc<Self> {
+        let stop = Shutdown::new();
+        let (ended, stopped) = watch::channel(false);
+        let group = Arc::new(Self {
+            spec,
+            running: Mutex::new(None),
+            saved: Mutex::new(None),
+            stop,
+            stopped,
+        });
+        let supervised = Arc::clone(&group);
+        let tasks = host.env.tasks.clone();
+        tasks.spawn("raft group", async move {
+            supervised.supervise(&host).await;
+            ended.send_replace(true);
+        });
+        group
+    }
+
+    /// Ends the group and waits until it no longer touches its files.
+    pub(crate) async fn stop(&self) {
+        self.stop.trigger();
+        let mut stopped = self.stopped.clone();
+        // The sender lives in the supervisor; an error means that it is gone, which is what we wait for.
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    }
+
+    /// What to write down so that the next start begins here; nothing if that has not changed since the last call.
+    pub(crate) fn state(&self) -> Option<GroupState> {
+        if self.spec.observer.is_some() {
+            // Its records are replayed from the first one at each start.
+            return None;
+        }
+        let running = self.running.lock().clone()?;
+        let Progress { applied, membership } = running.progress.lock().clone();
+        let applied = below(applied, &running.log.checkpoint());
+        let mut saved = self.saved.lock();
+        if applied == *saved {
+            return None;
+        }
+        *saved = applied;
+        Some(GroupState { applied, membership })
+    }
+
+    /// Lets openraft forget the entries of segments that lie wholly below the log start; storage deletes a segment
+    /// when both agree that it is not needed.
+    pub(crate) async fn purge_deleted(&self) {
+        let Some(running) = self.running.lock().clone() else {
+            return;
+        };
+        let log_start = running.log.end().log_start_offset;
+        let segments = running.log.stats().segments;
+        let below = segments
+            .iter()
+            .take_while(|segment| segment.end.base_offset <= log_start);
+        let Some(upto) = below
+            .last()
+            .and_then(|segment| segment.end.first_index.checked_sub(1))
+        else {
+            return;
+        };
+        let purged = running.raft.metrics().borrow_watched().purged.map(|id| id.index);
+        if purged.is_some_and(|purged| purged >= upto) {
+            return;
+        }
+        // Both fail only when the group has stopped; its supervisor is told by other means.
+        if running.raft.trigger().snapshot().await.is_ok() {
+            let _ = running.raft.trigger().purge_log(upto).await;
+        }
+    }
+
+    async fn supervise(self: &Arc<Self>, host: &Arc<GroupHost>) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let reason = match self.open(host).await {
+                Ok(instance) => {
+                    let begun = host.env.clock.instant();
+                    match instance.serve(self, &host.metrics).await {
+                        Ended::Stopped => return,
+                        Ended::Failed(reason) => {
+                            if begun.elapsed() > LONGEST_PAUSE {
+                                pause = FIRST_PAUSE;
+                            }
+                            reason
+                        }
+                    }
+                }
+                Err(OpenError::Damaged(reason)) => {
+                    // Opening again would find the same damage: the readable prefix is served until a person acts.
+                    self.spec.partition.offline(reason);
+                    self.stop.wait().await;
+                    return;
+                }
+                Err(OpenError::Failed(reason)) => reason,
+            };
+            tracing::error!(partition = %self.spec.id, %reason, "partition is offline");
+            host.metrics.group_failed();
+            self.spec.partition.offline(reason);
+            tokio::select! {
+                biased;
+                () = self.stop.wait() => return,
+                () = host.env.clock.sleep(pause) => {}
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn open(self: &Arc<Self>, host: &Arc<GroupHost>) -> Result<Instance, OpenError> {
+        let _slot = host.opening_slot().await;
+        let spec = &self.spec;
+        let opened = host.open_log(spec).await?;
+        let log = opened.log;
+        let vote = host
+            .hard_state
+            .vote(spec.id)
+            .map_err(|e| OpenError::Failed(e.to_string()))?;
+        // Raft section 5.4: a voter that has forgotten its vote might vote twice in one term. Only the founding entry
+        // (term 0) is written before the first vote.
+        let last = log.end().last;
+        if vote.is_none() && last.is_some_and(|id| id.term > 0) {
+            return Err(OpenError::Damaged(format!(
+                "the log reaches term {}, but the vote store knows no vote of this partition; restore the directory's \
+                 journal from the same moment as its partitions, or delete the replica",
+                last.map_or(0, |id| id.term)
+            )));
+        }
+        let state = opened.state;
+        spec.partition
+            .attach(Arc::clone(&log), log.end().last.map_or(0, |id| id.term.into()));
+        let applied = if spec.observer.is_some() {
+            None
+        } else {
+            state.applied
+        };
+        let progress = Arc::new(Mutex::new(Progress {
+            applied,
+            membership: state.membership,
+        }));
+        let (begun, term_begun) = watch::channel(0);
+        let sink: Arc<dyn ProposalSink> = Arc::clone(&spec.partition) as _;
+        let store = LogStore {
+            group: spec.id,
+            env: host.env.clone(),
+            log: Arc::clone(&log),
+            flusher: host.flusher.clone(),
+            hard_state: Arc::clone(&host.hard_state),
+            sink: Arc::clone(&sink),
+            flushed: spec.flushed,
+            begins_after: Arc::default(),
+            full_bodies: spec.observer.is_some(),
+        };
+        let machine = StateMachine {
+            partition: Arc::clone(&spec.partition),
+            log: Arc::clone(&log),
+            observer: spec.observer.clone(),
+            progress: Arc::clone(&progress),
+            current: Arc::default(),
+            term_begun: begun,
+        };
+        let raft = launch(host, store, machine).await.map_err(OpenError::Failed)?;
+        *self.running.lock() = Some(Running {
+            raft: raft.clone(),
+            log: Arc::clone(&log),
+            progress,
+        });
+        Ok(Instance {
+            raft,
+            log,
+            term_begun,
+            sink,
+        })
+    }
+}
+
+/// Starts openraft and has the only voter elect itself.
+async fn launch(host: &Arc<GroupHost>, store: LogStore, machine: StateMachine) -> Result<Raft, String> {
+    let seed = host.env.rng.next_u64();
+    let (id, directory, config) = (host.node, host.directory, Arc::clone(&host.config));
+    // openraft draws its randomness from a task-local seed that its tasks inherit from this scope.
+    Runtime::scope(seed, async move {
+        let raft = Raft::new(id, config, NoPeers, store, machine)
+            .await
+            .map_err(|e| e.to_string())?;
+        // A crash may come between the founding entry and the first vote: then there is a log to be elected on.
+        if raft.is_initialized().await.map_err(|e| e.to_string())? {
+            raft.trigger().elect(false).await.map_err(|e| e.to_string())?;
+        } else {
+            raft.initialize(sole_voter(id, directory))
+                .await
+                .map_err(|e| e.to_string())?;
+        }
+        Ok(raft)
+    })
+    .await
+}
+
+/// The applied position to write down: never above what the checkpoint says is on disk.
+fn below(applied: Option<RaftLogId>, checkpoint: &Checkpoint) -> Option<RaftLogId> {
+    let durable = checkpoint.last.map(|id| log_id(id.term.into(), id.index));
+    if applied.map(|id| id.index) <= durable.map(|id| id.index) {
+        applied
+    } else {
+        durable
+    }
+}
+
+/// openraft running on an open log.
+struct Instance {
+    raft: Raft,
+    log: Arc<Log>,
+    term_begun: watch::Receiver<u64>,
+    sink: Arc<dyn ProposalSink>,
+}
+
+impl Instance {
+    async fn serve(mut self, group: &Arc<Group>, counters: &Metrics) -> Ended {
+        let partition = &group.spec.partition;
+        let mut metrics = self.raft.server_metrics();
+        let mut leading = None;
+        let ended = loop {
+            let term_begun = *self.term_begun.borrow_and_update();
+            let now = leading_term(&metrics.borrow_and_update(), term_begun);
+            if partition.take_rejected() || (leading.is_some() && now != leading) {
+                partition.step_down();
+                leading = None;
+            }
+            if let (Some(term), None) = (now, leading) {
+                counters.leadership_gained();
+                partition.lead(term, Arc::clone(&self.log), self.replicator());
+                leading = now;
+            }
+            tokio::select! {
+                biased;
+                () = group.stop.wait() => break Ended::Stopped,
+                // These metrics change with leadership, not with every entry; they end with openraft's core task.
+                changed = metrics.changed() => if changed.is_err() { break Ended::Failed(self.why_ended()) },
+                _ = self.term_begun.changed() => {}
+                () = partition.rejection() => {}
+            }
+        };
+        partition.step_down();
+        // Joining fails only if the core task panicked, which `Failed` has reported.
+        let _ = self.raft.shutdown().await;
+        *group.running.lock() = None;
+        ended
+    }
+
+    fn why_ended(&self) -> String {
+        match &self.raft.metrics().borrow_watched().running_state {
+            Err(fatal) => fatal.to_string(),
+            Ok(()) => "the replication group ended".into(),
+        }
+    }
+}
+
+impl Instance {
+    fn replicator(&self) -> Arc<dyn Replicator> {
+        Arc::new(OpenraftReplicator {
+            raft: self.raft.clone(),
+            sink: Arc::clone(&self.sink),
+        })
+    }
+}
+
+/// The term in which this node leads and whose first entry has been applied.
+fn leading_term(metrics: &openraft::metrics::RaftServerMetrics<TypeConfig>, term_begun: u64) -> Option<u64> {
+    let term = metrics.vote.leader_id.term;
+    (metrics.state == ServerState::Leader && term_begun == term).then_some(term)
+}
+
+struct OpenraftReplicator {
+    raft: Raft,
+    sink: Arc<dyn ProposalSink>,
+}
+
+impl OpenraftReplicator {
+    fn send(&self, term: u64, data: Data, next_offset: i64) -> Result<(), ProposeError> {
+        let notice = Notice {
+            sink: Arc::clone(&self.sink),
+            next_offset,
+            committed: false,
+            result: std::marker::PhantomData,
+        };
+        let request = self
+            .raft
+            .write(data)
+            .with_leader(CommittedLeaderId::from(term))
+            .responder(notice);
+        // The queue is longer than what a partition keeps in flight, so sending does not wait. Unconstrained, because
+        // a caller that has used up its scheduling budget would otherwise see a full queue that is not.
+        match tokio::task::unconstrained(request.into_future()).now_or_never() {
+            Some(Ok(())) => Ok(()),
+            Some(Err(_)) => Err(ProposeError::Stopped),
+            None => Err(ProposeError::Busy),
+        }
+    }
+}
+
+impl Replicator for OpenraftReplicator {
+    fn propose(&self, term: u64, batch: Batch) -> Result<(), ProposeError> {
+        let next_offset = batch.header.next_offset();
+        self.send(term, Data::Batch(batch), next_offset)
+    }
+
+    fn propose_log_start(&self, term: u64, offset: i64) -> Result<(), ProposeError> {
+        // It takes no offset and nobody waits for it: its notice reports nothing new.
+        self.send(term, Data::LogStart { offset }, -1)
+    }
+}

@@ -1,0 +1,175 @@
+//! Votes, and what each group had applied: one small durable store per node.
+//!
+//! ```text
+//! key    'g', topic id 16 bytes, partition i32, kind u8
+//! vote   (kind 1)  version u8, term u64, voted for u64, committed u8
+//! state  (kind 2)  version u8, applied log id, membership's log id (each: present u8, term u64, index u64),
+//!                  membership length u32, membership (see `hidden`)
+//! ```
+//!
+//! Invariants
+//! - A vote is durable before it is returned as saved: no node votes twice in a term, whatever is cut off when.
+//! - A group that has a vote was initialized once and never initializes again.
+//! - A store that cannot be read is an error for the node: it votes in no group.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Buf, BufMut};
+use takhin_runtime::Tasks;
+use takhin_storage::{Journal, JournalError};
+
+use super::hidden;
+use super::types::{RaftLogId, RaftStoredMembership, RaftVote, log_id};
+use crate::partition::PartitionId;
+
+/// A group is the partition it replicates.
+pub(crate) type GroupId = PartitionId;
+
+const VERSION: u8 = 1;
+const VOTE: u8 = 1;
+const STATE: u8 = 2;
+
+/// What a state machine had applied when it was last written down.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct GroupState {
+    pub(crate) applied: Option<RaftLogId>,
+    pub(crate) membership: RaftStoredMembership,
+}
+
+pub(crate) struct HardStateStore {
+    journal: Arc<Journal>,
+    tasks: Tasks,
+}
+
+impl HardStateStore {
+    pub(crate) fn new(journal: Arc<Journal>, tasks: Tasks) -> Self {
+        Self { journal, tasks }
+    }
+
+    pub(crate) fn vote(&self, group: GroupId) -> io::Result<Option<RaftVote>> {
+        let Some(value) = self.journal.get(&key(group, VOTE)) else {
+            return Ok(None);
+        };
+        // A vote that cannot be read must not look like no vote: the group would vote again in an old term.
+        decode_vote(&value).map(Some).ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("vote of group {group} cannot be decoded"),
+            )
+        })
+    }
+
+    pub(crate) async fn save_vote(&self, group: GroupId, vote: &RaftVote) -> io::Result<()> {
+        let mut value = vec![VERSION];
+        value.put_u64(vote.leader_id().term);
+        value.put_u64(vote.leader_id().voted_for);
+        value.put_u8(u8::from(vote.is_committed()));
+        let (journal, change) = (Arc::clone(&self.journal), (key(group, VOTE), Some(value)));
+        self.tasks
+            .blocking(move || journal.put(&[change], true))
+            .await
+            .map_err(io::Error::other)
+    }
+
+    pub(crate) fn state(&self, group: GroupId) -> io::Result<GroupState> {
+        match self.journal.get(&key(group, STATE)) {
+            Some(value) => decode_state(&value).ok_or_else(|| {
+                io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("state of group {group} cannot be decoded"),
+                )
+            }),
+            None => Ok(GroupState::default()),
+        }
+    }
+
+    /// Writes states down without waiting for the disk: an older state is correct too, only slower to start from.
+    pub(crate) fn save_states(&self, states: &[(GroupId, GroupState)]) -> Result<(), JournalError> {
+        let puts: Vec<_> = states
+            .iter()
+            .map(|(group, state)| (key(*group, STATE), Some(encode_state(state))))
+            .collect();
+        self.journal.put(&puts, false)
+    }
+
+    /// Forgets a deleted partition's group.
+    pub(crate) fn forget(&self, group: GroupId) -> Result<(), JournalError> {
+        self.journal
+            .put(&[(key(group, VOTE), None), (key(group, STATE), None)], false)
+    }
+}
+
+fn key(group: GroupId, kind: u8) -> Vec<u8> {
+    // Watermarks share the journal under a prefix of their own.
+    let mut key = b"g".to_vec();
+    key.extend_from_slice(group.topic_id.as_bytes());
+    key.put_i32(group.index);
+    key.put_u8(kind);
+    key
+}
+
+fn decode_vote(mut b: &[u8]) -> Option<RaftVote> {
+    if b.len() != 18 || b.get_u8() != VERSION {
+        return None;
+    }
+    let (term, node, committed) = (b.get_u64(), b.get_u64(), b.get_u8() == 1);
+    Some(if committed {
+        RaftVote::new_committed(term, node)
+    } else {
+        RaftVote::new(term, node)
+    })
+}
+
+fn encode_state(state: &GroupState) -> Vec<u8> {
+    let mut out = vec![VERSION];
+    put_id(state.applied, &mut out);
+    put_id(*state.membership.log_id(), &mut out);
+    let mut membership = Vec::new();
+    hidden::encode_membership(state.membership.membership(), &mut membership);
+    put_bytes(&membership, &mut out);
+    out
+}
+
+fn decode_state(mut b: &[u8]) -> Option<GroupState> {
+    if b.is_empty() || b.get_u8() != VERSION {
+        return None;
+    }
+    let applied = take_id(&mut b)?;
+    let membership_id = take_id(&mut b)?;
+    let membership = hidden::decode_membership(take_bytes(&mut b)?).ok()?;
+    Some(GroupState {
+        applied,
+        membership: RaftStoredMembership::new(membership_id, membership),
+    })
+}
+
+fn put_id(id: Option<RaftLogId>, out: &mut Vec<u8>) {
+    // Index 0 with term 0 exists (the first membership entry), so presence is a byte of its own.
+    out.put_u8(u8::from(id.is_some()));
+    out.put_u64(id.map_or(0, |id| **id.committed_leader_id()));
+    out.put_u64(id.map_or(0, |id| id.index));
+}
+
+fn take_id(b: &mut &[u8]) -> Option<Option<RaftLogId>> {
+    if b.len() < 17 {
+        return None;
+    }
+    let (present, term, index) = (b.get_u8() == 1, b.get_u64(), b.get_u64());
+    Some(present.then(|| log_id(term, index)))
+}
+
+fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+    out.put_u32(u32::try_from(bytes.len()).unwrap_or(0));
+    out.put_slice(bytes);
+}
+
+fn take_bytes<'a>(b: &mut &'a [u8]) -> Option<&'a [u8]> {
+    if b.len() < 4 {
+        return None;
+    }
+    let len = usize::try_from(b.get_u32()).ok()?;
+    let (bytes, rest) = b.split_at_checked(len)?;
+    *b = rest;
+    Some(bytes)
+}

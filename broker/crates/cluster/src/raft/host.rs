@@ -1,0 +1,165 @@
+//! What the groups of one node share: disk, flusher, votes, openraft's settings, the limit on concurrent opens.
+
+use std::sync::Arc;
+
+use openraft::{Config, SnapshotPolicy};
+use takhin_config::topic::TopicConfig;
+use takhin_runtime::Env;
+use takhin_storage::{Flusher, Log, LogManager, LogOptions, LogStatus};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use uuid::Uuid;
+
+use super::group::{Group, GroupSpec};
+use super::hard_state::{GroupId, GroupState, HardStateStore};
+use crate::metrics::Metrics;
+
+/// Groups that open their logs at the same time.
+const CONCURRENT_OPENS: usize = 32;
+
+/// What a host is made of.
+pub(crate) struct HostOptions {
+    pub(crate) env: Env,
+    pub(crate) node: u64,
+    pub(crate) directory: Uuid,
+    pub(crate) manager: Arc<LogManager>,
+    pub(crate) flusher: Flusher,
+    pub(crate) journal: Arc<takhin_storage::Journal>,
+    pub(crate) metrics: Metrics,
+}
+
+pub(crate) struct GroupHost {
+    pub(crate) env: Env,
+    pub(crate) node: u64,
+    pub(crate) directory: Uuid,
+    pub(crate) manager: Arc<LogManager>,
+    pub(crate) flusher: Flusher,
+    pub(crate) hard_state: Arc<HardStateStore>,
+    pub(crate) config: Arc<Config>,
+    pub(crate) metrics: Metrics,
+    opening: Semaphore,
+}
+
+/// An open log and what the group had applied.
+pub(crate) struct OpenedLog {
+    pub(crate) log: Arc<Log>,
+    pub(crate) state: GroupState,
+}
+
+/// Why a group did not start.
+#[derive(Debug)]
+pub(crate) enum OpenError {
+    /// Committed data is damaged; opening again changes nothing.
+    Damaged(String),
+    /// Worth another try.
+    Failed(String),
+}
+
+impl GroupHost {
+    pub(crate) fn new(options: HostOptions) -> Arc<Self> {
+        let HostOptions {
+            env,
+            node,
+            directory,
+            manager,
+            flusher,
+            journal,
+            metrics,
+        } = options;
+        Arc::new(Self {
+            node,
+            directory,
+            manager,
+            flusher,
+            hard_state: Arc::new(HardStateStore::new(journal, env.tasks.clone())),
+            env,
+            config: Arc::new(config()),
+            metrics,
+            opening: Semaphore::new(CONCURRENT_OPENS),
+        })
+    }
+
+    pub(crate) async fn opening_slot(&self) -> Option<SemaphorePermit<'_>> {
+        // The semaphore is never closed.
+        self.opening.acquire().await.ok()
+    }
+
+    pub(super) async fn open_log(self: &Arc<Self>, spec: &GroupSpec) -> Result<OpenedLog, OpenError> {
+        let failed = |e: &dyn std::error::Error| OpenError::Failed(describe(e));
+        let state = self.hard_state.state(spec.id).map_err(|e| failed(&e))?;
+        let (manager, id) = (Arc::clone(&self.manager), spec.id.into());
+        let options = log_options(spec.partition.config());
+        let opened = self.env.tasks.blocking(move || manager.open(id, options)).await;
+        let (log, report) = opened.map_err(|e| failed(&e))?;
+        for action in &report.actions {
+            tracing::warn!(partition = %spec.id, ?action, "recovery");
+        }
+        if let LogStatus::Damaged(at) = log.status() {
+            spec.partition.attach_damaged(Arc::clone(&log));
+            let (path, position) = (at.path.display(), at.position);
+            return Err(OpenError::Damaged(format!(
+                "{path}: byte {position}, offset {}: {}",
+                at.offset, at.damage
+            )));
+        }
+        Ok(OpenedLog { log, state })
+    }
+
+    /// Writes down where each group stands, so that the next start scans only what came after.
+    pub(crate) fn checkpoint<'a>(&self, groups: impl IntoIterator<Item = &'a Arc<Group>>) {
+        let states: Vec<(GroupId, GroupState)> = groups
+            .into_iter()
+            .filter_map(|group| Some((group.spec.id, group.state()?)))
+            .collect();
+        // Watermarks first: an applied position without the watermark that covers it would be believed of a log that
+        // recovery may still cut.
+        let written = self
+            .manager
+            .store_watermarks(false)
+            .and_then(|_| self.hard_state.save_states(&states));
+        if let Err(error) = written {
+            tracing::warn!(%error, "checkpoint not written; the next start scans more");
+        }
+    }
+}
+
+/// The storage settings of a topic.
+fn log_options(config: &TopicConfig) -> LogOptions {
+    LogOptions {
+        segment_bytes: config.segment_bytes,
+        segment_ms: config.segment_ms,
+        index_interval_bytes: config.index_interval_bytes,
+        // An entry of the offset index has twelve bytes.
+        index_max_entries: config.segment_index_bytes / 12,
+        ..LogOptions::default()
+    }
+}
+
+/// An error with its causes on one line.
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Long native timers as the safety net; a single voter elects itself by an explicit trigger.
+fn config() -> Config {
+    Config {
+        cluster_name: "takhin".into(),
+        heartbeat_interval: 5_000,
+        election_timeout_min: 20_000,
+        election_timeout_max: 40_000,
+        heartbeat_min_interval: Some(0),
+        max_payload_entries: 256,
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: 0,
+        log_stage_capacity: Some(8),
+        enable_pre_vote: Some(true),
+        enable_leader_restore: Some(false),
+        ..Config::default()
+    }
+}

@@ -1,0 +1,82 @@
+//! openraft's own storage suite on the segment files, over the real disk.
+
+use std::sync::Arc;
+
+use openraft::StorageError;
+use openraft::testing::log::{StoreBuilder, Suite};
+use takhin_config::topic::TopicConfig;
+use takhin_runtime::thread::Thread;
+use takhin_runtime::{Env, RealDisk};
+use takhin_storage::{FlushPolicy, Flusher, Journal, Log, LogOptions, PreviousStop, StorageContext};
+use uuid::Uuid;
+
+use super::hard_state::{GroupId, HardStateStore};
+use super::log_store::LogStore;
+use super::state_machine::StateMachine;
+use super::types::{Runtime, TypeConfig};
+use crate::partition::Partition;
+use crate::replicator::ProposalSink;
+
+struct Builder;
+
+impl StoreBuilder<TypeConfig, LogStore, StateMachine, tempfile::TempDir> for Builder {
+    async fn build(&self) -> Result<(tempfile::TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Env::real();
+        let cx = StorageContext::new(Arc::new(RealDisk));
+        let opened = Log::open(
+            &cx,
+            &dir.path().join("log"),
+            LogOptions::default(),
+            None,
+            PreviousStop::Clean,
+        );
+        let log = Arc::new(opened.unwrap().0);
+        let journal =
+            Arc::new(Journal::create(Arc::clone(&env.disk), &dir.path().join("hardstate.journal")).unwrap());
+        let group = GroupId {
+            topic_id: Uuid::from_u128(7),
+            index: 0,
+        };
+        let partition = Partition::new(group, Arc::new(TopicConfig::default()), Arc::default());
+        let store = LogStore {
+            group,
+            env: env.clone(),
+            log: Arc::clone(&log),
+            flusher: running_flusher(&env, &cx, dir.path()),
+            hard_state: Arc::new(HardStateStore::new(journal, env.tasks.clone())),
+            sink: Arc::clone(&partition) as Arc<dyn ProposalSink>,
+            flushed: true,
+            begins_after: Arc::default(),
+            full_bodies: false,
+        };
+        let machine = StateMachine {
+            partition,
+            log,
+            observer: None,
+            progress: Arc::default(),
+            current: Arc::default(),
+            term_begun: tokio::sync::watch::channel(0).0,
+        };
+        Ok((dir, store, machine))
+    }
+}
+
+fn running_flusher(env: &Env, cx: &StorageContext, root: &std::path::Path) -> Flusher {
+    let flusher = Flusher::new(cx, root.to_owned(), FlushPolicy::default());
+    let (rounds, clock) = (flusher.clone(), env.clock.clone());
+    Thread::spawn("flusher", move || rounds.run(&clock)).unwrap();
+    flusher
+}
+
+#[test]
+fn the_log_on_segment_files_passes_openrafts_storage_suite() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime
+        .block_on(Runtime::scope(7, Suite::test_all(Builder)))
+        .unwrap();
+}

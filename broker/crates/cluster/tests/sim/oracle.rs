@@ -1,0 +1,111 @@
+//! What producers were told, and what a reader may find.
+//!
+//! - V-DUR: an acknowledged record is at its acknowledged offset, bytes identical.
+//! - V-DUP: no value stands at two offsets.
+//! - V-ORD: one producer's values stand in the order in which they were sent.
+//! - V-PHANTOM: every value read was sent.
+//! - V-OFF: offsets are dense from the log start.
+//!
+//! A send without an answer is unknown: it may be there, once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Names a value: which producer sent it, and its how-manieth it was.
+pub(crate) type Value = (u64, u64);
+
+#[derive(Debug, Default)]
+pub(crate) struct Oracle {
+    sent: BTreeSet<Value>,
+    acknowledged: BTreeMap<Value, i64>,
+}
+
+impl Oracle {
+    pub(crate) fn sent(&mut self, values: impl IntoIterator<Item = Value>) {
+        self.sent.extend(values);
+    }
+
+    pub(crate) fn acknowledged(&mut self, first: Value, count: u64, base_offset: i64) {
+        for i in 0..count {
+            let offset = base_offset + i64::try_from(i).unwrap();
+            let earlier = self.acknowledged.insert((first.0, first.1 + i), offset);
+            assert!(
+                earlier.is_none_or(|earlier| earlier == offset),
+                "acknowledged at two offsets: {first:?}"
+            );
+        }
+    }
+
+    pub(crate) fn acknowledgements(&self) -> u64 {
+        u64::try_from(self.acknowledged.len()).unwrap()
+    }
+
+    /// Checks everything that a reader found, in offset order.
+    pub(crate) fn check(&self, found: &[(i64, Value)]) {
+        let mut at = BTreeMap::new();
+        let mut last = BTreeMap::new();
+        for (expected, (offset, value)) in (0..).zip(found) {
+            assert_eq!(*offset, expected, "V-OFF: offsets have a gap");
+            assert!(
+                self.sent.contains(value),
+                "V-PHANTOM: {value:?} at {offset} was never sent"
+            );
+            if let Some(earlier) = at.insert(*value, *offset) {
+                panic!("V-DUP: {value:?} at {earlier} and {offset}");
+            }
+            if let Some(previous) = last.insert(value.0, value.1) {
+                assert!(
+                    previous < value.1,
+                    "V-ORD: {value:?} at {offset} after {previous}"
+                );
+            }
+        }
+        for (value, offset) in &self.acknowledged {
+            match at.get(value) {
+                Some(found) => assert_eq!(found, offset, "V-DUR: {value:?} was acknowledged elsewhere"),
+                None => panic!("V-DUR: {value:?} was acknowledged at {offset} and is lost"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn oracle() -> Oracle {
+        let mut oracle = Oracle::default();
+        oracle.sent([(1, 0), (1, 1), (1, 2)]);
+        oracle.acknowledged((1, 0), 2, 0);
+        oracle
+    }
+
+    #[test]
+    fn an_unanswered_send_may_be_there_or_not() {
+        oracle().check(&[(0, (1, 0)), (1, (1, 1))]);
+        oracle().check(&[(0, (1, 0)), (1, (1, 1)), (2, (1, 2))]);
+    }
+
+    #[test]
+    #[should_panic(expected = "V-DUR")]
+    fn loss_is_found() {
+        oracle().check(&[(0, (1, 0))]);
+    }
+
+    #[test]
+    #[should_panic(expected = "V-DUP")]
+    fn a_duplicate_is_found() {
+        oracle().check(&[(0, (1, 0)), (1, (1, 1)), (2, (1, 1))]);
+    }
+
+    #[test]
+    #[should_panic(expected = "V-ORD")]
+    fn reordering_is_found() {
+        oracle().check(&[(0, (1, 1)), (1, (1, 0))]);
+    }
+
+    #[test]
+    #[should_panic(expected = "V-PHANTOM")]
+    fn an_invented_record_is_found() {
+        oracle().check(&[(0, (1, 0)), (1, (1, 1)), (2, (9, 9))]);
+    }
+}
