@@ -1,0 +1,149 @@
+//! DescribeConfigs (key 32), versions 1-4.
+//!
+//! Shows every setting of topics and of this broker: effective value, where it comes from, type, documentation.
+//!
+//! - v1: sources and synonyms (KIP-226). v3: types and documentation (KIP-569). v4: flexible encoding.
+//!
+//! Not done: broker loggers, client metrics and groups, which have no settings here yet; they are refused as unknown
+//! resource types.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+
+use takhin_config::{ConfigEntry, broker_keys, topic};
+use takhin_protocol::ErrorCode;
+use takhin_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use takhin_protocol::messages::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
+};
+use takhin_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse, StrBytes};
+
+use crate::context::RequestContext;
+use crate::dispatch::Api;
+use crate::replicas::View;
+
+const TOPIC: i8 = 2;
+const BROKER: i8 = 4;
+
+pub(crate) struct DescribeConfigs;
+
+impl Api for DescribeConfigs {
+    type Request = DescribeConfigsRequest;
+    const VERSIONS: RangeInclusive<i16> = 1..=4;
+
+    async fn handle(cx: &RequestContext, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+        let view = View::new(cx.cluster());
+        let with = With {
+            synonyms: request.include_synonyms,
+            documentation: request.include_documentation,
+        };
+        // A resource named twice is described once: a request must not grow into an answer without bound.
+        let mut seen = BTreeSet::new();
+        let mut resources = request.resources;
+        resources.retain(|resource| seen.insert((resource.resource_type, resource.resource_name.clone())));
+        let results = resources
+            .into_iter()
+            .map(|resource| describe(cx, &view, resource, with));
+        DescribeConfigsResponse::default().with_results(results.collect())
+    }
+}
+
+/// What the caller wants beside the values.
+#[derive(Debug, Clone, Copy)]
+struct With {
+    synonyms: bool,
+    documentation: bool,
+}
+
+fn describe(
+    cx: &RequestContext,
+    view: &View,
+    resource: DescribeConfigsResource,
+    with: With,
+) -> DescribeConfigsResult {
+    let name = resource.resource_name;
+    let entries = match resource.resource_type {
+        TOPIC => topic_entries(cx, view, &name),
+        BROKER => broker_entries(cx, &name),
+        other => Err((
+            ErrorCode::InvalidRequest,
+            format!("Unsupported resource type: {other}"),
+        )),
+    };
+    let result = DescribeConfigsResult::default()
+        .with_resource_type(resource.resource_type)
+        .with_resource_name(name);
+    match entries {
+        Ok(entries) => {
+            let keys: Option<BTreeSet<&str>> = resource
+                .configuration_keys
+                .as_ref()
+                .map(|keys| keys.iter().map(|key| &**key).collect());
+            let wanted = |entry: &ConfigEntry| {
+                keys.as_ref()
+                    .is_none_or(|keys| keys.contains(entry.name.as_str()))
+            };
+            let configs = entries
+                .into_iter()
+                .filter(wanted)
+                .map(|entry| config(entry, with));
+            result.with_configs(configs.collect())
+        }
+        Err((code, message)) => result
+            .with_error_code(cx.code(code))
+            .with_error_message(Some(StrBytes::from_string(message))),
+    }
+}
+
+type Entries = Result<Vec<ConfigEntry>, (ErrorCode, String)>;
+
+fn topic_entries(cx: &RequestContext, view: &View, name: &str) -> Entries {
+    if let Err(invalid) = takhin_protocol::TopicName::parse(name) {
+        return Err((ErrorCode::InvalidTopicException, invalid.to_string()));
+    }
+    let found = view
+        .topic(name)
+        .map_err(|code| (code, format!("topic {name} does not exist")))?;
+    Ok(topic::describe(cx.config(), &found.overrides))
+}
+
+/// The name is this broker's id; the empty name means the defaults of all brokers, of which there are none.
+fn broker_entries(cx: &RequestContext, name: &str) -> Entries {
+    if name.is_empty() {
+        return Ok(Vec::new());
+    }
+    let own = cx.cluster().node_id();
+    match name.parse::<i32>() {
+        Ok(id) if id == own => Ok(broker_keys::describe(cx.config())),
+        Ok(id) => Err((
+            ErrorCode::InvalidRequest,
+            format!("Unexpected broker id, expected {own}, but received {id}"),
+        )),
+        Err(_) => Err((
+            ErrorCode::InvalidRequest,
+            format!("Broker id must be an integer, but it is: {name}"),
+        )),
+    }
+}
+
+fn config(entry: ConfigEntry, with: With) -> DescribeConfigsResourceResult {
+    let synonyms = if with.synonyms { entry.synonyms } else { Vec::new() };
+    let synonyms = synonyms.into_iter().map(|synonym| {
+        DescribeConfigsSynonym::default()
+            .with_name(StrBytes::from_string(synonym.name))
+            .with_value(Some(StrBytes::from_string(synonym.value)))
+            .with_source(synonym.source.code())
+    });
+    let documentation = with
+        .documentation
+        .then(|| StrBytes::from_string(entry.documentation));
+    DescribeConfigsResourceResult::default()
+        .with_name(StrBytes::from_string(entry.name))
+        .with_value(entry.value.map(StrBytes::from_string))
+        .with_read_only(entry.read_only)
+        .with_config_source(entry.source.code())
+        .with_is_sensitive(entry.sensitive)
+        .with_synonyms(synonyms.collect())
+        .with_config_type(entry.kind.code())
+        .with_documentation(documentation)
+}

@@ -1,0 +1,48 @@
+//! THE table: every Kafka API that this broker serves, once.
+//!
+//! From it follow the ApiVersions answer, the version gate, the metric labels and `docs/reference/kafka-apis.md`.
+//! Advertised means implemented, for every version in the range.
+
+pub(crate) mod api_versions;
+mod create_topics;
+mod delete_topics;
+mod describe_cluster;
+mod describe_configs;
+mod fetch;
+mod init_producer_id;
+mod list_offsets;
+mod metadata;
+mod offset_for_leader_epoch;
+mod operations;
+mod produce;
+
+use crate::dispatch::Entry;
+
+macro_rules! table {
+    ($($form:ident $module:ident::$api:ident,)*) => {
+        /// Sorted by key.
+        pub(crate) static TABLE: &[Entry] = &[$(Entry::$form::<$module::$api>(stringify!($api))),*];
+        const _: () = {
+            let entries: &[Entry] = &[$(Entry::$form::<$module::$api>(stringify!($api))),*];
+            let mut i = 1;
+            while i < entries.len() {
+                assert!(entries[i - 1].key < entries[i].key, "api::TABLE: sort by key, no key twice");
+                i += 1;
+            }
+        };
+    };
+}
+
+table! {
+    staged produce::Produce,
+    staged fetch::Fetch,
+    plain list_offsets::ListOffsets,
+    plain metadata::Metadata,
+    plain api_versions::ApiVersions,
+    plain create_topics::CreateTopics,
+    plain delete_topics::DeleteTopics,
+    plain init_producer_id::InitProducerId,
+    plain offset_for_leader_epoch::OffsetForLeaderEpoch,
+    plain describe_configs::DescribeConfigs,
+    plain describe_cluster::DescribeCluster,
+}

@@ -1,0 +1,62 @@
+//! What a topic's configuration asks of a batch (reference: Kafka's `LogValidator` and `UnifiedLog.append`).
+
+use bytes::Bytes;
+use takhin_config::topic::{TimestampType, TopicConfig};
+use takhin_protocol::record::{Batch, BatchError, Limits, RecordCheck, validate_produced};
+
+use super::Refused;
+use crate::context::RequestContext;
+use crate::error::ToErrorCode as _;
+
+/// Checks one partition's records and stamps them where the topic wants the broker's time. The batch shares the
+/// request's bytes.
+pub(super) fn validate(
+    cx: &RequestContext,
+    topic: &TopicConfig,
+    records: Option<Bytes>,
+) -> Result<Batch, Refused> {
+    let now_ms = cx.broker().env.clock.now_ms();
+    let batch = validate_produced(records, &limits(cx.version, topic, now_ms)).map_err(refuse)?;
+    Ok(match topic.message_timestamp_type {
+        TimestampType::CreateTime => batch,
+        TimestampType::LogAppendTime => batch.with_append_time(now_ms),
+    })
+}
+
+fn limits(version: i16, topic: &TopicConfig, now_ms: i64) -> Limits {
+    // The broker's own time replaces the client's, so the client's may be anything.
+    let (min_timestamp, max_timestamp) = match topic.message_timestamp_type {
+        TimestampType::CreateTime => (
+            now_ms.saturating_sub(topic.message_timestamp_before_max_ms),
+            now_ms.saturating_add(topic.message_timestamp_after_max_ms),
+        ),
+        TimestampType::LogAppendTime => (i64::MIN, i64::MAX),
+    };
+    Limits {
+        max_bytes: topic.max_message_bytes as usize,
+        allow_zstd: allows_zstd(version),
+        min_timestamp,
+        max_timestamp,
+        records: RecordCheck::Uncompressed,
+        require_keys: false,
+    }
+}
+
+/// KIP-110.
+fn allows_zstd(version: i16) -> bool {
+    version >= 7
+}
+
+fn refuse(error: BatchError) -> Refused {
+    let record = match &error {
+        BatchError::NullKey { index }
+        | BatchError::RecordOffset { index, .. }
+        | BatchError::Record { index, .. } => Some(*index),
+        _ => None,
+    };
+    Refused {
+        code: error.to_error_code(),
+        message: Some(error.to_string()),
+        record,
+    }
+}

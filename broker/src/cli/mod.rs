@@ -1,0 +1,208 @@
+//! The command line of `takhin`.
+
+mod check_config;
+mod dump_log;
+mod run;
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use takhin_config::{Loaded, Sources};
+use takhin_runtime::Env;
+
+const EXAMPLES: &str = "\
+Examples:
+  takhin dev                                      one broker on 127.0.0.1:9092, data in ./takhin-data
+  takhin dev --kafka 127.0.0.1:19092 --set kafka.num_partitions=4
+  takhin start --config /etc/takhin/takhin.yaml   production
+  takhin check-config --config takhin.yaml        every fault of a configuration, or every value and its origin
+  takhin dump-log takhin-data/partitions/*        what is in segment files, offline
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.";
+
+/// A streaming broker that speaks Kafka's protocol.
+#[derive(Debug, Parser)]
+#[command(name = "takhin", version, after_help = EXAMPLES, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run one broker for development; needs no configuration and keeps its data
+    Dev(DevArgs),
+    /// Run a broker from a configuration file
+    Start(StartArgs),
+    /// Check a configuration: list every fault, or every value and where it comes from
+    CheckConfig(ConfigArgs),
+    /// Print what is in a log: one line per batch, with Raft index and Kafka offset
+    DumpLog(dump_log::DumpLogArgs),
+    /// Print the reference page of the Kafka APIs
+    #[command(hide = true)]
+    Docs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  takhin dev
+  takhin dev --data-dir /tmp/t1 --kafka 127.0.0.1:19092 --admin 127.0.0.1:19644
+  takhin dev --set storage.durability=cached --set kafka.num_partitions=4
+
+Then, in another terminal:
+  echo hello | kcat -P -b 127.0.0.1:9092 -t first
+  kcat -C -b 127.0.0.1:9092 -t first -e")]
+struct DevArgs {
+    /// Directory for everything the broker stores; created if missing, kept afterwards
+    #[arg(long, value_name = "DIR", default_value = "./takhin-data")]
+    data_dir: PathBuf,
+    /// Where Kafka clients connect
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
+    kafka: String,
+    /// Health and metrics over HTTP
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9644")]
+    admin: String,
+    /// Any setting of the reference, may be repeated
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The smallest file:
+  node:    { id: 1, data_dir: /var/lib/takhin }
+  cluster: { name: demo, seeds: [\"127.0.0.1:33145\"] }
+
+Every setting can also come from the environment (TAKHIN__KAFKA__NUM_PARTITIONS=4) or from --set, which wins.")]
+struct StartArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// The configuration, in YAML
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Any setting of the reference, may be repeated; wins over file and environment
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+}
+
+/// Why a command ends with an error, and the exit code for it.
+#[derive(Debug)]
+enum Failure {
+    /// The user must change something on the command line or in the configuration: 2.
+    Usage(anyhow::Error),
+    /// Something did not work: 1.
+    Failed(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Runs the program. Returns its exit code: 0 done, 1 failed, 2 wrong usage or configuration.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Dev(args) => dev(args),
+        Command::Start(args) => load_file(&args.config).and_then(|loaded| run::run(loaded.config, None)),
+        Command::CheckConfig(args) => load_file(&args).and_then(|loaded| check_config::print(&loaded)),
+        Command::DumpLog(args) => dump_log::dump(&args),
+        Command::Docs => print(&crate::docs::kafka_apis()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(error)) => fail(&error, 2),
+        Err(Failure::Failed(error)) => fail(&error, 1),
+    }
+}
+
+fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
+    // One line, causes included; where standard error is closed nobody can be told.
+    let _ = writeln!(std::io::stderr(), "takhin: {error:#}");
+    ExitCode::from(code)
+}
+
+/// Writes to standard output. A reader that has gone (`| head`) is no error.
+fn print(text: &str) -> Result<(), Failure> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::Failed(
+            anyhow::Error::new(error).context("cannot write to standard output"),
+        )),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn dev(args: DevArgs) -> Result<(), Failure> {
+    let mut sources = Sources::dev(&args.data_dir.to_string_lossy());
+    sources.env = environment();
+    sources.set = vec![
+        format!("kafka.listeners.0.bind={}", args.kafka),
+        format!("admin.bind={}", args.admin),
+    ];
+    sources.set.extend(args.set);
+    run::run(load(&sources)?.config, Some(run::Banner::Dev))
+}
+
+fn load_file(args: &ConfigArgs) -> Result<Loaded, Failure> {
+    let text = read_text(&args.config).map_err(Failure::Usage)?;
+    let sources = Sources {
+        file: Some((args.config.display().to_string(), text)),
+        env: environment(),
+        set: args.set.clone(),
+        ..Sources::default()
+    };
+    load(&sources)
+}
+
+fn load(sources: &Sources) -> Result<Loaded, Failure> {
+    takhin_config::load(sources).map_err(|error| Failure::Usage(anyhow::anyhow!("{error}")))
+}
+
+/// Variables that are not UTF-8 cannot be settings.
+fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+        .collect()
+}
+
+/// Largest configuration file, in bytes.
+const MAX_CONFIG: u64 = 1 << 20;
+
+fn read_text(path: &Path) -> anyhow::Result<String> {
+    let disk = Env::real().disk;
+    let what = || format!("cannot read {}", path.display());
+    let file = disk
+        .open(path, takhin_runtime::OpenMode::Read)
+        .with_context(what)?;
+    let len = file.len().with_context(what)?;
+    anyhow::ensure!(
+        len <= MAX_CONFIG,
+        "{} is no configuration: it has {len} bytes",
+        path.display()
+    );
+    let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+    file.read_exact_at(&mut bytes, 0).with_context(what)?;
+    String::from_utf8(bytes).with_context(|| format!("{} is not UTF-8 text", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Cli;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,360 @@
+//! A broker as a whole: built from its configuration, started and stopped in order.
+//!
+//! ```text
+//! start   bind listeners ─▶ open the data directory, recover, elect ─▶ take connections ─▶ ready
+//! stop    not ready ─▶ take none, finish what is being served ─▶ flush, write the clean marker
+//! ```
+//!
+//! Listeners are bound first: an address in use is the commonest mistake and should not cost a recovery. Clients that
+//! come early wait in the listen queue.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use takhin_cluster::{BrokerInfo, Cluster, ClusterOptions, Endpoint, Waiter};
+use takhin_config::NodeConfig;
+use takhin_config::topic::TopicConfig;
+use takhin_runtime::net::{ListenError, Listener};
+use takhin_runtime::telemetry::health::{Flag, Health, Probe};
+use takhin_runtime::telemetry::http;
+use takhin_runtime::{Env, JoinHandle, Shutdown};
+use tracing::{error, info, warn};
+
+use crate::auto_create::AutoCreate;
+use crate::budget::Budget;
+use crate::context::Broker;
+use crate::fetch_session::FetchSessions;
+use crate::listener::{self, Acceptor, Gate};
+use crate::metrics::Metrics;
+
+/// Pause between two refreshes of the gauges that are not kept up to date by the way.
+const REFRESH: Duration = Duration::from_secs(5);
+
+/// How long a starting broker waits for its partitions to be served. Clients would retry, but need not.
+const LEADERS_WAIT: Duration = Duration::from_secs(10);
+
+/// Why a broker did not start. Nothing of it runs then.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The address of a listener cannot be found out.
+    #[error("the address of listener {listener} is unknown")]
+    Address {
+        /// Name of the listener.
+        listener: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The data directory or what is in it cannot be used.
+    #[error(transparent)]
+    Cluster(#[from] takhin_cluster::StartError),
+}
+
+/// A running broker.
+#[derive(Debug)]
+pub struct Node {
+    broker: Arc<Broker>,
+    gate: Arc<Gate>,
+    addresses: Vec<(String, SocketAddr)>,
+    admin: SocketAddr,
+    tasks: Vec<JoinHandle<()>>,
+    /// Tasks that end last, with `stopped`: health is asked for while the broker stops.
+    last_tasks: Vec<JoinHandle<()>>,
+    ready: Flag,
+    failed: Shutdown,
+    stopped: Shutdown,
+}
+
+struct Bound {
+    name: String,
+    address: SocketAddr,
+    listener: Listener,
+}
+
+impl Node {
+    /// Starts a broker; on return it takes connections.
+    ///
+    /// # Errors
+    /// [`StartError`], with what to do about it.
+    pub async fn start(env: Env, config: NodeConfig) -> Result<Self, StartError> {
+        let bound = bind(&env, &config).await?;
+        let admin = Admin::start(&env, &config).await?;
+        let cluster = match Cluster::start(env.clone(), cluster_options(&config, &bound)).await {
+            Ok(cluster) => cluster,
+            Err(error) => {
+                admin.stop().await;
+                return Err(error.into());
+            }
+        };
+        admin.started.pass();
+        if env.clock.timeout(LEADERS_WAIT, leaders(&cluster)).await.is_err() {
+            warn!(
+                partitions = cluster.stats().unavailable,
+                "taking connections although partitions have no leader yet"
+            );
+        }
+        let limits = &config.kafka.limits;
+        let gate = Gate::new(limits.max_connections, limits.max_connections_per_ip);
+        let budget = Budget::new(
+            limits.max_request_memory.as_u64(),
+            limits.max_request_size.as_u64(),
+        );
+        let broker = Arc::new(Broker {
+            fetch_sessions: FetchSessions::new(&env, config.kafka.fetch_session_slots as usize),
+            auto_create: AutoCreate::default(),
+            metrics: Arc::new(Metrics::new()),
+            stopping: Shutdown::new(),
+            cluster,
+            config: Arc::new(config),
+            env,
+        });
+        watch_metadata(&admin.health, &broker);
+        let mut node = Self {
+            broker,
+            gate,
+            addresses: Vec::new(),
+            admin: admin.address,
+            tasks: Vec::new(),
+            last_tasks: vec![admin.task],
+            ready: admin.ready,
+            failed: Shutdown::new(),
+            stopped: admin.stop,
+        };
+        for bound in bound {
+            node.accept(bound, &budget);
+        }
+        let refresh = refresh(Arc::clone(&node.broker), budget);
+        node.tasks
+            .push(node.broker.env.tasks.spawn("refresh metrics", refresh));
+        node.ready.pass();
+        Ok(node)
+    }
+
+    /// Names and addresses of the Kafka listeners, with the ports that the system chose.
+    pub fn addresses(&self) -> &[(String, SocketAddr)] {
+        &self.addresses
+    }
+
+    /// Address of the admin endpoints, with the port that the system chose.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Returns when something ended that the broker cannot do without; it was logged. The node should be stopped.
+    pub async fn failed(&self) {
+        self.failed.wait().await;
+    }
+
+    /// Stops in order: takes no more connections, finishes the requests being served (at most
+    /// `node.drain_timeout`), flushes everything and marks the data directory as cleanly closed.
+    pub async fn stop(self) {
+        self.ready.fail("the broker is stopping");
+        self.broker.stopping.trigger();
+        listener::drain(&self.broker, &self.gate, self.broker.config.node.drain_timeout).await;
+        for task in self.tasks {
+            // A panic was reported when it happened.
+            let _ = task.await;
+        }
+        self.broker.cluster.stop().await;
+        self.stopped.trigger();
+        for task in self.last_tasks {
+            let _ = task.await;
+        }
+        info!("stopped");
+    }
+
+    fn accept(&mut self, bound: Bound, budget: &Budget) {
+        info!(listener = bound.name, address = %bound.address, "listening");
+        let acceptor = Acceptor {
+            broker: Arc::clone(&self.broker),
+            name: Arc::from(bound.name.as_str()),
+            listener: bound.listener,
+            gate: Arc::clone(&self.gate),
+            budget: budget.clone(),
+            metrics: self.broker.metrics.listener(&bound.name),
+        };
+        let (failed, name) = (self.failed.clone(), bound.name.clone());
+        let accepting = async move {
+            if let Err(error) = acceptor.run().await {
+                error!(listener = name, %error, "listener is broken; the broker stops");
+                failed.trigger();
+            }
+        };
+        self.tasks.push(self.broker.env.tasks.spawn("accept", accepting));
+        self.addresses.push((bound.name, bound.address));
+    }
+}
+
+/// Health and metrics over HTTP; up before everything else, so that a long recovery can be watched.
+struct Admin {
+    address: SocketAddr,
+    health: Health,
+    started: Flag,
+    ready: Flag,
+    task: JoinHandle<()>,
+    stop: Shutdown,
+}
+
+impl Admin {
+    async fn start(env: &Env, config: &NodeConfig) -> Result<Self, StartError> {
+        let listener = env
+            .net
+            .listen(&config.admin.bind.to_string(), "admin.bind")
+            .await?;
+        let address = listener.local_addr().map_err(|source| StartError::Address {
+            listener: "admin".to_owned(),
+            source,
+        })?;
+        let stop = Shutdown::new();
+        let health = Health::start(env, &stop);
+        let started = health.flag(
+            Probe::Startup,
+            "log recovered",
+            "the data directory is being opened",
+        );
+        let ready = health.flag(Probe::Ready, "listeners open", "the broker is starting");
+        let (env2, health2, stop2) = (env.clone(), health.clone(), stop.clone());
+        let task = env.tasks.spawn("admin", async move {
+            if let Err(error) = http::serve(&env2, listener, health2, stop2).await {
+                error!(%error, "admin listener is broken; health and metrics cannot be read");
+            }
+        });
+        Ok(Self {
+            address,
+            health,
+            started,
+            ready,
+            task,
+            stop,
+        })
+    }
+
+    async fn stop(self) {
+        self.stop.trigger();
+        // A panic was reported when it happened.
+        let _ = self.task.await;
+    }
+}
+
+/// A broker whose metadata has no leader is up but not ready for work.
+fn watch_metadata(health: &Health, broker: &Arc<Broker>) {
+    let cluster = Arc::downgrade(&broker.cluster);
+    health.check(Probe::Ready, "metadata served", move || match cluster.upgrade() {
+        Some(cluster) if cluster.controller_id() >= 0 => Ok(()),
+        Some(_) | None => Err("the metadata group has no leader".to_owned()),
+    });
+}
+
+/// Returns once every partition on this broker has a leader or cannot have one.
+async fn leaders(cluster: &Cluster) {
+    for partition in cluster.partitions() {
+        loop {
+            let waiter = Waiter::new();
+            partition.wait(&waiter);
+            if partition.leadership().is_some() || partition.offline_reason().is_some() {
+                waiter.wake();
+                break;
+            }
+            waiter.woken().await;
+        }
+    }
+}
+
+async fn bind(env: &Env, config: &NodeConfig) -> Result<Vec<Bound>, StartError> {
+    let mut bound = Vec::new();
+    for (index, listener) in config.kafka.listeners.iter().enumerate() {
+        let setting = format!("kafka.listeners.{index}.bind");
+        let socket = env.net.listen(&listener.bind.to_string(), &setting).await?;
+        let address = socket.local_addr().map_err(|source| StartError::Address {
+            listener: listener.name.clone(),
+            source,
+        })?;
+        bound.push(Bound {
+            name: listener.name.clone(),
+            address,
+            listener: socket,
+        });
+    }
+    Ok(bound)
+}
+
+fn cluster_options(config: &NodeConfig, bound: &[Bound]) -> ClusterOptions {
+    let endpoints = config.kafka.listeners.iter().zip(bound).map(|(listener, bound)| {
+        let advertised = listener.advertised(bound.address);
+        Endpoint {
+            listener: bound.name.clone(),
+            host: advertised.host,
+            port: advertised.port,
+        }
+    });
+    let broker = BrokerInfo {
+        id: config.node.id,
+        rack: config.node.rack.clone(),
+        endpoints: endpoints.collect(),
+    };
+    let storage = &config.storage;
+    ClusterOptions {
+        broker,
+        data_dir: config.node.data_dir.clone(),
+        cluster_name: config.cluster.name.clone(),
+        topic_defaults: TopicConfig::defaults(config),
+        checkpoint_interval: storage.checkpoint_interval,
+        retention_interval: storage.retention_check_interval,
+        max_open_segments: storage.max_open_segments as usize,
+        flush_parallelism: usize::from(storage.flush_parallelism),
+        min_free_bytes: storage.min_free_space.as_u64(),
+    }
+}
+
+/// Keeps the gauges up to date until the broker stops.
+async fn refresh(broker: Arc<Broker>, budget: Budget) {
+    loop {
+        refresh_gauges(&broker, &budget).await;
+        if broker
+            .env
+            .clock
+            .timeout(REFRESH, broker.stopping.wait())
+            .await
+            .is_ok()
+        {
+            return;
+        }
+    }
+}
+
+async fn refresh_gauges(broker: &Arc<Broker>, budget: &Budget) {
+    let stats = broker.cluster.stats();
+    let image = broker.cluster.image();
+    let node = &broker.metrics.node;
+    node.topics.set(as_gauge(stats.topics));
+    node.partitions.set(as_gauge(stats.partitions));
+    node.unavailable.set(as_gauge(stats.unavailable));
+    // One broker: every replica is where its leader is.
+    node.under_replicated.set(0);
+    node.brokers.set(as_gauge(image.brokers.len()));
+    node.is_controller.set(i64::from(
+        broker.cluster.controller_id() == broker.cluster.node_id(),
+    ));
+    node.request_memory
+        .set(i64::try_from(budget.used()).unwrap_or(i64::MAX));
+    node.fetch_sessions.set(as_gauge(broker.fetch_sessions.len()));
+    node.fetch_session_partitions
+        .set(as_gauge(broker.fetch_sessions.partitions()));
+    broker
+        .metrics
+        .topics
+        .refresh(&image, &broker.cluster.storage().bytes_by_topic());
+    let (disk, data_dir) = (Arc::clone(&broker.env.disk), broker.config.node.data_dir.clone());
+    if let Ok(space) = broker.env.tasks.blocking(move || disk.space(&data_dir)).await {
+        node.disk_total
+            .set(i64::try_from(space.total).unwrap_or(i64::MAX));
+        node.disk_free.set(i64::try_from(space.free).unwrap_or(i64::MAX));
+    }
+}
+
+fn as_gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,175 @@
+//! Where the partitions of a new topic go.
+
+use takhin_cluster::Image;
+use takhin_protocol::ErrorCode;
+
+/// Most partitions that one request may create, as in Kafka's controller.
+pub(crate) const MAX_PARTITIONS_PER_REQUEST: usize = 10_000;
+
+/// Why a topic cannot be created as asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unplaceable {
+    pub(crate) code: ErrorCode,
+    pub(crate) message: String,
+}
+
+impl Unplaceable {
+    fn new(code: ErrorCode, message: String) -> Self {
+        Self { code, message }
+    }
+}
+
+/// Replicas for each of `partitions` partitions, spread round-robin over the brokers, preferred leader first.
+///
+/// # Errors
+/// INVALID_PARTITIONS below 1, INVALID_REPLICATION_FACTOR below 1 or above the number of brokers,
+/// POLICY_VIOLATION above [`MAX_PARTITIONS_PER_REQUEST`].
+pub(crate) fn assign(
+    image: &Image,
+    partitions: i32,
+    replication_factor: i16,
+) -> Result<Vec<Vec<i32>>, Unplaceable> {
+    let count = usize::try_from(partitions).unwrap_or(0);
+    if count == 0 {
+        let message = "Number of partitions must be larger than 0.".to_owned();
+        return Err(Unplaceable::new(ErrorCode::InvalidPartitions, message));
+    }
+    check_total(count)?;
+    let width = usize::try_from(replication_factor).unwrap_or(0);
+    if width == 0 {
+        let message = "Replication factor must be larger than 0.".to_owned();
+        return Err(Unplaceable::new(ErrorCode::InvalidReplicationFactor, message));
+    }
+    let brokers: Vec<i32> = image.brokers.keys().copied().collect();
+    if width > brokers.len() {
+        let message = format!(
+            "Unable to replicate the partition {width} time(s): The target replication factor of {width} cannot be \
+             reached because only {} broker(s) are registered.",
+            brokers.len()
+        );
+        return Err(Unplaceable::new(ErrorCode::InvalidReplicationFactor, message));
+    }
+    let replicas = |first: usize| (0..width).map(|i| brokers[(first + i) % brokers.len()]).collect();
+    Ok((0..count).map(replicas).collect())
+}
+
+/// Whether one request may create `count` partitions.
+///
+/// # Errors
+/// POLICY_VIOLATION, as Kafka's controller answers.
+pub(crate) fn check_total(count: usize) -> Result<(), Unplaceable> {
+    if count > MAX_PARTITIONS_PER_REQUEST {
+        let message = format!(
+            "Excessively large number of partitions per request: {count} is more than {MAX_PARTITIONS_PER_REQUEST}."
+        );
+        return Err(Unplaceable::new(ErrorCode::PolicyViolation, message));
+    }
+    Ok(())
+}
+
+/// Checks replicas that the client chose: partitions 0 to n without gap, the same number of replicas each, known
+/// brokers, none twice. Returns them by partition.
+///
+/// # Errors
+/// INVALID_REPLICA_ASSIGNMENT.
+pub(crate) fn check_assignment(
+    image: &Image,
+    chosen: &[(i32, Vec<i32>)],
+) -> Result<Vec<Vec<i32>>, Unplaceable> {
+    check_total(chosen.len())?;
+    let refuse = |message: String| Err(Unplaceable::new(ErrorCode::InvalidReplicaAssignment, message));
+    let mut by_index = chosen.to_vec();
+    by_index.sort_unstable_by_key(|(index, _)| *index);
+    let width = by_index.first().map_or(0, |(_, replicas)| replicas.len());
+    for (expected, (index, replicas)) in (0..).zip(&by_index) {
+        if *index != expected {
+            return refuse("partitions should be a consecutive 0-based integer sequence".to_owned());
+        }
+        if replicas.is_empty() {
+            return refuse("The manual partition assignment includes an empty replica list.".to_owned());
+        }
+        if replicas.len() != width {
+            return refuse(format!(
+                "The manual partition assignment includes a partition with {} replica(s), but this is not consistent \
+                 with previous partitions, which have {width} replica(s).",
+                replicas.len()
+            ));
+        }
+        for (i, broker) in replicas.iter().enumerate() {
+            if replicas[..i].contains(broker) {
+                return refuse(format!(
+                    "The manual partition assignment includes broker {broker} more than once."
+                ));
+            }
+            if !image.brokers.contains_key(broker) {
+                return refuse(format!(
+                    "The manual partition assignment includes broker {broker}, but no such broker is registered."
+                ));
+            }
+        }
+    }
+    Ok(by_index.into_iter().map(|(_, replicas)| replicas).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use takhin_cluster::BrokerInfo;
+
+    use super::*;
+
+    fn image(brokers: &[i32]) -> Image {
+        let broker = |id: &i32| {
+            (
+                *id,
+                BrokerInfo {
+                    id: *id,
+                    rack: None,
+                    endpoints: Vec::new(),
+                },
+            )
+        };
+        Image {
+            brokers: brokers.iter().map(broker).collect(),
+            ..Image::default()
+        }
+    }
+
+    #[test]
+    fn partitions_are_spread_and_leaders_rotate() {
+        let placed = assign(&image(&[1, 2, 5]), 4, 2).unwrap();
+        assert_eq!(placed, [[1, 2], [2, 5], [5, 1], [1, 2]]);
+        let code = |partitions, factor| assign(&image(&[1, 2]), partitions, factor).unwrap_err().code;
+        assert_eq!(code(0, 1), ErrorCode::InvalidPartitions);
+        assert_eq!(code(1, 3), ErrorCode::InvalidReplicationFactor);
+        assert_eq!(code(1, -1), ErrorCode::InvalidReplicationFactor);
+        assert_eq!(code(10_001, 1), ErrorCode::PolicyViolation);
+    }
+
+    #[test]
+    fn a_chosen_assignment_is_complete_even_and_known() {
+        let image = image(&[1, 2]);
+        let check = |chosen: &[(i32, &[i32])]| {
+            let chosen: Vec<_> = chosen
+                .iter()
+                .map(|(index, replicas)| (*index, replicas.to_vec()))
+                .collect();
+            check_assignment(&image, &chosen)
+        };
+        assert_eq!(check(&[(1, &[2, 1]), (0, &[1, 2])]).unwrap(), [[1, 2], [2, 1]]);
+        let wrong: [&[(i32, &[i32])]; 6] = [
+            &[(1, &[1])],
+            &[(0, &[1]), (0, &[1])],
+            &[(0, &[1]), (1, &[1, 2])],
+            &[(0, &[])],
+            &[(0, &[1, 1])],
+            &[(0, &[3])],
+        ];
+        for chosen in wrong {
+            assert_eq!(
+                check(chosen).unwrap_err().code,
+                ErrorCode::InvalidReplicaAssignment,
+                "{chosen:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The cluster as handlers ask about it: which partition is meant, who leads it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use takhin_cluster::Cluster;
+use takhin_cluster::Partition;
+use takhin_cluster::{Image, TopicInfo};
+use takhin_protocol::ErrorCode;
+use takhin_protocol::messages::StrBytes;
+use uuid::Uuid;
+
+use crate::context::RequestContext;
+
+/// One image of the cluster, the same for a whole request.
+#[derive(Debug)]
+pub(crate) struct View {
+    cluster: Arc<Cluster>,
+    pub(crate) image: Arc<Image>,
+}
+
+/// Leadership of one partition as clients are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Leadership {
+    /// Broker id, or -1.
+    pub(crate) leader: i32,
+    /// Leader epoch, or -1.
+    pub(crate) epoch: i32,
+}
+
+impl View {
+    pub(crate) fn new(cluster: &Arc<Cluster>) -> Self {
+        Self {
+            cluster: Arc::clone(cluster),
+            image: cluster.image(),
+        }
+    }
+
+    /// Grows with every change of the metadata.
+    pub(crate) fn image_version(&self) -> i64 {
+        self.image.end_offset
+    }
+
+    /// The topic of this name.
+    pub(crate) fn topic(&self, name: &str) -> Result<&Arc<TopicInfo>, ErrorCode> {
+        self.image.topic(name).ok_or(ErrorCode::UnknownTopicOrPartition)
+    }
+
+    /// The topic of this id.
+    pub(crate) fn topic_by_id(&self, id: Uuid) -> Result<&Arc<TopicInfo>, ErrorCode> {
+        self.image.topic_by_id(id).ok_or(ErrorCode::UnknownTopicId)
+    }
+
+    /// This broker's replica of a partition of `topic`.
+    ///
+    /// # Errors
+    /// UNKNOWN_TOPIC_OR_PARTITION if there is no such partition, NOT_LEADER_OR_FOLLOWER if it is elsewhere or not
+    /// open yet.
+    pub(crate) fn partition(&self, topic: &TopicInfo, index: i32) -> Result<Arc<Partition>, ErrorCode> {
+        let exists = usize::try_from(index).is_ok_and(|index| index < topic.partitions.len());
+        if !exists {
+            return Err(ErrorCode::UnknownTopicOrPartition);
+        }
+        self.cluster
+            .partition(topic.id, index)
+            .ok_or(ErrorCode::NotLeaderOrFollower)
+    }
+
+    /// This broker's replica of a partition of the topic called `name`.
+    ///
+    /// # Errors
+    /// As [`Self::partition`].
+    pub(crate) fn partition_by_name(&self, name: &str, index: i32) -> Result<Arc<Partition>, ErrorCode> {
+        self.partition(self.topic(name)?, index)
+    }
+
+    /// Who leads a partition, as far as this broker knows.
+    pub(crate) fn leadership(&self, topic: Uuid, index: i32) -> Leadership {
+        let Some(partition) = self.cluster.partition(topic, index) else {
+            return Leadership {
+                leader: -1,
+                epoch: -1,
+            };
+        };
+        match partition.leadership() {
+            Some(epoch) => Leadership {
+                leader: self.cluster.node_id(),
+                epoch,
+            },
+            None => Leadership {
+                leader: -1,
+                epoch: partition.leader_epoch(),
+            },
+        }
+    }
+}
+
+/// A broker's address for a reply.
+#[derive(Debug, Clone)]
+pub(crate) struct Node {
+    pub(crate) id: i32,
+    pub(crate) host: StrBytes,
+    pub(crate) port: i32,
+    pub(crate) rack: Option<StrBytes>,
+}
+
+/// Collects who leads instead, for replies that refuse because we do not lead (KIP-951).
+#[derive(Debug)]
+pub(crate) struct Hints<'a> {
+    cx: &'a RequestContext,
+    /// Whether the reply's version has room for them.
+    wanted: bool,
+    view: Option<View>,
+    leaders: BTreeSet<i32>,
+}
+
+impl<'a> Hints<'a> {
+    pub(crate) fn new(cx: &'a RequestContext, wanted: bool) -> Self {
+        Self {
+            cx,
+            wanted,
+            view: None,
+            leaders: BTreeSet::new(),
+        }
+    }
+
+    /// Who leads the partition, if `code` is one that moves the client and if it is known.
+    pub(crate) fn leader(&mut self, topic: Uuid, index: i32, code: ErrorCode) -> Option<Leadership> {
+        let moves = matches!(
+            code,
+            ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch
+        );
+        if !self.wanted || !moves {
+            return None;
+        }
+        let view = self.view.get_or_insert_with(|| View::new(self.cx.cluster()));
+        let leadership = view.leadership(topic, index);
+        if leadership.leader < 0 {
+            return None;
+        }
+        self.leaders.insert(leadership.leader);
+        Some(leadership)
+    }
+
+    /// The addresses of all leaders named so far.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = Node> + '_ {
+        let view = self.view.as_ref();
+        self.leaders
+            .iter()
+            .filter_map(move |id| node(self.cx, &view?.image, *id))
+    }
+}
+
+/// Where clients of this request's listener reach broker `id`; `None` if it has no endpoint there.
+pub(crate) fn node(cx: &RequestContext, image: &Image, id: i32) -> Option<Node> {
+    let broker = image.brokers.get(&id)?;
+    let endpoint = broker
+        .endpoints
+        .iter()
+        .find(|endpoint| *endpoint.listener == *cx.peer.listener)?;
+    Some(Node {
+        id,
+        host: StrBytes::from_string(endpoint.host.clone()),
+        port: i32::from(endpoint.port),
+        rack: broker.rack.clone().map(StrBytes::from_string),
+    })
+}
+
+/// All brokers that clients of this request's listener can reach, by id.
+pub(crate) fn nodes<'a>(cx: &'a RequestContext, image: &'a Image) -> impl Iterator<Item = Node> + 'a {
+    image.brokers.keys().filter_map(|id| node(cx, image, *id))
+}
+
+/// Topics that only the broker itself writes.
+const INTERNAL_TOPICS: [&str; 3] = ["__consumer_offsets", "__transaction_state", "__share_group_state"];
+
+/// Whether clients may read but not write this topic.
+pub(crate) fn is_internal(topic: &str) -> bool {
+    INTERNAL_TOPICS.contains(&topic)
+}

@@ -1,0 +1,13 @@
+//! The broker through its sockets: requests as stock clients and strangers send them.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod admin;
+mod command_line;
+mod connections;
+mod fetch;
+mod framing;
+mod fuzz;
+mod produce;
+mod simulation;
+mod support;
