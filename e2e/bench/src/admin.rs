@@ -1,0 +1,145 @@
+//! Topics: create, delete, count. One blocking connection per call; nothing here is measured.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use bytes::Bytes;
+use takhin_protocol::ErrorCode;
+use takhin_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use takhin_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use takhin_protocol::messages::{
+    self, ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteTopicsRequest, ListOffsetsRequest,
+    MetadataRequest, Request, StrBytes, TopicName,
+};
+
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A connection for requests that are not measured.
+#[derive(Debug)]
+pub(crate) struct Admin(TcpStream);
+
+impl Admin {
+    /// Connects.
+    pub(crate) fn connect(addr: SocketAddr) -> Result<Self> {
+        let stream = TcpStream::connect(addr).with_context(|| format!("connecting to {addr}"))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        Ok(Self(stream))
+    }
+
+    /// Sends one request and reads its answer.
+    fn call<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response> {
+        let client_id = StrBytes::from_static_str("takhin-bench");
+        let frame = messages::encode_request(version, 1, Some(&client_id), request)?;
+        self.0.write_all(&frame)?;
+        let mut prefix = [0; 4];
+        self.0.read_exact(&mut prefix)?;
+        let len = usize::try_from(i32::from_be_bytes(prefix))?;
+        ensure!(len < 64 << 20, "an answer of {len} bytes");
+        let mut body = vec![0; len];
+        self.0.read_exact(&mut body)?;
+        Ok(messages::decode_response::<R>(version, &mut Bytes::from(body))?.1)
+    }
+
+    /// Whether the broker answers and knows itself as a member of its cluster.
+    pub(crate) fn is_ready(&mut self) -> Result<bool> {
+        self.call(0, &ApiVersionsRequest::default())?;
+        Ok(!self
+            .call(4, &MetadataRequest::default().with_topics(Some(Vec::new())))?
+            .brokers
+            .is_empty())
+    }
+
+    /// Creates a topic with one replica and waits until each partition has a leader.
+    pub(crate) fn create(&mut self, topic: &str, partitions: i32, configs: &[(&str, &str)]) -> Result<()> {
+        let text = |text: &str| StrBytes::from_string(text.to_owned());
+        let configs = configs.iter().map(|(name, value)| {
+            CreatableTopicConfig::default()
+                .with_name(text(name))
+                .with_value(Some(text(value)))
+        });
+        let creatable = CreatableTopic::default()
+            .with_name(TopicName(text(topic)))
+            .with_num_partitions(partitions)
+            .with_replication_factor(1)
+            .with_configs(configs.collect());
+        let request = CreateTopicsRequest::default()
+            .with_topics(vec![creatable])
+            .with_timeout_ms(30_000);
+        for result in self.call(4, &request)?.topics {
+            check(result.error_code)
+                .with_context(|| format!("creating {topic} with {partitions} partitions"))?;
+        }
+        self.wait_for_leaders(topic, partitions)
+    }
+
+    /// Waits until each partition has a leader that knows it: Kafka's metadata is a little ahead of its log manager.
+    pub(crate) fn wait_for_leaders(&mut self, topic: &str, partitions: i32) -> Result<()> {
+        let give_up = Instant::now() + TIMEOUT;
+        while self.leaders(topic)? < usize::try_from(partitions)? || self.records(topic, partitions).is_err()
+        {
+            ensure!(Instant::now() < give_up, "{topic} has no leaders");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    fn leaders(&mut self, topic: &str) -> Result<usize> {
+        let name = TopicName(StrBytes::from_string(topic.to_owned()));
+        let wanted = messages::metadata_request::MetadataRequestTopic::default().with_name(Some(name));
+        let response = self.call(4, &MetadataRequest::default().with_topics(Some(vec![wanted])))?;
+        let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
+        Ok(partitions
+            .filter(|p| p.error_code == 0 && p.leader_id >= BrokerId(0))
+            .count())
+    }
+
+    /// Deletes a topic.
+    pub(crate) fn delete(&mut self, topic: &str) -> Result<()> {
+        let name = TopicName(StrBytes::from_string(topic.to_owned()));
+        let request = DeleteTopicsRequest::default()
+            .with_topic_names(vec![name])
+            .with_timeout_ms(30_000);
+        for result in self.call(3, &request)?.responses {
+            check(result.error_code).with_context(|| format!("deleting {topic}"))?;
+        }
+        Ok(())
+    }
+
+    /// Number of records in a topic that was never cut: the sum of its partitions' ends.
+    pub(crate) fn records(&mut self, topic: &str, partitions: i32) -> Result<u64> {
+        let wanted = (0..partitions).map(|p| {
+            ListOffsetsPartition::default()
+                .with_partition_index(p)
+                .with_timestamp(-1)
+                .with_current_leader_epoch(-1)
+        });
+        let topics = ListOffsetsTopic::default()
+            .with_name(TopicName(StrBytes::from_string(topic.to_owned())))
+            .with_partitions(wanted.collect());
+        let request = ListOffsetsRequest::default()
+            .with_replica_id(BrokerId(-1))
+            .with_topics(vec![topics]);
+        let mut sum = 0;
+        for partition in self
+            .call(4, &request)?
+            .topics
+            .iter()
+            .flat_map(|topic| &topic.partitions)
+        {
+            check(partition.error_code).context("listing offsets")?;
+            sum += u64::try_from(partition.offset)?;
+        }
+        Ok(sum)
+    }
+}
+
+fn check(code: i16) -> Result<()> {
+    match ErrorCode::from_code(code) {
+        Some(code) if code.is_ok() => Ok(()),
+        Some(code) => bail!("{}", code.name()),
+        None => bail!("error {code}"),
+    }
+}

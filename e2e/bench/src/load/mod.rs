@@ -1,0 +1,81 @@
+//! Load: closed loops for throughput, open loops for latency, consumers for both.
+
+mod closed;
+mod conn;
+mod consume;
+mod end_to_end;
+mod fill;
+mod open;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Result;
+use hdrhistogram::Histogram;
+
+pub(crate) use closed::Closed;
+pub(crate) use consume::{Consume, From};
+pub(crate) use end_to_end::EndToEnd;
+pub(crate) use fill::{fill, one};
+pub(crate) use open::Open;
+
+use crate::proc::{self, Usage};
+
+/// What is driven: a topic of a broker.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    /// Its listener.
+    pub(crate) addr: SocketAddr,
+    /// Its process.
+    pub(crate) pid: u32,
+    /// The topic.
+    pub(crate) topic: String,
+    /// Partitions of the topic.
+    pub(crate) partitions: i32,
+}
+
+/// How long a load runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span {
+    /// Time that is not measured.
+    pub(crate) warm_up: Duration,
+    /// Time that is.
+    pub(crate) measured: Duration,
+}
+
+/// What happened in the measured time.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// Requests answered.
+    pub(crate) requests: u64,
+    /// Records acknowledged, or received.
+    pub(crate) records: u64,
+    /// Bytes of their values.
+    pub(crate) bytes: u64,
+    /// Length of the measured time.
+    pub(crate) elapsed: Duration,
+    /// Latencies in nanoseconds; what they span is the load's to say. Empty for consumers.
+    pub(crate) latency: Histogram<u64>,
+    /// What the broker used.
+    pub(crate) broker: Usage,
+    /// Records acknowledged in the whole run, warm-up included.
+    pub(crate) total_records: u64,
+}
+
+/// A histogram from 1 µs to 100 s with three digits.
+fn histogram() -> Result<Histogram<u64>> {
+    Ok(Histogram::new_with_bounds(1_000, 100_000_000_000, 3)?)
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The usage of `pid` since `before`.
+fn usage_since(pid: u32, before: Usage) -> Result<Usage> {
+    let now = proc::usage(pid)?;
+    Ok(Usage {
+        cpu: now.cpu.saturating_sub(before.cpu),
+        disk_bytes: now.disk_bytes.saturating_sub(before.disk_bytes),
+    })
+}

@@ -1,0 +1,154 @@
+//! What each load does, step by step.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::admin::Admin;
+use crate::batches::Batches;
+use crate::bench::{Bench, Run, VALUE_LEN, closed, now_ms};
+use crate::load::{Consume, EndToEnd, From, Open, Outcome, Span, Target};
+use crate::points::{Load, Produce, Rate};
+use crate::proc;
+use crate::sample::{self, Sample};
+
+/// Connections that consume.
+const CONSUMERS: i32 = 2;
+
+const FILL: Produce = Produce {
+    value_len: VALUE_LEN,
+    partitions: 4,
+    connections: 1,
+    in_flight: 5,
+    records: usize::MAX,
+};
+
+impl Bench {
+    /// Runs a load on one side.
+    pub(crate) fn load(&mut self, load: Load, run: Run) -> Result<Sample> {
+        let outcome = match load {
+            Load::Produce(load) => {
+                self.on_topic(run, load.partitions, |target| closed(load, run.span, target))?
+            }
+            Load::Open(rate) => {
+                let rate = match rate {
+                    Rate::Fixed(rate) => rate,
+                    Rate::HalfOfPeer => self.half_of_peer()?,
+                };
+                let open = Open { rate, span: run.span };
+                self.on_topic(run, 4, |target| open.run(target, &batches()?))?
+            }
+            Load::EndToEnd(rate) => {
+                let open = Open { rate, span: run.span };
+                self.on_topic(run, 1, |target| EndToEnd(open).run(target, &batches()?))?
+            }
+            Load::ConsumeWarm => {
+                let bytes = self.options.consume_bytes;
+                self.on_topic(run, FILL.partitions, |target| {
+                    consume_warm(target, run.span, bytes)
+                })?
+            }
+            Load::ConsumeTail => {
+                self.on_topic(run, FILL.partitions, |target| consume_tail(target, run.span))?
+            }
+            Load::Memory => return self.memory(run),
+            Load::Start(start) => return self.start(start, run.side),
+            Load::CountProduce(load) => return self.count_produce(load, run),
+            Load::CountConsume => return self.count_consume(run),
+            Load::Codec => return crate::codec::sample(self.options.kinds[run.side]),
+        };
+        Ok(sample::of_outcome(&outcome))
+    }
+
+    /// Resident memory of a new broker, idle and after W-1 on 100 partitions.
+    fn memory(&mut self, run: Run) -> Result<Sample> {
+        let kind = self.options.kinds[run.side];
+        let broker = self.launcher.start_new(kind, &format!("memory-{}", run.side))?;
+        thread::sleep(Duration::from_secs(2).max(run.span.measured / 4));
+        let idle = proc::rss(broker.pid())?;
+        let load = Produce {
+            partitions: 100,
+            ..FILL
+        };
+        let topic = "memory".to_owned();
+        Admin::connect(broker.addr)?.create(
+            &topic,
+            load.partitions,
+            &broker.topic_configs(run.durability),
+        )?;
+        let target = Target {
+            addr: broker.addr,
+            pid: broker.pid(),
+            topic,
+            partitions: load.partitions,
+        };
+        closed(load, run.span, &target)?;
+        let loaded = proc::rss(broker.pid())?;
+        let dir = broker.dir.clone();
+        broker.stop()?;
+        std::fs::remove_dir_all(dir)?;
+        let mb = |bytes: u64| bytes as f64 / 1e6;
+        Ok(Sample::from([
+            ("rss_idle_mb", mb(idle)),
+            ("rss_loaded_mb", mb(loaded)),
+        ]))
+    }
+}
+
+fn batches() -> Result<Batches> {
+    Batches::new(VALUE_LEN, usize::MAX, now_ms())
+}
+
+/// Writes `bytes` of values evenly into `target`; returns the number of records per partition and in a batch.
+pub(crate) fn fill(target: &Target, bytes: u64, records: usize) -> Result<(i64, usize)> {
+    let batches = Batches::new(VALUE_LEN, records, now_ms())?;
+    let records = batches.max();
+    let rounds = bytes / (records * VALUE_LEN) as u64 / u64::try_from(target.partitions)?;
+    let rounds = usize::try_from(rounds.max(1))?;
+    crate::load::fill(target, &batches, rounds)?;
+    Ok((i64::try_from(rounds * records)?, records))
+}
+
+fn consume_warm(target: &Target, span: Span, bytes: u64) -> Result<Outcome> {
+    let (end, _) = fill(target, bytes, usize::MAX)?;
+    consume(target, span, From::Again { end })
+}
+
+/// Reads what [`fill`] wrote, over and over.
+pub(crate) fn consume(target: &Target, span: Span, from: From) -> Result<Outcome> {
+    let outcome = Consume {
+        connections: CONSUMERS,
+        from,
+        value_len: VALUE_LEN,
+        span,
+    }
+    .run(target)?;
+    // Counted again whenever it was read again, so it says nothing about what is stored.
+    Ok(Outcome {
+        total_records: if from == From::Tail {
+            outcome.total_records
+        } else {
+            0
+        },
+        ..outcome
+    })
+}
+
+/// Consumers follow a producer that goes as fast as the broker takes it.
+fn consume_tail(target: &Target, span: Span) -> Result<Outcome> {
+    thread::scope(|scope| {
+        let longer = Span {
+            measured: span.measured + Duration::from_millis(500),
+            ..span
+        };
+        let producer = scope.spawn(move || closed(FILL, longer, target));
+        let consumed = consume(target, span, From::Tail)?;
+        let produced = producer.join().ok().context("the producer panicked")??;
+        ensure!(
+            consumed.total_records <= produced.total_records,
+            "more was consumed than produced"
+        );
+        Ok(consumed)
+    })
+}
