@@ -1,0 +1,38 @@
+"""The JSON lines that all client programs share: see ../README.md."""
+
+import json
+import sys
+
+
+def unhex(text):
+    return None if text is None else bytes.fromhex(text)
+
+
+def load(path):
+    with open(path, encoding="utf-8") as lines:
+        for line in lines:
+            case = json.loads(line)
+            headers = [(name, unhex(value)) for name, value in case["h"]]
+            yield unhex(case["k"]), unhex(case["v"]), case["t"], headers
+
+
+def show(topic, offset, timestamp, key, value, headers):
+    print(json.dumps({
+        "topic": topic,
+        "offset": offset,
+        "t": timestamp,
+        "k": None if key is None else key.hex(),
+        "v": None if value is None else value.hex(),
+        "h": [[name, None if content is None else content.hex()] for name, content in headers],
+    }))
+
+
+def ranges(words):
+    for word in words:
+        topic, start, end = word.rsplit(":", 2)
+        yield topic, int(start), int(end)
+
+
+def run(commands):
+    command, *arguments = sys.argv[1:]
+    commands[command](*arguments)

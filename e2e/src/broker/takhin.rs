@@ -1,0 +1,75 @@
+//! The broker of this repository, by its own command line.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::Broker;
+use crate::tools;
+
+pub(super) fn command(broker: &Broker) -> Result<Command> {
+    let mut command = Command::new(binary()?);
+    command.arg("dev").arg("--data-dir").arg(&broker.data);
+    command.arg("--kafka").arg(broker.kafka.to_string());
+    command.arg("--admin").arg(broker.admin.to_string());
+    for (key, value) in &broker.settings {
+        command.arg("--set").arg(format!("{key}={value}"));
+    }
+    Ok(command)
+}
+
+/// `TAKHIN_BIN`, else the newer one of the release and the debug build of this checkout.
+pub(super) fn binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("TAKHIN_BIN") {
+        let path = PathBuf::from(path);
+        ensure!(path.exists(), "TAKHIN_BIN={} does not exist", path.display());
+        return Ok(path);
+    }
+    let target = match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) => PathBuf::from(dir),
+        None => tools::crate_dir()
+            .parent()
+            .context("the crate has no parent")?
+            .join("target"),
+    };
+    let built = |profile| {
+        let path = target.join(profile).join("takhin");
+        let time = path.metadata().and_then(|m| m.modified()).ok()?;
+        Some((time, path))
+    };
+    let newest = [built("release"), built("debug")].into_iter().flatten().max();
+    let (_, path) = newest.with_context(|| {
+        format!(
+            "no takhin in {}/{{release,debug}}: cargo build -p takhin-broker",
+            target.display()
+        )
+    })?;
+    Ok(path)
+}
+
+/// Whether `GET /readyz` answers 200.
+pub(super) fn is_ready(admin: SocketAddr) -> bool {
+    http_get(admin, "/readyz").is_ok_and(|answer| {
+        let mut words = answer.split_ascii_whitespace();
+        words.nth(1) == Some("200")
+    })
+}
+
+/// The whole answer to one HTTP/1.0 request, status line and head included.
+pub(super) fn http_get(address: SocketAddr, path: &str) -> Result<String> {
+    let limit = Some(Duration::from_secs(5));
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(limit)?;
+    stream.set_write_timeout(limit)?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}

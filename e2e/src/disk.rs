@@ -1,0 +1,117 @@
+//! File systems that lose power or fill up, on a loop device and in memory. Needs root.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+use crate::process;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A mounted file system; unmounted and removed when dropped.
+#[derive(Debug)]
+pub struct Mount {
+    dir: TempDir,
+    /// The loop image, or none for memory.
+    image: Option<PathBuf>,
+}
+
+impl Mount {
+    /// XFS in a sparse file of `bytes` (at least 300 MiB), on a loop device.
+    pub fn xfs(bytes: u64) -> Result<Self> {
+        let dir = new_dir()?;
+        let image = dir.path().join("image");
+        File::create(&image)?.set_len(bytes)?;
+        process::run(Command::new("mkfs.xfs").arg("-q").arg(&image), LIMIT)?;
+        let mount = Self {
+            dir,
+            image: Some(image),
+        };
+        fs::create_dir(mount.path())?;
+        mount.mount()?;
+        Ok(mount)
+    }
+
+    /// A tmpfs of `bytes`.
+    pub fn memory(bytes: u64) -> Result<Self> {
+        let mount = Self {
+            dir: new_dir()?,
+            image: None,
+        };
+        fs::create_dir(mount.path())?;
+        let mut command = Command::new("mount");
+        command
+            .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
+            .arg(mount.path());
+        process::run(&mut command, LIMIT)?;
+        Ok(mount)
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().join("mnt")
+    }
+
+    /// Cuts the power: from now on every call fails with EIO, and what was not made durable is gone for good.
+    ///
+    /// `XFS_IOC_GOINGDOWN` without a log flush: neither dirty pages nor unwritten log records reach the image. The
+    /// image itself survives, so this is the loss of a machine's memory, not of a disk's own volatile cache.
+    pub fn cut_power(&self) -> Result<()> {
+        process::run(
+            Command::new("xfs_io")
+                .args(["-x", "-c", "shutdown"])
+                .arg(self.path()),
+            LIMIT,
+        )?;
+        Ok(())
+    }
+
+    /// Mounts again after [`Mount::cut_power`]; the processes that used it must have ended.
+    pub fn restore_power(&self) -> Result<()> {
+        process::run(Command::new("umount").arg(self.path()), LIMIT)?;
+        self.mount()
+    }
+
+    /// Makes everything written so far durable.
+    pub fn sync(&self) -> Result<()> {
+        process::run(Command::new("sync").arg("-f").arg(self.path()), LIMIT)?;
+        Ok(())
+    }
+
+    fn mount(&self) -> Result<()> {
+        let image = self
+            .image
+            .as_ref()
+            .context("only an image can be mounted again")?;
+        process::run(
+            Command::new("mount")
+                .args(["-o", "loop"])
+                .arg(image)
+                .arg(self.path()),
+            LIMIT,
+        )?;
+        Ok(())
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Lazily: a process that is just being killed must not keep the mount for ever.
+        let _ = process::run(Command::new("umount").arg("-l").arg(self.path()), LIMIT);
+    }
+}
+
+fn new_dir() -> Result<TempDir> {
+    Ok(tempfile::Builder::new().prefix("takhin-e2e-disk-").tempdir()?)
+}
+
+/// A file that takes `bytes` of a file system's space until it is removed.
+pub fn fill(path: &Path, bytes: u64) -> Result<()> {
+    let file = File::create(path)?;
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes)?;
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! Reading with Debian's kcat (librdkafka 2.0.2), every byte.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{process, tools};
+
+/// A record as kcat saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Partition.
+    pub partition: i32,
+    /// Offset.
+    pub offset: i64,
+    /// Milliseconds since the epoch.
+    pub timestamp: i64,
+    /// Key, or null.
+    pub key: Option<Vec<u8>>,
+    /// Value, or null.
+    pub value: Option<Vec<u8>>,
+}
+
+/// Everything in a topic from `from` (what `-o` takes) to the end, each partition in order of offset.
+///
+/// `partition` limits it to one.
+pub fn consume(bootstrap: &str, topic: &str, partition: Option<i32>, from: &str) -> Result<Vec<Record>> {
+    let mut command = tools::kcat();
+    command.args([
+        "-C",
+        "-b",
+        bootstrap,
+        "-t",
+        topic,
+        "-o",
+        from,
+        "-e",
+        "-q",
+        "-f",
+        "%p %o %T %K %S %k%s\n",
+    ]);
+    if let Some(partition) = partition {
+        command.arg("-p").arg(partition.to_string());
+    }
+    let output = process::run(&mut command, Duration::from_secs(120))?;
+    // kcat ends with 0 even when a partition failed; it says so on standard error only.
+    ensure!(
+        !output.stderr.contains("ERROR"),
+        "kcat: {}",
+        process::tail(&output.stderr, 10)
+    );
+    parse(&output.stdout)
+}
+
+/// Parses the format above. Keys and values hold any byte: their lengths say where they end.
+fn parse(mut rest: &[u8]) -> Result<Vec<Record>> {
+    let mut records = Vec::new();
+    while !rest.is_empty() {
+        let partition = i32::try_from(number(&mut rest)?)?;
+        let (offset, timestamp) = (number(&mut rest)?, number(&mut rest)?);
+        let (key_len, value_len) = (number(&mut rest)?, number(&mut rest)?);
+        let key = bytes(&mut rest, key_len)?;
+        let value = bytes(&mut rest, value_len)?;
+        rest = rest
+            .strip_prefix(b"\n")
+            .context("kcat: a record without an end")?;
+        records.push(Record {
+            partition,
+            offset,
+            timestamp,
+            key,
+            value,
+        });
+    }
+    Ok(records)
+}
+
+fn number(rest: &mut &[u8]) -> Result<i64> {
+    let end = rest
+        .iter()
+        .position(|&b| b == b' ')
+        .context("kcat: a number without an end")?;
+    let value = std::str::from_utf8(&rest[..end])?.parse()?;
+    *rest = &rest[end + 1..];
+    Ok(value)
+}
+
+/// `len` bytes; null for -1.
+fn bytes(rest: &mut &[u8], len: i64) -> Result<Option<Vec<u8>>> {
+    let Ok(len) = usize::try_from(len) else {
+        return Ok(None);
+    };
+    let (head, tail) = rest.split_at_checked(len).context("kcat: a record cut short")?;
+    *rest = tail;
+    Ok(Some(head.to_vec()))
+}

@@ -1,0 +1,35 @@
+//! The end-to-end suites: one binary, one suite per file, one broker at a time.
+//!
+//! `cargo test -p takhin-e2e --test it` runs all against takhin; a word after `--` picks those whose name contains it;
+//! `E2E_BROKER=kafka` runs those that make sense there against Apache Kafka.
+
+mod abuse;
+mod clients;
+mod crash;
+mod java_tools;
+mod packages;
+mod power;
+mod readme;
+mod storage;
+mod suite;
+
+use libtest_mimic::Arguments;
+use suite::Suites;
+use takhin_e2e::Kind;
+
+fn main() -> anyhow::Result<()> {
+    let mut arguments = Arguments::from_args();
+    // Two cores: clients and brokers of two suites at once would only time each other out.
+    arguments.test_threads = Some(1);
+
+    let mut suites = Suites::new(Kind::from_env()?);
+    clients::add(&mut suites);
+    java_tools::add(&mut suites);
+    packages::add(&mut suites);
+    abuse::add(&mut suites);
+    crash::add(&mut suites);
+    power::add(&mut suites);
+    storage::add(&mut suites);
+    readme::add(&mut suites);
+    suites.run(&arguments).exit()
+}
