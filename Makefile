@@ -1,0 +1,60 @@
+# The front door. Every target installs what it needs and says so; a second run finds it there.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+export TAKHIN_CACHE ?= $(HOME)/.cache/takhin
+export PATH := $(TAKHIN_CACHE)/bin:$(PATH)
+export CARGO_TERM_PROGRESS_WHEN ?= never
+
+SECONDS_PER_TARGET ?= 60
+SEEDS ?= 1000
+FIRST ?= 1
+FUZZ_TARGETS := frame_decode request_decode record_batch segment_recovery
+
+.PHONY: help build run test verify fix generate bench fuzz coverage sim
+
+help: ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+build: ## the broker, optimised: target/release/takhin
+	@.ci/tools cc
+	cargo build --release --locked -p takhin-broker
+
+run: ## build the broker and start one for development; ARGS="--kafka 127.0.0.1:19092"
+	@.ci/tools cc
+	cargo build --release --locked -p takhin-broker
+	@exec "$${CARGO_TARGET_DIR:-target}/release/takhin" dev $(ARGS)
+
+test: ## everything that fits one machine: format, lints, tests, stock clients, faults
+	@.ci/test
+
+verify: ## what a change must pass before it is pushed: `make test` without the client suites; edits nothing
+	@.ci/test --without-clients
+
+fix: ## format, and apply what clippy can mend
+	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+	cargo fmt --all
+
+generate: ## docs/reference from the tables in the code
+	cargo run -q -p xtask -- generate
+
+bench: ## side by side with Apache Kafka; ARGS="--quick"
+	@.ci/tools cc git
+	cargo build --release --locked -p takhin-broker
+	cargo run --release --locked -p takhin-bench -- all $(ARGS)
+
+fuzz: ## each fuzz target for SECONDS_PER_TARGET=60 seconds, on nightly Rust
+	@.ci/tools cc fuzz
+	@for target in $(FUZZ_TARGETS); do \
+	    echo "fuzz: $$target for $(SECONDS_PER_TARGET) s"; \
+	    cargo +nightly fuzz run --fuzz-dir fuzz "$$target" -- -max_total_time=$(SECONDS_PER_TARGET) -rss_limit_mb=1024; \
+	done
+
+coverage: ## lines covered by the tests of the workspace, as HTML in target/coverage
+	@.ci/tools cc tarpaulin
+	cargo tarpaulin --workspace --exclude takhin-e2e --exclude xtask --engine llvm --skip-clean --out Html --output-dir "$${CARGO_TARGET_DIR:-target}/coverage"
+
+sim: ## a simulated node under crashes and disk faults; SEEDS=1000 FIRST=1
+	SIM_SEEDS=$(SEEDS) SIM_FIRST=$(FIRST) cargo test --release -p takhin-cluster --test sim -- --nocapture
