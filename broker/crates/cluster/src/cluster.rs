@@ -11,9 +11,8 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use takhin_config::node::Durability;
 use takhin_config::topic::TopicConfig;
-use takhin_runtime::{Env, Shutdown};
+use takhin_runtime::{Env, Published, Shutdown};
 use takhin_storage::{DataDir, LogManager};
-use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::controller::{Controller, NewTopic, TopicError};
@@ -79,7 +78,7 @@ pub struct Cluster {
     disk_gate: Arc<DiskGate>,
     groups: RwLock<BTreeMap<PartitionId, Arc<Group>>>,
     /// Version of the image that `groups` reflects.
-    reconciled: watch::Sender<i64>,
+    reconciled: Published<i64>,
     stop: Shutdown,
     background: Mutex<Vec<takhin_runtime::JoinHandle<()>>>,
     metrics: Metrics,
@@ -196,12 +195,7 @@ impl Cluster {
     }
 
     async fn reconciled(&self, end_offset: i64) {
-        // The sender is ours: waiting ends at the latest when the cluster is dropped.
-        let _ = self
-            .reconciled
-            .subscribe()
-            .wait_for(|done| *done >= end_offset)
-            .await;
+        self.reconciled.wait_for(|done| *done >= end_offset).await;
     }
 
     async fn leaders(&self, topic_id: Uuid) {
@@ -261,7 +255,7 @@ impl Cluster {
         for group in gone {
             self.delete(&group).await;
         }
-        self.reconciled.send_replace(image.end_offset);
+        self.reconciled.update(|done| *done = image.end_offset);
     }
 
     async fn delete(&self, group: &Group) {

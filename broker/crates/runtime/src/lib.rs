@@ -31,6 +31,7 @@ pub mod clock;
 pub mod disk;
 pub mod env;
 pub mod net;
+mod published;
 pub mod rng;
 pub mod shutdown;
 #[cfg(feature = "test-util")]
@@ -46,6 +47,7 @@ pub use disk::real::RealDisk;
 pub use disk::{Disk, File, OpenMode};
 pub use env::Env;
 pub use net::{ListenError, Listener, Net, ReadHalf, Stream, WriteHalf};
+pub use published::Published;
 pub use rng::Rng;
 pub use shutdown::Shutdown;
 pub use task::{JoinHandle, TaskError, Tasks};

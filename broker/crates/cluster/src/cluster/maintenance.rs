@@ -79,15 +79,14 @@ enum CloseError {
 }
 
 async fn follow_image(cluster: Arc<Cluster>) {
-    let mut image = cluster.controller.subscribe();
+    let mut image = cluster.controller.image();
     loop {
-        let now = Arc::clone(&image.borrow_and_update());
-        cluster.reconcile(&now).await;
-        tokio::select! {
+        cluster.reconcile(&image).await;
+        image = tokio::select! {
             biased;
             () = cluster.stop.wait() => return,
-            changed = image.changed() => if changed.is_err() { return },
-        }
+            next = cluster.controller.image_after(image.end_offset) => next,
+        };
     }
 }
 

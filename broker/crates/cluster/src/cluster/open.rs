@@ -8,11 +8,10 @@ use parking_lot::{Mutex, RwLock};
 use takhin_config::node::Durability;
 use takhin_config::topic::TopicConfig;
 use takhin_protocol::ids::TopicId;
-use takhin_runtime::{Env, Shutdown};
+use takhin_runtime::{Env, Published, Shutdown};
 use takhin_storage::{
     DataDir, DataDirError, Expected, FlushPolicy, Flusher, LogError, LogManager, StorageContext,
 };
-use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::{Cluster, ClusterOptions, METADATA_TOPIC_ID, wait_for_failure, wait_for_leader};
@@ -93,7 +92,7 @@ impl Cluster {
             metadata_group,
             disk_gate: Arc::default(),
             groups: RwLock::new(BTreeMap::new()),
-            reconciled: watch::channel(-1).0,
+            reconciled: Published::new(-1),
             stop: Shutdown::new(),
             background: Mutex::new(Vec::new()),
             metrics,
@@ -170,10 +169,7 @@ async fn open_directory(env: &Env, options: &ClusterOptions) -> Result<Opened, S
     env.tasks.blocking(open).await
 }
 
-fn start_metadata(
-    host: &Arc<GroupHost>,
-    defaults: &TopicConfig,
-) -> (Arc<Group>, watch::Receiver<Arc<Image>>) {
+fn start_metadata(host: &Arc<GroupHost>, defaults: &TopicConfig) -> (Arc<Group>, Published<Arc<Image>>) {
     let (observer, image) = MetadataObserver::new(defaults.clone());
     let id = PartitionId {
         topic_id: METADATA_TOPIC_ID,

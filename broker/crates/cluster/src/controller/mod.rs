@@ -8,8 +8,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use takhin_config::topic::TopicConfig;
 use takhin_protocol::record::{Batch, BatchBuilder, Compression, NewRecord, Records};
-use takhin_runtime::Env;
-use tokio::sync::{Mutex as AsyncMutex, watch};
+use takhin_runtime::{Env, Published};
+use tokio::sync::Mutex as AsyncMutex;
 use uuid::Uuid;
 
 use crate::metadata::{Image, MetadataRecord, TopicInfo};
@@ -66,14 +66,18 @@ pub enum TopicError {
 
 /// The next image for every committed record.
 pub(crate) struct MetadataObserver {
-    image: watch::Sender<Arc<Image>>,
+    image: Published<Arc<Image>>,
     defaults: TopicConfig,
 }
 
 impl MetadataObserver {
-    pub(crate) fn new(defaults: TopicConfig) -> (Arc<Self>, watch::Receiver<Arc<Image>>) {
-        let (image, receiver) = watch::channel(Arc::new(Image::default()));
-        (Arc::new(Self { image, defaults }), receiver)
+    pub(crate) fn new(defaults: TopicConfig) -> (Arc<Self>, Published<Arc<Image>>) {
+        let image = Published::new(Arc::new(Image::default()));
+        let observer = Self {
+            image: image.clone(),
+            defaults,
+        };
+        (Arc::new(observer), image)
     }
 }
 
@@ -86,7 +90,7 @@ impl Observer for MetadataObserver {
                 MetadataRecord::decode(record.value.unwrap_or_default()).map_err(std::io::Error::other)?,
             );
         }
-        self.image.send_modify(|image| {
+        self.image.update(|image| {
             // Copies only what somebody still reads.
             let image = Arc::make_mut(image);
             for record in &records {
@@ -102,7 +106,7 @@ impl Observer for MetadataObserver {
 pub(crate) struct Controller {
     env: Env,
     metadata: Arc<Partition>,
-    image: watch::Receiver<Arc<Image>>,
+    image: Published<Arc<Image>>,
     defaults: TopicConfig,
     /// Held from check to commit, so that no two changes are checked against the same image.
     turn: AsyncMutex<()>,
@@ -113,7 +117,7 @@ impl Controller {
     pub(crate) fn new(
         env: Env,
         metadata: Arc<Partition>,
-        image: watch::Receiver<Arc<Image>>,
+        image: Published<Arc<Image>>,
         defaults: TopicConfig,
     ) -> Self {
         let (turn, producer_ids) = (AsyncMutex::new(()), Mutex::new(0..0));
@@ -128,7 +132,7 @@ impl Controller {
     }
 
     pub(crate) fn image(&self) -> Arc<Image> {
-        Arc::clone(&self.image.borrow())
+        self.image.get()
     }
 
     /// Commits records and waits until the image shows them.
@@ -148,10 +152,8 @@ impl Controller {
                 .produce(batch, Acks::All)
                 .map_err(|_| TopicError::NotController)?;
             let place = ticket.await.map_err(|_| TopicError::Timeout)?;
-            let mut image = self.image.clone();
-            let seen = image.wait_for(|image| image.end_offset > place.base_offset).await;
-            seen.map(|image| Arc::clone(&image))
-                .map_err(|_| TopicError::NotController)
+            let shown = |image: &Arc<Image>| image.end_offset > place.base_offset;
+            Ok(self.image.wait_for(shown).await)
         };
         self.env
             .clock
@@ -175,8 +177,9 @@ impl Controller {
         builder.build().map_err(|e| TopicError::Config(e.to_string()))
     }
 
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Image>> {
-        self.image.clone()
+    /// The first image seen whose end is another than `end_offset`.
+    pub(crate) async fn image_after(&self, end_offset: i64) -> Arc<Image> {
+        self.image.wait_for(|image| image.end_offset != end_offset).await
     }
 
     pub(crate) async fn create_topic(&self, new: NewTopic) -> Result<Arc<TopicInfo>, TopicError> {

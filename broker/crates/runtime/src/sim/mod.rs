@@ -95,6 +95,9 @@ impl Sim {
     }
 
     /// Adds the log lines of Takhin's crates, at every level, to the record from the next run on.
+    ///
+    /// Not for comparing runs in a process with other tests: tracing decides once per process whether a line is wanted,
+    /// and a test without a record that reaches the line first may decide for all.
     pub fn record_logs(&mut self) {
         self.record_logs = true;
     }
