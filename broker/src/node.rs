@@ -332,8 +332,7 @@ async fn refresh_gauges(broker: &Arc<Broker>, budget: &Budget) {
     node.topics.set(as_gauge(stats.topics));
     node.partitions.set(as_gauge(stats.partitions));
     node.unavailable.set(as_gauge(stats.unavailable));
-    // One broker: every replica is where its leader is.
-    node.under_replicated.set(0);
+    node.under_replicated.set(as_gauge(stats.under_replicated));
     node.brokers.set(as_gauge(image.brokers.len()));
     node.is_controller.set(i64::from(
         broker.cluster.controller_id() == broker.cluster.node_id(),

@@ -74,6 +74,11 @@ impl View {
         self.partition(self.topic(name)?, index)
     }
 
+    /// The ISR of a partition, as far as this broker knows.
+    pub(crate) fn in_sync(&self, topic: Uuid, index: i32, replicas: &[i32]) -> Vec<i32> {
+        self.cluster.in_sync_replicas(topic, index, replicas)
+    }
+
     /// Who leads a partition, as far as this broker knows.
     pub(crate) fn leadership(&self, topic: Uuid, index: i32) -> Leadership {
         let Some(partition) = self.cluster.partition(topic, index) else {

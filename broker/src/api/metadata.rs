@@ -166,13 +166,14 @@ impl Describe<'_> {
         } else {
             ErrorCode::NoError
         };
-        let nodes: Vec<BrokerId> = replicas.iter().map(|id| BrokerId(*id)).collect();
+        let in_sync = self.view.in_sync(topic, index, replicas);
+        let nodes = |ids: &[i32]| ids.iter().map(|id| BrokerId(*id)).collect::<Vec<_>>();
         MetadataResponsePartition::default()
             .with_error_code(code.code())
             .with_partition_index(index)
             .with_leader_id(leadership.leader.into())
             .with_leader_epoch(leadership.epoch)
-            .with_isr_nodes(nodes.clone())
-            .with_replica_nodes(nodes)
+            .with_isr_nodes(nodes(&in_sync))
+            .with_replica_nodes(nodes(replicas))
     }
 }

@@ -62,6 +62,8 @@ pub struct ClusterStats {
     pub partitions: usize,
     /// Partitions on this broker without a serving leader.
     pub unavailable: usize,
+    /// Partitions led by this broker that have replicas which are not in sync.
+    pub under_replicated: usize,
 }
 
 /// A node's view of the cluster.
@@ -129,6 +131,28 @@ impl Cluster {
             .collect()
     }
 
+    /// Those of a partition's `replicas` that have all its committed records: the ISR.
+    ///
+    /// A group has one voter, and what it has committed it has. Without a leader the last ISR stands, as in Kafka.
+    pub fn in_sync_replicas(&self, topic_id: Uuid, index: i32, replicas: &[i32]) -> Vec<i32> {
+        let led_here = self
+            .partition(topic_id, index)
+            .is_some_and(|partition| partition.leadership().is_some());
+        let voter = self.node_id();
+        let in_sync = replicas.iter().copied();
+        in_sync.filter(|id| !led_here || *id == voter).collect()
+    }
+
+    fn under_replicated(&self, image: &Image) -> usize {
+        let topics = image.topics.values();
+        let partitions = topics.flat_map(|topic| (0..).zip(&topic.partitions).map(|(i, p)| (topic.id, i, p)));
+        partitions
+            .filter(|(id, index, placement)| {
+                self.in_sync_replicas(*id, *index, &placement.replicas).len() < placement.replicas.len()
+            })
+            .count()
+    }
+
     /// Counters of this node's groups.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
@@ -142,8 +166,10 @@ impl Cluster {
     /// Counts for metrics and readiness.
     pub fn stats(&self) -> ClusterStats {
         let image = self.image();
+        let under_replicated = self.under_replicated(&image);
         let groups = self.groups.read();
         ClusterStats {
+            under_replicated,
             topics: image.topics.len(),
             partitions: image.topics.values().map(|topic| topic.partitions.len()).sum(),
             unavailable: groups

@@ -38,10 +38,11 @@ impl Partition {
             });
         }
         let mut state = self.state.lock();
-        if self.rejected.load(Ordering::Acquire) {
-            return Err(ProduceError::NotLeader);
-        }
         let (term, replicator) = match &state.phase {
+            // Only a leader's: a partition that is offline says why, whatever became of its last proposals.
+            Phase::Leading { .. } if self.rejected.load(Ordering::Acquire) => {
+                return Err(ProduceError::NotLeader);
+            }
             Phase::Leading { term, replicator } => (*term, Arc::clone(replicator)),
             Phase::Following => return Err(ProduceError::NotLeader),
             Phase::Offline { reason } => {

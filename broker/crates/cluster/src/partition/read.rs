@@ -110,15 +110,12 @@ impl Partition {
     }
 
     /// The largest epoch not above `epoch` and the offset where it ends; `(-1, -1)` if there is none (KIP-101,
-    /// KIP-320).
+    /// KIP-320). The current epoch ends where the leader's log ends, committed or not, as in Kafka.
     pub fn end_offset_for_epoch(&self, epoch: i32) -> (i32, i64) {
         let state = self.state.lock();
         let Some(log) = &state.log else { return (-1, -1) };
         if epoch == state.epoch {
-            return (
-                epoch,
-                state.offsets().high_watermark.max(log.end().log_start_offset),
-            );
+            return (epoch, log.end().log_end_offset);
         }
         let known = u32::try_from(epoch)
             .ok()

@@ -219,6 +219,18 @@ fn a_rejected_proposal_discards_the_overlay_and_what_is_queued_behind_it() {
 }
 
 #[test]
+fn an_offline_partition_says_why_even_after_a_rejected_proposal() {
+    let f = Fixture::leading();
+    f.partition.offline("no space left".into());
+    // What was under way is dropped as the group ends, after the partition was told.
+    f.partition.rejected(2);
+    assert!(matches!(
+        f.partition.produce(plain(1), Acks::All).unwrap_err(),
+        ProduceError::StorageOffline { .. }
+    ));
+}
+
+#[test]
 fn readers_see_committed_records_only() {
     let f = Fixture::leading();
     f.partition.produce(plain(3), Acks::All).unwrap();
