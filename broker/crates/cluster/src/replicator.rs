@@ -26,9 +26,6 @@ pub trait Replicator: Send + Sync + 'static {
 /// Why nothing was proposed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {
-    /// The group has stopped; a supervisor rebuilds it.
-    #[error("the replication group has stopped")]
-    Stopped,
     /// The group's queue is full.
     #[error("the replication group's queue is full")]
     Busy,

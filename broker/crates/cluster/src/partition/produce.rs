@@ -63,7 +63,6 @@ impl Partition {
         match replicator.propose(term, batch) {
             Ok(()) => {}
             Err(ProposeError::Busy) => return Err(ProduceError::TooManyInFlight { limit: MAX_IN_FLIGHT }),
-            Err(ProposeError::Stopped) => return Err(ProduceError::NotLeader),
         }
         state.next_offset = header.next_offset();
         state.producers.note(&header, MAX_PRODUCERS);

@@ -4,11 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use openraft::ServerState;
 use openraft_rt::WatchReceiver;
 use parking_lot::Mutex;
-use takhin_protocol::record::Batch;
 use takhin_runtime::Shutdown;
 use takhin_storage::{Checkpoint, Log};
 use tokio::sync::watch;
@@ -17,13 +15,14 @@ use super::hard_state::{GroupId, GroupState};
 use super::host::{GroupHost, OpenError};
 use super::log_store::LogStore;
 use super::network::NoPeers;
+use super::outbox::Outbox;
 use super::state_machine::{Observer, Progress, StateMachine};
-use super::types::{CommittedLeaderId, Data, Notice, RaftLogId, Runtime, TypeConfig, log_id, sole_voter};
+use super::types::{RaftLogId, Runtime, TypeConfig, log_id, sole_voter};
 use crate::metrics::Metrics;
 use crate::partition::Partition;
-use crate::replicator::{ProposalSink, ProposeError, Replicator};
+use crate::replicator::ProposalSink;
 
-type Raft = openraft::Raft<TypeConfig, StateMachine>;
+pub(super) type Raft = openraft::Raft<TypeConfig, StateMachine>;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -284,6 +283,7 @@ impl Instance {
         let partition = &group.spec.partition;
         let mut metrics = self.raft.server_metrics();
         let mut leading = None;
+        let mut sending = Box::pin(Outbox::default().send_to(self.raft.clone(), Arc::clone(&self.sink)));
         let ended = loop {
             let term_begun = *self.term_begun.borrow_and_update();
             let now = leading_term(&metrics.borrow_and_update(), term_begun);
@@ -293,7 +293,11 @@ impl Instance {
             }
             if let (Some(term), None) = (now, leading) {
                 counters.leadership_gained();
-                partition.lead(term, Arc::clone(&self.log), self.replicator());
+                // A new outbox: what the old one still holds was answered when the partition stepped down.
+                let outbox = Outbox::default();
+                let replicator = Arc::new(outbox.clone());
+                sending = Box::pin(outbox.send_to(self.raft.clone(), Arc::clone(&self.sink)));
+                partition.lead(term, Arc::clone(&self.log), replicator);
                 leading = now;
             }
             tokio::select! {
@@ -303,6 +307,7 @@ impl Instance {
                 changed = metrics.changed() => if changed.is_err() { break Ended::Failed(self.why_ended()) },
                 _ = self.term_begun.changed() => {}
                 () = partition.rejection() => {}
+                never = &mut sending => match never {},
             }
         };
         partition.step_down();
@@ -320,57 +325,8 @@ impl Instance {
     }
 }
 
-impl Instance {
-    fn replicator(&self) -> Arc<dyn Replicator> {
-        Arc::new(OpenraftReplicator {
-            raft: self.raft.clone(),
-            sink: Arc::clone(&self.sink),
-        })
-    }
-}
-
 /// The term in which this node leads and whose first entry has been applied.
 fn leading_term(metrics: &openraft::metrics::RaftServerMetrics<TypeConfig>, term_begun: u64) -> Option<u64> {
     let term = metrics.vote.leader_id.term;
     (metrics.state == ServerState::Leader && term_begun == term).then_some(term)
-}
-
-struct OpenraftReplicator {
-    raft: Raft,
-    sink: Arc<dyn ProposalSink>,
-}
-
-impl OpenraftReplicator {
-    fn send(&self, term: u64, data: Data, next_offset: i64) -> Result<(), ProposeError> {
-        let notice = Notice {
-            sink: Arc::clone(&self.sink),
-            next_offset,
-            committed: false,
-            result: std::marker::PhantomData,
-        };
-        let request = self
-            .raft
-            .write(data)
-            .with_leader(CommittedLeaderId::from(term))
-            .responder(notice);
-        // The queue is longer than what a partition keeps in flight, so sending does not wait. Unconstrained, because
-        // a caller that has used up its scheduling budget would otherwise see a full queue that is not.
-        match tokio::task::unconstrained(request.into_future()).now_or_never() {
-            Some(Ok(())) => Ok(()),
-            Some(Err(_)) => Err(ProposeError::Stopped),
-            None => Err(ProposeError::Busy),
-        }
-    }
-}
-
-impl Replicator for OpenraftReplicator {
-    fn propose(&self, term: u64, batch: Batch) -> Result<(), ProposeError> {
-        let next_offset = batch.header.next_offset();
-        self.send(term, Data::Batch(batch), next_offset)
-    }
-
-    fn propose_log_start(&self, term: u64, offset: i64) -> Result<(), ProposeError> {
-        // It takes no offset and nobody waits for it: its notice reports nothing new.
-        self.send(term, Data::LogStart { offset }, -1)
-    }
 }

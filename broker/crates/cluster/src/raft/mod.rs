@@ -1,8 +1,8 @@
 //! Replication by openraft: the only code that names it.
 //!
-//! One group per partition, and one for the cluster's metadata. [`group`] runs a group, [`log_store`] puts its log
-//! on segment files, [`state_machine`] moves the partition's positions, [`hard_state`] keeps the votes, [`host`]
-//! holds what the groups of a node share.
+//! One group per partition, and one for the cluster's metadata. [`group`] runs a group, [`outbox`] sends it proposals,
+//! [`log_store`] puts its log on segment files, [`state_machine`] moves the partition's positions, [`hard_state`] keeps
+//! the votes, [`host`] holds what the groups of a node share.
 
 mod flush;
 mod group;
@@ -11,6 +11,7 @@ mod hidden;
 mod host;
 mod log_store;
 mod network;
+mod outbox;
 mod state_machine;
 mod types;
 
