@@ -24,7 +24,8 @@ pub(crate) enum Kind {
     Kafka,
     /// Takhin.
     Takhin,
-    /// A broker that reads Produce requests, acknowledges them and stores nothing.
+    /// A broker that reads Produce requests, acknowledges them and stores nothing: a limit, never a side.
+    #[value(skip)]
     Sink,
 }
 
