@@ -29,6 +29,27 @@ fn bytes(disk: &SimDisk) -> Vec<u8> {
     all
 }
 
+/// A vote that was read must not be forgotten, even if the process before had failed to sync it.
+#[test]
+fn what_a_restart_reads_survives_a_power_loss() {
+    let disk = disk();
+    let journal = create(&disk);
+    disk.arm(FaultRule {
+        op: Op::SyncData,
+        path: PATH.into(),
+        when: When::Nth(1),
+        fault: Fault::Eio,
+    });
+    journal.put(&set("vote/1", "a"), true).unwrap_err();
+    disk.clear_faults();
+    disk.crash(CrashMode::Process);
+    let read = open(&disk, PreviousStop::Killed).unwrap().get(b"vote/1");
+    assert_eq!(read.as_deref(), Some(&b"a"[..]), "the page cache has it");
+    disk.crash(CrashMode::Power);
+    let kept = open(&disk, PreviousStop::PowerLoss).unwrap().get(b"vote/1");
+    assert_eq!(kept, read);
+}
+
 #[test]
 fn synced_puts_survive_every_power_loss_and_puts_are_atomic() {
     for seed in 0..50 {
