@@ -51,14 +51,6 @@ fn measure(mut work: impl FnMut()) -> f64 {
 }
 
 fn main() {
-    let all = Limits {
-        max_bytes: 2 << 20,
-        ..Limits::default()
-    };
-    let header_only = Limits {
-        records: RecordCheck::HeaderOnly,
-        ..all
-    };
     println!(
         "{:>22} {:>8} {:>7} {:>8} {:>9} {:>9} {:>8} {:>8} {:>8}",
         "ns per batch", "bytes", "guard", "decode", "header", "records", "scan", "encode", "target"
@@ -72,48 +64,9 @@ fn main() {
         (64, 16 * 1024),
     ] {
         let batch = batch(Compression::None, records, value);
-        let partition = |i: usize| {
-            produce_request::PartitionProduceData::default()
-                .with_index(i32::try_from(i).unwrap())
-                .with_records(Some(batch.clone()))
-        };
-        let topic = produce_request::TopicProduceData::default()
-            .with_partition_data((0..BATCHES).map(partition).collect());
-        let request = ProduceRequest::default().with_topic_data(vec![topic]);
-        let frame = messages::encode_request(13, 1, None, &request).unwrap();
-        // Header v2: eight bytes of numbers, a null client id, no tagged fields.
-        let body = Bytes::copy_from_slice(&frame[4 + 11..]);
-        let data = |i: i32| {
-            fetch_response::PartitionData::default()
-                .with_partition_index(i)
-                .with_records(Some(batch.clone()))
-        };
-        let topic =
-            fetch_response::FetchableTopicResponse::default().with_partitions((0..100).map(data).collect());
-        let response = FetchResponse::default().with_responses(vec![topic]);
-
-        let guard = measure(|| {
-            black_box(guard::check(0, 13, black_box(&body)).unwrap());
-        });
-        let decode = measure(|| {
-            black_box(messages::decode::<ProduceRequest>(13, &mut body.clone()).unwrap());
-        });
-        let validate = |limits: &Limits| {
-            measure(|| {
-                for _ in 0..BATCHES {
-                    black_box(validate_produced(Some(batch.clone()), black_box(limits)).unwrap());
-                }
-            })
-        };
-        let (header, deep) = (validate(&header_only), validate(&all));
-        let scan = measure(|| {
-            for _ in 0..BATCHES {
-                black_box(scan::check(black_box(&batch)).unwrap());
-            }
-        });
-        let encode = measure(|| {
-            black_box(messages::encode_response(17, 1, &response).unwrap());
-        });
+        let [guard, decode] = decoding(&produce_body(&batch));
+        let [header, deep, scan] = checking(&batch);
+        let encode = encoding(&batch);
         let target = 150.0 + 5.0 * batch.len() as f64 / 1024.0;
         println!(
             "{:>22} {:>8} {guard:>7.1} {decode:>8.1} {header:>9.1} {deep:>9.1} {scan:>8.1} {encode:>8.1} {target:>8.1}",
@@ -121,4 +74,70 @@ fn main() {
             batch.len(),
         );
     }
+}
+
+/// The body of a Produce request, version 13, with the batch for each of its partitions.
+fn produce_body(batch: &Bytes) -> Bytes {
+    let partition = |i: usize| {
+        produce_request::PartitionProduceData::default()
+            .with_index(i32::try_from(i).unwrap())
+            .with_records(Some(batch.clone()))
+    };
+    let topic = produce_request::TopicProduceData::default()
+        .with_partition_data((0..BATCHES).map(partition).collect());
+    let request = ProduceRequest::default().with_topic_data(vec![topic]);
+    let frame = messages::encode_request(13, 1, None, &request).unwrap();
+    // Header v2: eight bytes of numbers, a null client id, no tagged fields.
+    Bytes::copy_from_slice(&frame[4 + 11..])
+}
+
+/// Guard and decoder.
+fn decoding(body: &Bytes) -> [f64; 2] {
+    let guard = measure(|| {
+        black_box(guard::check(0, 13, black_box(body)).unwrap());
+    });
+    let decode = measure(|| {
+        black_box(messages::decode::<ProduceRequest>(13, &mut body.clone()).unwrap());
+    });
+    [guard, decode]
+}
+
+/// Validation of the header only and of every record, and the scan of a stored batch.
+fn checking(batch: &Bytes) -> [f64; 3] {
+    let all = Limits {
+        max_bytes: 2 << 20,
+        ..Limits::default()
+    };
+    let header_only = Limits {
+        records: RecordCheck::HeaderOnly,
+        ..all
+    };
+    let validate = |limits: &Limits| {
+        measure(|| {
+            for _ in 0..BATCHES {
+                black_box(validate_produced(Some(batch.clone()), black_box(limits)).unwrap());
+            }
+        })
+    };
+    let scan = measure(|| {
+        for _ in 0..BATCHES {
+            black_box(scan::check(black_box(batch)).unwrap());
+        }
+    });
+    [validate(&header_only), validate(&all), scan]
+}
+
+/// The encoder of a Fetch response with the batch for each of a hundred partitions.
+fn encoding(batch: &Bytes) -> f64 {
+    let data = |i: i32| {
+        fetch_response::PartitionData::default()
+            .with_partition_index(i)
+            .with_records(Some(batch.clone()))
+    };
+    let topic =
+        fetch_response::FetchableTopicResponse::default().with_partitions((0..100).map(data).collect());
+    let response = FetchResponse::default().with_responses(vec![topic]);
+    measure(|| {
+        black_box(messages::encode_response(17, 1, &response).unwrap());
+    })
 }

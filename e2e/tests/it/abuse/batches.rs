@@ -19,8 +19,21 @@ const INVALID_RECORD: i16 = 87;
 /// A lie: its name, the batch, and the error codes that Kafka's clients expect for it.
 type Lie = (&'static str, Vec<u8>, &'static [i16]);
 
+/// The good batch with other attribute bits.
+fn attributes(bits: u16) -> Result<Vec<u8>> {
+    Ok(forge(good()?, at::ATTRIBUTES, &bits.to_be_bytes()))
+}
+
+/// The good batch with another number in its header.
+fn number(position: usize, value: i32) -> Result<Vec<u8>> {
+    Ok(forge(good()?, position, &value.to_be_bytes()))
+}
+
+fn good() -> Result<Vec<u8>> {
+    batch(&[b"one", b"two"], NOW)
+}
+
 fn lies(kind: Kind) -> Result<Vec<Lie>> {
-    let good = || batch(&[b"one", b"two"], NOW);
     let mut flipped = good()?;
     *flipped
         .last_mut()
@@ -29,10 +42,6 @@ fn lies(kind: Kind) -> Result<Vec<Lie>> {
     short.truncate(short.len() - 3);
     let mut two = good()?;
     two.extend(good()?);
-    let attributes =
-        |bits: u16| -> Result<Vec<u8>> { Ok(forge(good()?, at::ATTRIBUTES, &bits.to_be_bytes())) };
-    let number =
-        |position, value: i32| -> Result<Vec<u8>> { Ok(forge(good()?, position, &value.to_be_bytes())) };
     let mut all: Vec<Lie> = vec![
         ("a flipped bit", flipped, &[CORRUPT_MESSAGE]),
         ("a batch cut short", short, &[CORRUPT_MESSAGE, INVALID_RECORD]),
@@ -86,28 +95,35 @@ fn lies(kind: Kind) -> Result<Vec<Lie>> {
         ),
     ];
     if kind == Kind::Takhin {
-        // An internal error in Apache Kafka: the length overflows there.
-        all.push((
-            "a batch length of 2^31-1",
-            number(at::BATCH_LENGTH, i32::MAX)?,
-            &[CORRUPT_MESSAGE, 10],
-        ));
-        // Apache Kafka stores bits that it does not know. Here bit 15 hides entries of the replication layer, so that a
-        // client must not be able to set it, nor any other that a later version may give a meaning.
-        for bits in [0x8000, 0x8020, 0x0040, 0x0080, 0x4000] {
-            all.push(("a reserved attribute", attributes(bits)?, &[INVALID_RECORD]));
-        }
-        all.push((
-            "compression 5",
-            attributes(5)?,
-            &[INVALID_RECORD, CORRUPT_MESSAGE, 76],
-        ));
-        all.push((
-            "compression 7",
-            attributes(7)?,
-            &[INVALID_RECORD, CORRUPT_MESSAGE, 76],
-        ));
+        all.extend(lies_to_takhin()?);
     }
+    Ok(all)
+}
+
+/// Lies that Apache Kafka believes, or answers with an internal error.
+fn lies_to_takhin() -> Result<Vec<Lie>> {
+    let mut all: Vec<Lie> = Vec::new();
+    // An internal error in Apache Kafka: the length overflows there.
+    all.push((
+        "a batch length of 2^31-1",
+        number(at::BATCH_LENGTH, i32::MAX)?,
+        &[CORRUPT_MESSAGE, 10],
+    ));
+    // Apache Kafka stores bits that it does not know. Here bit 15 hides entries of the replication layer, so that a
+    // client must not be able to set it, nor any other that a later version may give a meaning.
+    for bits in [0x8000, 0x8020, 0x0040, 0x0080, 0x4000] {
+        all.push(("a reserved attribute", attributes(bits)?, &[INVALID_RECORD]));
+    }
+    all.push((
+        "compression 5",
+        attributes(5)?,
+        &[INVALID_RECORD, CORRUPT_MESSAGE, 76],
+    ));
+    all.push((
+        "compression 7",
+        attributes(7)?,
+        &[INVALID_RECORD, CORRUPT_MESSAGE, 76],
+    ));
     Ok(all)
 }
 

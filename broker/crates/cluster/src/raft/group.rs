@@ -20,7 +20,6 @@ use super::state_machine::{Observer, Progress, StateMachine};
 use super::types::{RaftLogId, Runtime, TypeConfig, log_id, sole_voter};
 use crate::metrics::Metrics;
 use crate::partition::Partition;
-use crate::replicator::ProposalSink;
 
 pub(super) type Raft = openraft::Raft<TypeConfig, StateMachine>;
 
@@ -203,14 +202,13 @@ impl Group {
             membership: state.membership,
         }));
         let (begun, term_begun) = watch::channel(0);
-        let sink: Arc<dyn ProposalSink> = Arc::clone(&spec.partition) as _;
         let store = LogStore {
             group: spec.id,
             env: host.env.clone(),
             log: Arc::clone(&log),
             flusher: host.flusher.clone(),
             hard_state: Arc::clone(&host.hard_state),
-            sink: Arc::clone(&sink),
+            sink: Arc::clone(&spec.partition) as _,
             flushed: spec.flushed,
             begins_after: Arc::default(),
             full_bodies: spec.observer.is_some(),
@@ -233,7 +231,6 @@ impl Group {
             raft,
             log,
             term_begun,
-            sink,
         })
     }
 }
@@ -275,7 +272,6 @@ struct Instance {
     raft: Raft,
     log: Arc<Log>,
     term_begun: watch::Receiver<u64>,
-    sink: Arc<dyn ProposalSink>,
 }
 
 impl Instance {
@@ -283,7 +279,7 @@ impl Instance {
         let partition = &group.spec.partition;
         let mut metrics = self.raft.server_metrics();
         let mut leading = None;
-        let mut sending = Box::pin(Outbox::default().send_to(self.raft.clone(), Arc::clone(&self.sink)));
+        let mut sending = Box::pin(Outbox::default().send_to(self.raft.clone(), Arc::clone(partition)));
         let ended = loop {
             let term_begun = *self.term_begun.borrow_and_update();
             let now = leading_term(&metrics.borrow_and_update(), term_begun);
@@ -296,7 +292,7 @@ impl Instance {
                 // A new outbox: what the old one still holds was answered when the partition stepped down.
                 let outbox = Outbox::default();
                 let replicator = Arc::new(outbox.clone());
-                sending = Box::pin(outbox.send_to(self.raft.clone(), Arc::clone(&self.sink)));
+                sending = Box::pin(outbox.send_to(self.raft.clone(), Arc::clone(partition)));
                 partition.lead(term, Arc::clone(&self.log), replicator);
                 leading = now;
             }

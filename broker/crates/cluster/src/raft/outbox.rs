@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 
 use super::group::Raft;
 use super::types::{CommittedLeaderId, Data, Notice};
+use crate::partition::Partition;
 use crate::replicator::{ProposalSink, ProposeError, Replicator};
 
 /// Proposals that may wait: as many as a partition has in flight.
@@ -53,12 +54,16 @@ impl Outbox {
     }
 
     /// Sends what is put down, in order, for as long as it is polled. Dropping it drops what was not sent.
-    pub(super) async fn send_to(self, raft: Raft, sink: Arc<dyn ProposalSink>) -> Infallible {
+    pub(super) async fn send_to(self, raft: Raft, partition: Arc<Partition>) -> Infallible {
+        let sink: Arc<dyn ProposalSink> = Arc::clone(&partition) as _;
         let mut sending = Vec::new();
         loop {
             self.0.filled.notified().await;
-            // Behind every task that is ready now, each of which may have a proposal too.
-            tokio::task::yield_now().await;
+            // Behind every task that is ready now, each of which may have a proposal too. One client alone does not wait
+            // for others.
+            if partition.in_flight() > 1 {
+                tokio::task::yield_now().await;
+            }
             std::mem::swap(&mut sending, &mut *self.0.proposals.lock());
             for proposal in sending.drain(..) {
                 send(&raft, &sink, proposal).await;
