@@ -176,14 +176,7 @@ impl Journal {
             tracing::warn!(path = %path.display(), position = end, bytes = tail.len(), "cut a torn journal tail");
             file.set_len(end as u64).map_err(io("truncate"))?;
         }
-        // What was read may never have been synced; it must not be lost after it was acted upon. If a sync of the
-        // previous process failed, the page cache calls these bytes clean although the medium never got them: only
-        // written again, in place so that a full disk does not stop it, are they synced.
-        if matches!(previous, PreviousStop::Killed | PreviousStop::Failed) {
-            file.write_at(&mut [IoSlice::new(&bytes[..end])], 0)
-                .map_err(io("write"))?;
-        }
-        file.sync_data().map_err(io("sync"))?;
+        make_durable(&*file, &bytes[..end], previous).map_err(io("sync"))?;
         let live_bytes = replay
             .live
             .iter()
@@ -472,6 +465,17 @@ fn encode_payload<'a>(
         }
     }
     Ok(out)
+}
+
+/// Syncs what was read, `bytes`: it may never have been, and must not be lost after it was acted upon.
+///
+/// If a sync of the previous process failed, the page cache calls these bytes clean although the medium never got them:
+/// only written again, in place so that a full disk does not stop it, are they synced.
+fn make_durable(file: &dyn File, bytes: &[u8], previous: PreviousStop) -> io::Result<()> {
+    if matches!(previous, PreviousStop::Killed | PreviousStop::Failed) {
+        file.write_at(&mut [IoSlice::new(bytes)], 0)?;
+    }
+    file.sync_data()
 }
 
 /// Writes a new file with one entry for each live key and puts it in place; durable on return.

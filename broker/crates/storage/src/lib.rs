@@ -14,6 +14,7 @@
 //!
 //! Start reading at `log/mod.rs`; file formats are in `format.rs`, `index.rs`, `snapshot.rs` and `state_file.rs`.
 
+mod cuts;
 mod data_dir;
 mod dump;
 mod entry;

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! log_start_offset i64 | purged u8, term u32, index u64
-//! generation u64 | cut u8, then as Checkpoint (what remained at the newest truncation)
+//! generation u64 | cuts: count u8 * Checkpoint (what truncations left, oldest first)
 //! ```
 //!
 //! `segments` is a cache that lets a start notice missing and shortened segments without opening them:
@@ -16,7 +16,8 @@
 
 use bytes::{Buf, BufMut};
 
-use crate::entry::{Checkpoint, EntryId};
+use crate::cuts::Cuts;
+use crate::entry::EntryId;
 use crate::format::{SegmentId, len_u32};
 
 /// What only the log itself knows.
@@ -26,8 +27,8 @@ pub(crate) struct LogState {
     pub(crate) purged: Option<EntryId>,
     /// Counts truncations.
     pub(crate) generation: u64,
-    /// What the newest truncation left; older checkpoints hold only up to there.
-    pub(crate) cut: Option<Checkpoint>,
+    /// What truncations left; older checkpoints hold only up to there.
+    pub(crate) cuts: Cuts,
 }
 
 impl LogState {
@@ -39,10 +40,7 @@ impl LogState {
         out.put_u32(purged.term);
         out.put_u64(purged.index);
         out.put_u64(self.generation);
-        out.put_u8(u8::from(self.cut.is_some()));
-        if let Some(cut) = &self.cut {
-            out.put_slice(&cut.encode());
-        }
+        self.cuts.encode(&mut out);
         out
     }
 
@@ -54,16 +52,12 @@ impl LogState {
             index: b.try_get_u64().ok()?,
         };
         let generation = b.try_get_u64().ok()?;
-        let cut = match b.try_get_u8().ok()? {
-            0 if b.is_empty() => None,
-            1 => Some(Checkpoint::decode(b)?),
-            _ => return None,
-        };
+        let cuts = Cuts::decode(b)?;
         Some(Self {
             log_start_offset,
             purged: purged.then_some(id),
             generation,
-            cut,
+            cuts,
         })
     }
 

@@ -69,11 +69,8 @@ impl Log {
             false => None,
         };
         let (checkpoint, previous) = match noted {
-            // The newer of the two: what was durable then was acknowledged.
-            Some(durable) => {
-                let newer = checkpoint.filter(|c| c.next_index() > durable.next_index());
-                (Some(newer.unwrap_or(durable)), PreviousStop::Failed)
-            }
+            // Never older than what the caller stored: nothing became durable after the failure.
+            Some(durable) => (Some(durable), PreviousStop::Failed),
             None => (checkpoint, previous),
         };
         let watermark = effective(checkpoint, &persisted);
@@ -360,19 +357,9 @@ fn load_manifest(cx: &StorageContext, dir: &Path, generation: u64) -> Result<Opt
     )
 }
 
-/// The caller's watermark, lowered by a truncation that it does not know of; `None` if nothing held is durable.
+/// The caller's watermark, lowered by truncations that it does not know of; `None` if nothing held is durable.
 fn effective(checkpoint: Option<Checkpoint>, persisted: &LogState) -> Option<Checkpoint> {
-    let checkpoint = checkpoint?;
-    let watermark = match persisted.cut {
-        Some(cut) if checkpoint.generation < persisted.generation => {
-            if cut.next_index() < checkpoint.next_index() {
-                cut
-            } else {
-                checkpoint
-            }
-        }
-        _ => checkpoint,
-    };
+    let watermark = persisted.cuts.lower(checkpoint?);
     let front = persisted.front();
     let deleted = watermark.next_index() < front.first_index && watermark.next_offset < front.base_offset;
     (!deleted).then_some(watermark)

@@ -1,6 +1,7 @@
 //! Beginning again after an entry that this log does not hold, because the state machine already covers it.
 
 use super::{Log, Writer};
+use crate::cuts::Cuts;
 use crate::entry::{Checkpoint, EntryId};
 use crate::error::LogError;
 use crate::format::{Kind, LOG, SNAPSHOT, STATE, SegmentId};
@@ -52,7 +53,7 @@ impl Log {
                 log_start_offset: next_offset,
                 purged: Some(last),
                 generation,
-                cut: Some(cut),
+                cuts: Cuts::only(cut),
             }
         };
         // From here on the old segments lie below the front and may go without looking like damage.
@@ -81,7 +82,7 @@ impl Log {
             state.heads.truncate(0);
             state.derived.epochs.truncate(0);
             state.persisted = persisted;
-            if let Some(cut) = persisted.cut {
+            if let Some(cut) = persisted.cuts.newest() {
                 state.durable = cut;
             }
             state.assert_order();

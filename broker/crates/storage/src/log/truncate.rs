@@ -294,7 +294,7 @@ fn with_watermark(active: Active, derived: Derived, persisted: LogState, durable
     };
     let persisted = LogState {
         generation,
-        cut: Some(durable),
+        cuts: persisted.cuts.with(durable),
         ..persisted
     };
     Cut {
