@@ -6,8 +6,14 @@ use std::process::Command;
 
 /// The directory that holds the workspace.
 pub(crate) fn root() -> PathBuf {
-    // xtask is one level below it.
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    // xtask is one level below it. Cargo says where when it runs us; what it said when it built us may be another
+    // checkout that shares the target directory.
+    #[allow(clippy::disallowed_methods, reason = "cargo tells by the environment")]
+    let xtask = std::env::var_os("CARGO_MANIFEST_DIR");
+    let built = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask
+        .as_deref()
+        .map_or(built, Path::new)
         .parent()
         .map(Path::to_owned)
         .unwrap_or_default()

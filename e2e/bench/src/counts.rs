@@ -73,7 +73,7 @@ impl Bench {
             sample.insert("syscalls_req", per_request(calls.values().sum()));
             let of = |name: &str| calls.get(name).copied().unwrap_or(0);
             sample.insert(
-                "fsyncs_req",
+                "flushes_req",
                 per_request(of("fsync") + of("fdatasync") + of("syncfs")),
             );
             let (bytes_in, (_, payload, outcome)) = trace::bytes_in(target.pid, &dir, || work(target, span))?;
