@@ -120,8 +120,8 @@ impl LogManager {
         }
     }
 
-    /// The log, opened or created if it is not open; several partitions may be opened at once. One that has failed is opened again, cut to its durable watermark;
-    /// every holder of the failed one must let go of it.
+    /// The log, opened or created if it is not open; several partitions may be opened at once. One that has failed is
+    /// opened again, cut to its durable watermark; every holder of the failed one must let go of it.
     ///
     /// # Errors
     ///

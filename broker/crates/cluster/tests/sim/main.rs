@@ -11,6 +11,7 @@
 
 mod oracle;
 mod retention;
+mod votes;
 mod world;
 
 use world::World;

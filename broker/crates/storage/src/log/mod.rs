@@ -33,7 +33,7 @@ pub use self::verify::{Finding, VerifyReport};
 use crate::entry::{Checkpoint, EntryId, LogEnd, LogStatus};
 use crate::epochs::{EpochHistory, EpochStart};
 use crate::error::LogError;
-use crate::format::SegmentId;
+use crate::format::{Kind, STATE, SegmentId};
 use crate::heads::HeadRing;
 use crate::metrics::METRICS;
 use crate::options::{LogOptions, StorageContext};
@@ -41,6 +41,7 @@ use crate::producers::ProducerTable;
 use crate::segment::{Active, Opened, Sealed};
 use crate::snapshot::Derived;
 use crate::state_file::LogState;
+use crate::whole;
 
 /// A partition's log on disk.
 #[derive(Debug)]
@@ -213,6 +214,16 @@ impl Log {
     pub fn expire_producers(&self, now_ms: i64) {
         let oldest = now_ms.saturating_sub(self.options().producer_expiration_ms);
         self.state.write().derived.producers.expire(oldest);
+    }
+
+    /// Writes the log's own state; durable on return.
+    fn write_state(&self, state: &LogState) -> Result<(), LogError> {
+        whole::write_durable(
+            &*self.cx.disk,
+            &self.dir.join(STATE),
+            Kind::State,
+            &state.encode(),
+        )
     }
 
     /// Marks the log failed, once, and returns the error to hand on.

@@ -4,10 +4,9 @@ use super::{Log, Writer};
 use crate::cuts::Cuts;
 use crate::entry::{Checkpoint, EntryId};
 use crate::error::LogError;
-use crate::format::{Kind, LOG, SNAPSHOT, STATE, SegmentId};
+use crate::format::{LOG, SNAPSHOT, SegmentId};
 use crate::segment::{Active, remove_if_exists, remove_index};
 use crate::state_file::LogState;
-use crate::whole;
 
 impl Log {
     /// Drops every entry and continues after `last`; the offset of the next record does not change. Durable on return.
@@ -57,12 +56,7 @@ impl Log {
             }
         };
         // From here on the old segments lie below the front and may go without looking like damage.
-        whole::write_durable(
-            &*self.cx.disk,
-            &self.dir.join(STATE),
-            Kind::State,
-            &persisted.encode(),
-        )?;
+        self.write_state(&persisted)?;
         self.begin_again(writer, persisted).map_err(|e| self.fail(e))
     }
 

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use super::{Log, State};
 use crate::entry::{EntryId, LogStatus};
 use crate::error::LogError;
-use crate::format::{DELETED, Kind, LOG, SNAPSHOT, STATE, SegmentId};
+use crate::format::{DELETED, LOG, SNAPSHOT, SegmentId};
 use crate::index::NO_TIMESTAMP;
 use crate::metrics::METRICS;
 use crate::segment::{Sealed, remove_if_exists, remove_index};
 use crate::state_file::LogState;
-use crate::whole;
 
 /// Sizes of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,12 +97,7 @@ impl Log {
     }
 
     fn persist_front(&self, persisted: LogState) -> Result<(), LogError> {
-        whole::write_durable(
-            &*self.cx.disk,
-            &self.dir.join(STATE),
-            Kind::State,
-            &persisted.encode(),
-        )?;
+        self.write_state(&persisted)?;
         let unused = {
             let mut guard = self.state.write();
             let state = &mut *guard;

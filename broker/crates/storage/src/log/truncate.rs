@@ -8,14 +8,13 @@ use super::derive::derive;
 use super::{Log, State, Writer};
 use crate::entry::{Checkpoint, EntryId};
 use crate::error::LogError;
-use crate::format::{Kind, LOG, MANIFEST, SNAPSHOT, STATE, SegmentId};
+use crate::format::{LOG, MANIFEST, SNAPSHOT, SegmentId};
 use crate::index::SegmentIndex;
 use crate::options::LogOptions;
 use crate::segment::{Active, Sealed, open_segment, remove_if_exists, remove_index};
 use crate::snapshot::Derived;
 use crate::state_file::{LogState, SealedLen};
 use crate::walk::Walk;
-use crate::whole;
 
 /// What a truncation is going to leave.
 struct Cut {
@@ -59,8 +58,7 @@ impl Log {
         let cut = self.plan_cut(id, cut_index, &options)?;
         if cut.lowers_watermark {
             // From here on older checkpoints are void above the cut, so that bytes may go without looking like damage.
-            let state = cut.persisted.encode();
-            whole::write_durable(&*self.cx.disk, &self.dir.join(STATE), Kind::State, &state)?;
+            self.write_state(&cut.persisted)?;
         }
         let removed = self.install_cut(cut);
         self.remove_after_cut(&removed).map_err(|e| self.fail(e))?;
