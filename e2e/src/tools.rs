@@ -1,6 +1,6 @@
 //! Where the setup scripts put the clients, and how to call each.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -23,17 +23,25 @@ fn existing(path: PathBuf) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The directory of this crate in the checkout.
-pub fn crate_dir() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+/// The checkout under test, as cargo tells whom it runs.
+///
+/// Not `env!`: that is the checkout the program was built in, which may be another one that shares the target directory.
+pub fn checkout() -> Result<PathBuf> {
+    let crate_dir =
+        std::env::var_os("CARGO_MANIFEST_DIR").context("run it with `cargo test` or `cargo run`")?;
+    let crate_dir = PathBuf::from(crate_dir);
+    Ok(crate_dir.parent().context("the crate has no parent")?.to_owned())
+}
+
+/// A file of `e2e/clients`.
+fn client(path: &str) -> Result<PathBuf> {
+    existing(checkout()?.join("e2e/clients").join(path))
 }
 
 /// A program of `e2e/clients/python` under the interpreter that has the clients.
 pub fn python(program: &str) -> Result<Command> {
     let mut command = Command::new(existing(installed()?.join("python/bin/python"))?);
-    command
-        .arg("-u")
-        .arg(existing(crate_dir().join("clients/python").join(program))?);
+    command.arg("-u").arg(client(&format!("python/{program}"))?);
     Ok(command)
 }
 
@@ -43,7 +51,7 @@ pub fn node(program: &str) -> Result<Command> {
     command
         .env("NODE_PATH", existing(installed()?.join("node/node_modules"))?)
         .env("KAFKAJS_NO_PARTITIONER_WARNING", "1")
-        .arg(existing(crate_dir().join("clients/node").join(program))?);
+        .arg(client(&format!("node/{program}"))?);
     Ok(command)
 }
 
@@ -73,7 +81,7 @@ pub fn java(heap: &str, program: &str) -> Result<Command> {
 
 /// A single-file program of `e2e/clients/java`.
 pub fn java_source(program: &str) -> Result<Command> {
-    let source = existing(crate_dir().join("clients/java").join(program))?;
+    let source = client(&format!("java/{program}"))?;
     java("-Xmx256m", &source.to_string_lossy())
 }
 

@@ -10,13 +10,8 @@ pub(crate) fn root() -> PathBuf {
     // checkout that shares the target directory.
     #[allow(clippy::disallowed_methods, reason = "cargo tells by the environment")]
     let xtask = std::env::var_os("CARGO_MANIFEST_DIR");
-    let built = Path::new(env!("CARGO_MANIFEST_DIR"));
-    xtask
-        .as_deref()
-        .map_or(built, Path::new)
-        .parent()
-        .map(Path::to_owned)
-        .unwrap_or_default()
+    let xtask = xtask.as_deref().map(Path::new).and_then(Path::parent);
+    xtask.unwrap_or_else(|| Path::new(".")).to_owned()
 }
 
 /// Paths below the root with forward slashes, and the text of those files that are text.

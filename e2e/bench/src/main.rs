@@ -186,7 +186,9 @@ impl All {
         if let Some(jars) = &self.kafka_jars {
             return Ok(Some(jars.clone()));
         }
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../setup/kafka.sh");
+        let crate_dir = std::env::var_os("CARGO_MANIFEST_DIR")
+            .context("run it with `cargo run -p takhin-bench`, or give --kafka-jars")?;
+        let script = Path::new(&crate_dir).join("../setup/kafka.sh");
         let output = Command::new(&script).stderr(Stdio::inherit()).output();
         let output = output.with_context(|| format!("running {}", script.display()))?;
         ensure!(output.status.success(), "{} failed", script.display());

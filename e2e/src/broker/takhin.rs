@@ -31,10 +31,7 @@ pub(super) fn binary() -> Result<PathBuf> {
     }
     let target = match std::env::var_os("CARGO_TARGET_DIR") {
         Some(dir) => PathBuf::from(dir),
-        None => tools::crate_dir()
-            .parent()
-            .context("the crate has no parent")?
-            .join("target"),
+        None => tools::checkout()?.join("target"),
     };
     let built = |profile| {
         let path = target.join(profile).join("takhin");

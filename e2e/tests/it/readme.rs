@@ -4,7 +4,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use takhin_e2e::process::{self, Running};
 use takhin_e2e::{tools, wait};
 
@@ -19,12 +19,12 @@ pub(crate) fn add(suites: &mut Suites) {
 
 fn fresh_clone(_: &Context) -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let checkout = tools::crate_dir().parent().context("the crate has no parent")?;
+    let checkout = tools::checkout()?;
     let clone = dir.path().join("takhin");
     process::run(
         Command::new("git")
             .args(["clone", "--quiet"])
-            .arg(checkout)
+            .arg(&checkout)
             .arg(&clone),
         LIMIT,
     )?;

@@ -13,7 +13,11 @@ use takhin_protocol::messages::{
 use takhin_protocol::record::{BatchBuilder, Compression, NewRecord};
 
 fn main() {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus");
+    let Some(crate_dir) = std::env::var_os("CARGO_MANIFEST_DIR") else {
+        eprintln!("run it with `cargo run -p takhin-fuzz-targets --example seeds`");
+        std::process::exit(2);
+    };
+    let corpus = Path::new(&crate_dir).join("../corpus");
     let write = |target: &str, name: &str, bytes: &[u8]| {
         let folder = corpus.join(target);
         std::fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
