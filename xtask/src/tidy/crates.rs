@@ -11,6 +11,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "takhin-storage",
         &["takhin-protocol", "takhin-config", "takhin-runtime"],
     ),
+    ("takhin-coordinator", &["takhin-protocol"]),
     (
         "takhin-cluster",
         &[

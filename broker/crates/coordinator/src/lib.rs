@@ -1,0 +1,21 @@
+//! Group coordinators as state machines: no I/O, no clock, no tasks.
+//!
+//! A shard is one partition of `__consumer_offsets`. A handler is a synchronous function of its state, the
+//! [`Context`] and a request; it returns an [`Outcome`]: records to append, and replies to send once they are committed.
+//! Durable state changes by replaying records only, whether a handler has just decided on a record or a new leader reads
+//! the log. What is not durable (who waits in a join, session deadlines) is lost with the leader, as in Kafka.
+//!
+//! Invariants:
+//!
+//! - a reply never leaves before the records of its outcome, and of every earlier outcome of the shard, are committed;
+//! - when an append fails, the whole shard is dropped and rebuilt from the log: undoing is replaying;
+//! - no decision depends on the order of a hash map;
+//! - records are Kafka's, so that its tools can read the topic.
+
+mod outcome;
+mod records;
+mod topics;
+
+pub use self::outcome::{Context, Now, Outcome, Reply, Ticket};
+pub use self::records::Record;
+pub use self::topics::{TopicInfo, Topics};
