@@ -6,7 +6,8 @@
 //! refused: what was not walked is not decoded.
 //!
 //! Stricter than the codec, as Kafka is: tags come in ascending order without repetition (KIP-482), a known
-//! tag's value fills its size, a compact string has at most 32767 bytes.
+//! tag's value fills its size, a compact string has at most 32767 bytes. Stricter than Kafka too: what comes before a
+//! nullable struct is 1 or negative, because Kafka and the codec differ on other values.
 
 mod requests;
 mod responses;
@@ -46,6 +47,12 @@ pub enum Malformed {
     #[error("field at byte {at} cannot be null")]
     Null {
         /// Where the field is.
+        at: usize,
+    },
+    /// The byte that says whether a struct is there is neither 1 nor negative.
+    #[error("byte at {at} does not say whether a struct follows")]
+    Presence {
+        /// Where the byte is.
         at: usize,
     },
     /// An array claims more elements than its bytes can hold.
@@ -182,6 +189,11 @@ impl<'a> Walker<'a> {
                 None => self.null(at, null_from),
             },
             Kind::Struct(shape) => self.shape(shape),
+            Kind::Nullable(shape) => match i8::from_be_bytes(self.take::<1>()?) {
+                1 => self.shape(shape),
+                ..=-1 => Ok(()),
+                _ => Err(Malformed::Presence { at }),
+            },
         }
     }
 
@@ -244,7 +256,7 @@ impl<'a> Walker<'a> {
     /// Smallest number of bytes that a value of this kind takes.
     fn smallest(&self, kind: &Kind) -> usize {
         match (kind, self.flexible) {
-            (Kind::Bool, _) => 1,
+            (Kind::Bool | Kind::Nullable(_), _) => 1,
             (Kind::Fixed(len), _) => *len,
             (Kind::String { .. }, false) => 2,
             (Kind::Bytes { .. } | Kind::Array { .. }, false) => 4,

@@ -45,6 +45,8 @@ pub(super) enum Kind {
         of: &'static Kind,
     },
     Struct(&'static Shape),
+    /// A struct behind a byte that says whether it is there: 1, or negative for null.
+    Nullable(&'static Shape),
 }
 
 pub(super) const NEVER: i16 = i16::MAX;
@@ -55,9 +57,14 @@ pub(super) const I64: Kind = Kind::Fixed(8);
 pub(super) const UUID: Kind = Kind::Fixed(16);
 pub(super) const STRING: Kind = Kind::String { null_from: NEVER };
 pub(super) const NULLABLE_STRING: Kind = Kind::String { null_from: 0 };
+pub(super) const BYTES: Kind = Kind::Bytes { null_from: NEVER };
 
 pub(super) const fn array(of: &'static Kind) -> Kind {
     Kind::Array { null_from: NEVER, of }
+}
+
+pub(super) const fn nullable_array(of: &'static Kind) -> Kind {
+    Kind::Array { null_from: 0, of }
 }
 
 pub(super) const fn field(kind: Kind) -> Field {

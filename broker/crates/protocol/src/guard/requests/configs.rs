@@ -1,6 +1,8 @@
 //! Requests about configurations.
 
-use crate::guard::shape::{I8, Kind, STRING, Shape, array, field, shape, since};
+use crate::guard::shape::{
+    I8, Kind, NULLABLE_STRING, STRING, Shape, array, field, nullable_array, shape, since,
+};
 
 pub(super) static DESCRIBE_CONFIGS: Shape = shape(&[
     field(array(&Kind::Struct(&DESCRIBE_CONFIGS_RESOURCE))),
@@ -8,10 +10,40 @@ pub(super) static DESCRIBE_CONFIGS: Shape = shape(&[
     since(3, Kind::Bool), // include_documentation
 ]);
 static DESCRIBE_CONFIGS_RESOURCE: Shape = shape(&[
+    field(I8),                      // resource_type
+    field(STRING),                  // resource_name
+    field(nullable_array(&STRING)), // configuration_keys
+]);
+
+pub(super) static ALTER_CONFIGS: Shape = shape(&[
+    field(array(&Kind::Struct(&ALTER_CONFIGS_RESOURCE))),
+    field(Kind::Bool), // validate_only
+]);
+static ALTER_CONFIGS_RESOURCE: Shape = shape(&[
     field(I8),     // resource_type
     field(STRING), // resource_name
-    field(Kind::Array {
-        null_from: 0,
-        of: &STRING,
-    }), // configuration_keys
+    field(array(&Kind::Struct(&ALTERABLE_CONFIG))),
+]);
+static ALTERABLE_CONFIG: Shape = shape(&[
+    field(STRING),          // name
+    field(NULLABLE_STRING), // value
+]);
+
+pub(super) static INCREMENTAL_ALTER_CONFIGS: Shape = shape(&[
+    field(array(&Kind::Struct(&INCREMENTAL_RESOURCE))),
+    field(Kind::Bool), // validate_only
+]);
+static INCREMENTAL_RESOURCE: Shape = shape(&[
+    field(I8),     // resource_type
+    field(STRING), // resource_name
+    field(array(&Kind::Struct(&INCREMENTAL_CONFIG))),
+]);
+static INCREMENTAL_CONFIG: Shape = shape(&[
+    field(STRING),          // name
+    field(I8),              // config_operation
+    field(NULLABLE_STRING), // value
+]);
+
+pub(super) static LIST_CONFIG_RESOURCES: Shape = shape(&[
+    since(1, array(&I8)), // resource_types
 ]);

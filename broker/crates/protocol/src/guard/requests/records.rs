@@ -103,3 +103,23 @@ static OFFSET_FOR_LEADER_PARTITION: Shape = shape(&[
     field(I32), // current_leader_epoch
     field(I32), // leader_epoch
 ]);
+
+pub(super) static DELETE_RECORDS: Shape = shape(&[
+    field(array(&Kind::Struct(&DELETE_RECORDS_TOPIC))),
+    field(I32), // timeout_ms
+]);
+static DELETE_RECORDS_TOPIC: Shape = shape(&[
+    field(STRING), // name
+    field(array(&Kind::Struct(&DELETE_RECORDS_PARTITION))),
+]);
+static DELETE_RECORDS_PARTITION: Shape = shape(&[
+    field(I32), // partition_index
+    field(I64), // offset
+]);
+
+pub(super) static DESCRIBE_PRODUCERS: Shape =
+    shape(&[field(array(&Kind::Struct(&DESCRIBE_PRODUCERS_TOPIC)))]);
+static DESCRIBE_PRODUCERS_TOPIC: Shape = shape(&[
+    field(STRING),      // name
+    field(array(&I32)), // partition_indexes
+]);

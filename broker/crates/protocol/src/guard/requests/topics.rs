@@ -1,7 +1,8 @@
 //! Requests about topics and where their replicas are.
 
 use crate::guard::shape::{
-    I16, I32, Kind, NULLABLE_STRING, STRING, Shape, UUID, array, between, field, shape, since,
+    I8, I16, I32, Kind, NULLABLE_STRING, STRING, Shape, UUID, array, between, field, nullable_array, shape,
+    since,
 };
 
 pub(super) static CREATE_TOPICS: Shape = shape(&[
@@ -33,4 +34,58 @@ pub(super) static DELETE_TOPICS: Shape = shape(&[
 static DELETE_TOPIC_STATE: Shape = shape(&[
     field(NULLABLE_STRING), // name
     field(UUID),            // topic_id
+]);
+
+pub(super) static DESCRIBE_LOG_DIRS: Shape =
+    shape(&[field(nullable_array(&Kind::Struct(&DESCRIBE_LOG_DIRS_TOPIC)))]);
+static DESCRIBE_LOG_DIRS_TOPIC: Shape = shape(&[
+    field(STRING),      // topic
+    field(array(&I32)), // partitions
+]);
+
+pub(super) static CREATE_PARTITIONS: Shape = shape(&[
+    field(array(&Kind::Struct(&CREATE_PARTITIONS_TOPIC))),
+    field(I32),        // timeout_ms
+    field(Kind::Bool), // validate_only
+]);
+static CREATE_PARTITIONS_TOPIC: Shape = shape(&[
+    field(STRING), // name
+    field(I32),    // count
+    field(nullable_array(&Kind::Struct(&CREATE_PARTITIONS_ASSIGNMENT))),
+]);
+static CREATE_PARTITIONS_ASSIGNMENT: Shape = shape(&[
+    field(array(&I32)), // broker_ids
+]);
+
+pub(super) static ELECT_LEADERS: Shape = shape(&[
+    since(1, I8), // election_type
+    field(nullable_array(&Kind::Struct(&ELECT_LEADERS_TOPIC))),
+    field(I32), // timeout_ms
+]);
+static ELECT_LEADERS_TOPIC: Shape = shape(&[
+    field(STRING),      // topic
+    field(array(&I32)), // partitions
+]);
+
+pub(super) static ALTER_PARTITION_REASSIGNMENTS: Shape = shape(&[
+    field(I32),           // timeout_ms
+    since(1, Kind::Bool), // allow_replication_factor_change
+    field(array(&Kind::Struct(&REASSIGNABLE_TOPIC))),
+]);
+static REASSIGNABLE_TOPIC: Shape = shape(&[
+    field(STRING), // name
+    field(array(&Kind::Struct(&REASSIGNABLE_PARTITION))),
+]);
+static REASSIGNABLE_PARTITION: Shape = shape(&[
+    field(I32),                  // partition_index
+    field(nullable_array(&I32)), // replicas
+]);
+
+pub(super) static LIST_PARTITION_REASSIGNMENTS: Shape = shape(&[
+    field(I32), // timeout_ms
+    field(nullable_array(&Kind::Struct(&LIST_PARTITION_REASSIGNMENTS_TOPIC))),
+]);
+static LIST_PARTITION_REASSIGNMENTS_TOPIC: Shape = shape(&[
+    field(STRING),      // name
+    field(array(&I32)), // partition_indexes
 ]);

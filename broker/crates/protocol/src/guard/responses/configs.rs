@@ -28,3 +28,29 @@ static CONFIG_SYNONYM: Shape = shape(&[
     field(NULLABLE_STRING), // value
     field(I8),              // source
 ]);
+
+pub(super) static ALTER_CONFIGS: Shape = shape(&[
+    field(I32), // throttle_time_ms
+    field(array(&Kind::Struct(&ALTERED_RESOURCE))),
+]);
+static ALTERED_RESOURCE: Shape = shape(&[
+    field(I16),             // error_code
+    field(NULLABLE_STRING), // error_message
+    field(I8),              // resource_type
+    field(STRING),          // resource_name
+]);
+
+pub(super) static INCREMENTAL_ALTER_CONFIGS: Shape = shape(&[
+    field(I32), // throttle_time_ms
+    field(array(&Kind::Struct(&ALTERED_RESOURCE))),
+]);
+
+pub(super) static LIST_CONFIG_RESOURCES: Shape = shape(&[
+    field(I32), // throttle_time_ms
+    field(I16), // error_code
+    field(array(&Kind::Struct(&CONFIG_RESOURCE))),
+]);
+static CONFIG_RESOURCE: Shape = shape(&[
+    field(STRING), // resource_name
+    since(1, I8),  // resource_type
+]);

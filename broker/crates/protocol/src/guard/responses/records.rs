@@ -1,7 +1,8 @@
 //! Responses about records: writing and reading them, their offsets and their producers.
 
 use crate::guard::shape::{
-    I16, I32, I64, Kind, NULLABLE_STRING, STRING, Shape, UUID, array, between, field, shape, since,
+    I16, I32, I64, Kind, NULLABLE_STRING, STRING, Shape, UUID, array, between, field, nullable_array, shape,
+    since,
 };
 
 static LEADER_ID_AND_EPOCH: Shape = shape(&[
@@ -65,10 +66,7 @@ static FETCH_PARTITION: Shape = Shape {
         field(I64),    // high_watermark
         field(I64),    // last_stable_offset
         since(5, I64), // log_start_offset
-        field(Kind::Array {
-            null_from: 0,
-            of: &Kind::Struct(&ABORTED_TRANSACTION),
-        }),
+        field(nullable_array(&Kind::Struct(&ABORTED_TRANSACTION))),
         since(11, I32),                      // preferred_read_replica
         field(Kind::Bytes { null_from: 0 }), // records
     ],
@@ -127,4 +125,41 @@ static EPOCH_END_OFFSET: Shape = shape(&[
     field(I32), // partition
     field(I32), // leader_epoch
     field(I64), // end_offset
+]);
+
+pub(super) static DELETE_RECORDS: Shape = shape(&[
+    field(I32), // throttle_time_ms
+    field(array(&Kind::Struct(&DELETE_RECORDS_TOPIC_RESULT))),
+]);
+static DELETE_RECORDS_TOPIC_RESULT: Shape = shape(&[
+    field(STRING), // name
+    field(array(&Kind::Struct(&DELETE_RECORDS_PARTITION_RESULT))),
+]);
+static DELETE_RECORDS_PARTITION_RESULT: Shape = shape(&[
+    field(I32), // partition_index
+    field(I64), // low_watermark
+    field(I16), // error_code
+]);
+
+pub(super) static DESCRIBE_PRODUCERS: Shape = shape(&[
+    field(I32), // throttle_time_ms
+    field(array(&Kind::Struct(&DESCRIBE_PRODUCERS_TOPIC))),
+]);
+static DESCRIBE_PRODUCERS_TOPIC: Shape = shape(&[
+    field(STRING), // name
+    field(array(&Kind::Struct(&DESCRIBE_PRODUCERS_PARTITION))),
+]);
+static DESCRIBE_PRODUCERS_PARTITION: Shape = shape(&[
+    field(I32),             // partition_index
+    field(I16),             // error_code
+    field(NULLABLE_STRING), // error_message
+    field(array(&Kind::Struct(&PRODUCER_STATE))),
+]);
+static PRODUCER_STATE: Shape = shape(&[
+    field(I64), // producer_id
+    field(I32), // producer_epoch
+    field(I32), // last_sequence
+    field(I64), // last_timestamp
+    field(I32), // coordinator_epoch
+    field(I64), // current_txn_start_offset
 ]);
