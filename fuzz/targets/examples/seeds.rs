@@ -6,9 +6,16 @@ use std::path::Path;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use takhin_protocol::messages::{
-    ApiVersionsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeClusterRequest,
-    DescribeConfigsRequest, FetchRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
-    OffsetForLeaderEpochRequest, ProduceRequest, Request, StrBytes, encode_request,
+    AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiVersionsRequest,
+    ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, CreatePartitionsRequest,
+    CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+    DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest,
+    DescribeProducersRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest,
+    FetchRequest, FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest,
+    InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest,
+    ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest,
+    OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest,
+    ProduceRequest, Request, StrBytes, SyncGroupRequest, UpdateFeaturesRequest, encode_request,
 };
 use takhin_protocol::record::{BatchBuilder, Compression, NewRecord};
 
@@ -56,6 +63,32 @@ fn requests(write: Write<'_>) {
     request::<ListOffsetsRequest>(write, "list-offsets");
     request::<OffsetForLeaderEpochRequest>(write, "offset-for-leader-epoch");
     request::<ProduceRequest>(write, "produce");
+    request::<OffsetCommitRequest>(write, "offset-commit");
+    request::<OffsetFetchRequest>(write, "offset-fetch");
+    request::<FindCoordinatorRequest>(write, "find-coordinator");
+    request::<JoinGroupRequest>(write, "join-group");
+    request::<HeartbeatRequest>(write, "heartbeat");
+    request::<LeaveGroupRequest>(write, "leave-group");
+    request::<SyncGroupRequest>(write, "sync-group");
+    request::<DescribeGroupsRequest>(write, "describe-groups");
+    request::<ListGroupsRequest>(write, "list-groups");
+    request::<DeleteRecordsRequest>(write, "delete-records");
+    request::<AlterConfigsRequest>(write, "alter-configs");
+    request::<DescribeLogDirsRequest>(write, "describe-log-dirs");
+    request::<CreatePartitionsRequest>(write, "create-partitions");
+    request::<DeleteGroupsRequest>(write, "delete-groups");
+    request::<ElectLeadersRequest>(write, "elect-leaders");
+    request::<IncrementalAlterConfigsRequest>(write, "incremental-alter-configs");
+    request::<AlterPartitionReassignmentsRequest>(write, "alter-partition-reassignments");
+    request::<ListPartitionReassignmentsRequest>(write, "list-partition-reassignments");
+    request::<OffsetDeleteRequest>(write, "offset-delete");
+    request::<DescribeQuorumRequest>(write, "describe-quorum");
+    request::<UpdateFeaturesRequest>(write, "update-features");
+    request::<DescribeProducersRequest>(write, "describe-producers");
+    request::<ConsumerGroupHeartbeatRequest>(write, "consumer-group-heartbeat");
+    request::<ConsumerGroupDescribeRequest>(write, "consumer-group-describe");
+    request::<ListConfigResourcesRequest>(write, "list-config-resources");
+    request::<DescribeTopicPartitionsRequest>(write, "describe-topic-partitions");
 }
 
 /// The request in its oldest and newest version, as a frame without its length prefix.

@@ -2,9 +2,16 @@
 
 use bytes::{Bytes, BytesMut};
 use takhin_protocol::messages::{
-    self, ApiVersionsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeClusterRequest,
-    DescribeConfigsRequest, FetchRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
-    OffsetForLeaderEpochRequest, ProduceRequest, Request,
+    self, AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiVersionsRequest,
+    ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, CreatePartitionsRequest,
+    CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+    DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest,
+    DescribeProducersRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest,
+    FetchRequest, FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest,
+    InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest,
+    ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest,
+    OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest,
+    ProduceRequest, Request, SyncGroupRequest, UpdateFeaturesRequest,
 };
 use takhin_protocol::request::RequestHead;
 
@@ -29,6 +36,32 @@ pub fn request_decode(data: &[u8]) {
     round_trip::<OffsetForLeaderEpochRequest>(key, version, &frame);
     round_trip::<DescribeConfigsRequest>(key, version, &frame);
     round_trip::<DescribeClusterRequest>(key, version, &frame);
+    round_trip::<OffsetCommitRequest>(key, version, &frame);
+    round_trip::<OffsetFetchRequest>(key, version, &frame);
+    round_trip::<FindCoordinatorRequest>(key, version, &frame);
+    round_trip::<JoinGroupRequest>(key, version, &frame);
+    round_trip::<HeartbeatRequest>(key, version, &frame);
+    round_trip::<LeaveGroupRequest>(key, version, &frame);
+    round_trip::<SyncGroupRequest>(key, version, &frame);
+    round_trip::<DescribeGroupsRequest>(key, version, &frame);
+    round_trip::<ListGroupsRequest>(key, version, &frame);
+    round_trip::<DeleteRecordsRequest>(key, version, &frame);
+    round_trip::<AlterConfigsRequest>(key, version, &frame);
+    round_trip::<DescribeLogDirsRequest>(key, version, &frame);
+    round_trip::<CreatePartitionsRequest>(key, version, &frame);
+    round_trip::<DeleteGroupsRequest>(key, version, &frame);
+    round_trip::<ElectLeadersRequest>(key, version, &frame);
+    round_trip::<IncrementalAlterConfigsRequest>(key, version, &frame);
+    round_trip::<AlterPartitionReassignmentsRequest>(key, version, &frame);
+    round_trip::<ListPartitionReassignmentsRequest>(key, version, &frame);
+    round_trip::<OffsetDeleteRequest>(key, version, &frame);
+    round_trip::<DescribeQuorumRequest>(key, version, &frame);
+    round_trip::<UpdateFeaturesRequest>(key, version, &frame);
+    round_trip::<DescribeProducersRequest>(key, version, &frame);
+    round_trip::<ConsumerGroupHeartbeatRequest>(key, version, &frame);
+    round_trip::<ConsumerGroupDescribeRequest>(key, version, &frame);
+    round_trip::<ListConfigResourcesRequest>(key, version, &frame);
+    round_trip::<DescribeTopicPartitionsRequest>(key, version, &frame);
 }
 
 fn round_trip<T: Request + PartialEq + std::fmt::Debug + 'static>(key: i16, version: i16, body: &Bytes) {
