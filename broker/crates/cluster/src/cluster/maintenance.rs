@@ -7,8 +7,12 @@ use super::{Cluster, wait_for_leader};
 use crate::partition::Partition;
 use crate::raft::{Group, flush};
 
-/// Pause between two syncs of topics that acknowledge before a sync.
+/// Longest pause between two syncs of what topics have written that acknowledge before a sync.
 const CACHED_FLUSH: Duration = Duration::from_secs(10);
+
+/// Unsynced bytes from which such a topic does not wait for [`CACHED_FLUSH`]. Appends stand still while the file system
+/// commits what a sync has written: with 3 GB to write they did for a quarter of a second.
+const CACHED_FLUSH_BYTES: u64 = 16 << 20;
 
 impl Cluster {
     pub(super) fn spawn_background(self: &Arc<Self>) {
@@ -92,9 +96,11 @@ async fn follow_image(cluster: Arc<Cluster>) {
 
 /// Syncs what cached topics have written, so that a recovery scans seconds of data and not all of it. Nobody waits:
 /// a failure shows as the log's state.
-fn flush_cached(cluster: &Cluster, groups: &[Arc<Group>]) {
+fn flush_cached(cluster: &Cluster, groups: &[Arc<Group>], from_bytes: u64) {
     for group in groups.iter().filter(|group| !group.spec.flushed) {
-        if let Some(log) = group.spec.partition.log() {
+        if let Some(log) = group.spec.partition.log()
+            && log.unsynced_bytes() >= from_bytes
+        {
             cluster.flusher.flusher().submit(log, drop);
         }
     }
@@ -133,7 +139,9 @@ async fn checkpoint(cluster: Arc<Cluster>) {
         let groups = cluster.all_groups();
         if cluster.env.clock.instant() >= flush_at {
             flush_at = cluster.env.clock.instant() + CACHED_FLUSH;
-            flush_cached(&cluster, &groups);
+            flush_cached(&cluster, &groups, 0);
+        } else {
+            flush_cached(&cluster, &groups, CACHED_FLUSH_BYTES);
         }
         let (host, disk) = (Arc::clone(&cluster.host), Arc::clone(&cluster.env.disk));
         let (gate, options) = (Arc::clone(&cluster.disk_gate), cluster.options.clone());

@@ -145,6 +145,15 @@ impl Log {
         Ok(state.durable)
     }
 
+    /// Bytes above the durable watermark: what a sync that begins now would have to write, at most.
+    pub fn unsynced_bytes(&self) -> u64 {
+        let state = self.state.read();
+        let sealed = state.sealed.iter().rev();
+        let unsynced_sealed = sealed.take_while(|segment| segment.id >= state.durable.segment);
+        let bytes = unsynced_sealed.map(|segment| segment.bytes).sum::<u64>() + state.active.index.bytes;
+        bytes.saturating_sub(state.durable.position)
+    }
+
     /// Makes everything appended so far durable, on this thread; returns the new watermark.
     ///
     /// Flush rounds do this for many logs at once; this is for the few callers that must wait for one log.

@@ -10,7 +10,7 @@ use takhin_runtime::thread::Thread;
 use takhin_runtime::{Disk, RealDisk};
 use takhin_storage::{FlushPolicy, Flusher, Log, LogOptions, LogStatus, PreviousStop, StorageContext};
 
-use crate::support::{data, fill};
+use crate::support::{data, fill, small};
 
 fn logs(disk: Arc<dyn Disk>, root: &Path, count: usize) -> (StorageContext, Vec<Arc<Log>>) {
     let cx = StorageContext::new(disk);
@@ -150,4 +150,24 @@ fn the_simulated_driver_runs_the_same_rounds() {
         offsets
     });
     assert_eq!(offsets, (4, 4));
+}
+
+#[test]
+fn unsynced_bytes_count_every_segment_above_the_watermark() {
+    let cx = StorageContext::new(Arc::new(SimDisk::new(4).incarnation()));
+    let open = Log::open(&cx, Path::new("/log"), small(), None, PreviousStop::Clean);
+    let log = Arc::new(open.unwrap().0);
+    let written = |log: &Log| log.stats().bytes;
+    fill(&log, 3);
+    log.flush().unwrap();
+    let synced = written(&log);
+    assert_eq!(log.unsynced_bytes(), 0);
+    fill(&log, 40);
+    assert!(
+        log.stats().segments.len() > 2,
+        "a sealed segment holds some of it"
+    );
+    assert_eq!(log.unsynced_bytes(), written(&log) - synced);
+    log.flush().unwrap();
+    assert_eq!(log.unsynced_bytes(), 0);
 }
