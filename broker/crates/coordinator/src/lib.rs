@@ -12,10 +12,19 @@
 //! - no decision depends on the order of a hash map;
 //! - records are Kafka's, so that its tools can read the topic.
 
+mod config;
+mod group;
+mod offsets;
 mod outcome;
 mod records;
+mod shard;
+mod timers;
 mod topics;
 
+pub use self::config::GroupConfig;
 pub use self::outcome::{Context, Now, Outcome, Reply, Ticket};
-pub use self::records::Record;
+pub use self::records::{
+    ClassicRecord, CommittedOffset, GroupMetadata, MemberMetadata, OffsetRecord, Record, RecordError,
+};
+pub use self::shard::Shard;
 pub use self::topics::{TopicInfo, Topics};
