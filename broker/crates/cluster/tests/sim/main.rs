@@ -27,17 +27,33 @@ fn seeds() -> std::ops::Range<u64> {
     first..first + number("SIM_SEEDS", 24)
 }
 
+/// Says which seed it was when a run of it panics.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!(
+                "simulation failed with seed {0}: SIM_FIRST={0} SIM_SEEDS=1 SIM_TELL=1 tells its story",
+                self.0
+            );
+        }
+    }
+}
+
 /// What was acknowledged is there once, in order, at the offset that was acknowledged: whatever crashes when, in
 /// flushed mode also through power cuts.
 #[test]
 fn acknowledged_records_survive_crashes_and_disk_faults() {
     let mut acknowledged = 0;
     for seed in seeds() {
+        let named = Named(seed);
         let mut world = World::new(seed);
         if std::env::var_os("SIM_TELL").is_some() {
             world.tell();
         }
         acknowledged += world.run();
+        drop(named);
     }
     assert!(
         acknowledged > 0,
