@@ -1,5 +1,6 @@
 //! What a handler can reach: the broker's parts, the connection, the request's header.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use takhin_protocol::messages::{Encodable, EncodeError, HeaderVersion, StrBytes}
 use takhin_runtime::{Env, Shutdown};
 
 use crate::auto_create::AutoCreate;
+use crate::coordinators::Coordinators;
 use crate::fetch_session::FetchSessions;
 use crate::metrics::Metrics;
 use crate::reply::{CloseReason, Outcome, Reply};
@@ -22,6 +24,7 @@ pub(crate) struct Broker {
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) fetch_sessions: FetchSessions,
     pub(crate) auto_create: AutoCreate,
+    pub(crate) coordinators: Coordinators,
     pub(crate) metrics: Arc<Metrics>,
     /// Triggered when the node stops: waiting fetches answer at once.
     pub(crate) stopping: Shutdown,
@@ -33,6 +36,8 @@ pub(crate) struct Peer {
     pub(crate) broker: Arc<Broker>,
     /// Name of the listener it came in on; answers name endpoints of this listener only.
     pub(crate) listener: Arc<str>,
+    /// Where the client connects from.
+    pub(crate) address: SocketAddr,
 }
 
 /// One request's surroundings.

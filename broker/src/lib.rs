@@ -22,6 +22,7 @@ mod budget;
 pub mod cli;
 mod connection;
 mod context;
+mod coordinators;
 mod dispatch;
 mod docs;
 mod error;

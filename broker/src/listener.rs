@@ -121,6 +121,7 @@ impl Acceptor {
         let peer = Arc::new(Peer {
             broker: Arc::clone(&self.broker),
             listener: Arc::clone(&self.name),
+            address,
         });
         let open = OpenGauge(metrics.open.clone());
         let connection = Connection::new(peer, self.budget.clone(), stream);

@@ -24,6 +24,7 @@ use tracing::{error, info, warn};
 use crate::auto_create::AutoCreate;
 use crate::budget::Budget;
 use crate::context::Broker;
+use crate::coordinators::Coordinators;
 use crate::fetch_session::FetchSessions;
 use crate::listener::{self, Acceptor, Gate};
 use crate::metrics::Metrics;
@@ -105,6 +106,7 @@ impl Node {
         let broker = Arc::new(Broker {
             fetch_sessions: FetchSessions::new(&env, config.kafka.fetch_session_slots as usize),
             auto_create: AutoCreate::default(),
+            coordinators: Coordinators::default(),
             metrics: Arc::new(Metrics::new()),
             stopping: Shutdown::new(),
             cluster,
@@ -123,6 +125,8 @@ impl Node {
             failed: Shutdown::new(),
             stopped: admin.stop,
         };
+        let keep = Coordinators::keep(Arc::clone(&node.broker));
+        node.tasks.push(node.broker.env.tasks.spawn("coordinators", keep));
         for bound in bound {
             node.accept(bound, &budget);
         }

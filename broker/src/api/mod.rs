@@ -4,17 +4,29 @@
 //! Advertised means implemented, for every version in the range.
 
 pub(crate) mod api_versions;
+mod coordinate;
 mod create_topics;
+mod delete_groups;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
+mod describe_groups;
 mod fetch;
+mod find_coordinator;
+mod heartbeat;
 mod init_producer_id;
+mod join_group;
+mod leave_group;
+mod list_groups;
 mod list_offsets;
 mod metadata;
+mod offset_commit;
+mod offset_delete;
+mod offset_fetch;
 mod offset_for_leader_epoch;
 mod operations;
 mod produce;
+mod sync_group;
 
 use crate::dispatch::Entry;
 
@@ -38,11 +50,22 @@ table! {
     staged fetch::Fetch,
     plain list_offsets::ListOffsets,
     plain metadata::Metadata,
+    plain offset_commit::OffsetCommit,
+    plain offset_fetch::OffsetFetch,
+    plain find_coordinator::FindCoordinator,
+    plain join_group::JoinGroup,
+    plain heartbeat::Heartbeat,
+    plain leave_group::LeaveGroup,
+    plain sync_group::SyncGroup,
+    plain describe_groups::DescribeGroups,
+    plain list_groups::ListGroups,
     plain api_versions::ApiVersions,
     plain create_topics::CreateTopics,
     plain delete_topics::DeleteTopics,
     plain init_producer_id::InitProducerId,
     plain offset_for_leader_epoch::OffsetForLeaderEpoch,
     plain describe_configs::DescribeConfigs,
+    plain delete_groups::DeleteGroups,
+    plain offset_delete::OffsetDelete,
     plain describe_cluster::DescribeCluster,
 }

@@ -27,3 +27,9 @@ pub(super) fn on_topic(asked: bool) -> i32 {
     let all = READ | WRITE | CREATE | DELETE | ALTER | DESCRIBE | DESCRIBE_CONFIGS | ALTER_CONFIGS;
     if asked { all } else { NOT_ASKED }
 }
+
+/// Operations on a group, if asked for.
+pub(super) fn on_group(asked: bool) -> i32 {
+    let all = READ | DELETE | DESCRIBE | DESCRIBE_CONFIGS | ALTER_CONFIGS;
+    if asked { all } else { NOT_ASKED }
+}

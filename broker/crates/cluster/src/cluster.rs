@@ -105,6 +105,14 @@ impl Cluster {
         self.controller.image()
     }
 
+    /// The first image seen whose end is another than `end_offset`.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn image_after(&self, end_offset: i64) -> Arc<Image> {
+        self.controller.image_after(end_offset).await
+    }
+
     /// The broker that leads the metadata group; -1 while there is none.
     pub fn controller_id(&self) -> i32 {
         if self.metadata_group.spec.partition.leadership().is_some() {

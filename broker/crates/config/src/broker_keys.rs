@@ -55,8 +55,17 @@ pub(crate) fn values(node: &NodeConfig) -> BTreeMap<&'static str, String> {
         .into_iter()
         .map(|value| (value.path, value.kafka_value))
         .collect();
-    let value = |(setting, name, _): (SettingDoc, _, _)| Some((name, of_path.get(&setting.path)?.clone()));
+    let value =
+        |(setting, name, _): (SettingDoc, _, _)| Some((name, in_unit_of(name, of_path.get(&setting.path)?)));
     kafka_settings().filter_map(value).collect()
+}
+
+/// Kafka has milliseconds for durations, but where the name says otherwise.
+fn in_unit_of(name: &str, value: &str) -> String {
+    match value.parse::<u64>() {
+        Ok(ms) if name.ends_with(".minutes") => (ms / 60_000).to_string(),
+        _ => value.to_owned(),
+    }
 }
 
 fn kafka_settings() -> impl Iterator<Item = (SettingDoc, &'static str, ConfigKind)> {

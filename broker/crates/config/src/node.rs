@@ -68,6 +68,8 @@ section! {
         allow_insecure: bool = false;
         /// Bounds on what clients may use.
         limits: Limits = Limits::default();
+        /// Consumer groups and the offsets that they commit.
+        groups: Groups = Groups::default();
         /// Whether producing to or asking for a missing topic creates it.
         auto_create_topics: bool = true, kafka Boolean "auto.create.topics.enable";
         /// Whether DeleteTopics is served.
@@ -84,6 +86,39 @@ section! {
             in ByteSize::kib(1)..=ByteSize::gib(1), kafka Int "fetch.max.bytes";
         /// Incremental fetch sessions (KIP-227) kept at a time; consumers without one send full requests.
         fetch_session_slots: u32 = 1000, in 0..=100_000, kafka Int "max.incremental.fetch.session.cache.slots";
+    }
+}
+
+section! {
+    /// Consumer groups and the offsets that they commit.
+    Groups {
+        /// Partitions of the topic that groups live in, when it is made; a group lives in one of them for ever.
+        offsets_topic_partitions: u32 = 50, in 1..=10_000, kafka Int "offsets.topic.num.partitions";
+        /// Shortest session timeout that a member may ask for.
+        min_session_timeout: Duration = Duration::from_secs(6),
+            in Duration::ZERO..=Duration::from_secs(86_400), kafka Int "group.min.session.timeout.ms";
+        /// Longest session timeout that a member may ask for.
+        max_session_timeout: Duration = Duration::from_secs(1800),
+            in Duration::from_millis(1)..=Duration::from_secs(7 * 86_400), kafka Int "group.max.session.timeout.ms";
+        /// How long the first member of an empty group waits for more before a rebalance; each that comes makes it wait
+        /// as long again.
+        initial_rebalance_delay: Duration = Duration::from_secs(3),
+            in Duration::ZERO..=Duration::from_secs(600), kafka Int "group.initial.rebalance.delay.ms";
+        /// Members of a group; one more is refused.
+        max_size: u32 = 10_000, in 1..=i32::MAX.unsigned_abs(), kafka Int "group.max.size";
+        /// Memory for the members of one group: their subscriptions and assignments. A member beyond it is refused.
+        max_group_memory: ByteSize = ByteSize::mib(16), in ByteSize::kib(64)..=ByteSize::gib(1);
+        /// Groups in each partition of the topic; one more is refused.
+        max_groups: u32 = 100_000, in 1..=10_000_000;
+        /// Largest note that a client may commit beside an offset.
+        offset_metadata_max: ByteSize = ByteSize::kib(4),
+            in ByteSize::bytes(0)..=ByteSize::kib(32), kafka Int "offset.metadata.max.bytes";
+        /// How long the offsets of a group without members are kept.
+        offsets_retention: Duration = Duration::from_secs(7 * 86_400),
+            in Duration::from_secs(60)..=CENTURY, kafka Int "offsets.retention.minutes";
+        /// Pause between two looks for offsets that are kept no longer.
+        offsets_retention_check_interval: Duration = Duration::from_secs(600),
+            in Duration::from_millis(1)..=Duration::from_secs(86_400), kafka Long "offsets.retention.check.interval.ms";
     }
 }
 

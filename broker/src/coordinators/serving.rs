@@ -1,0 +1,316 @@
+//! A loaded shard at work.
+//!
+//! Requests that wait together are decided one after the other and their records go into as few batches as they fit.
+//! Replies leave in the order of decisions, each after the batch that its decision is in; a reply without records waits
+//! for the batch before it, because it may tell of it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use takhin_cluster::{Acks, Image, Partition, ProduceError, Produced, Waiter};
+use takhin_coordinator::{Context, Now, Outcome, Record, RecordError, Reply, Shard, Ticket};
+use takhin_protocol::ErrorCode;
+use takhin_protocol::record::{Batch, BatchBuilder, BuildError, Compression, NewRecord};
+use takhin_runtime::clock::Instant;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, warn};
+use uuid::Uuid;
+
+use super::Message;
+use super::view::ImageTopics;
+use crate::context::Broker;
+
+/// Requests decided before their records are proposed together.
+const TOGETHER: usize = 64;
+
+/// Batches that may wait for their commit; while there are as many, no further request is taken from the inbox.
+const MAX_COMMITTING: usize = 64;
+
+/// Bytes of records in one batch; the state machine keeps each outcome below it.
+const MAX_BATCH: usize = (1 << 20) - 128;
+
+/// Why a shard is served no longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Another broker leads, or this one in another epoch.
+    LostLeadership,
+    /// What was decided did not get into the log: what the shard knows is no longer what the log says.
+    NotCommitted,
+    /// The broker stops.
+    Stopped,
+}
+
+/// Replies that wait for a commit.
+struct Committing {
+    /// `None`: nothing to commit but what is before it.
+    ticket: Option<takhin_cluster::Ticket>,
+    replies: Vec<(Ticket, Reply)>,
+}
+
+pub(super) struct Serving {
+    broker: Arc<Broker>,
+    partition: Arc<Partition>,
+    epoch: i32,
+    shard: Shard,
+    image: Arc<Image>,
+    /// Origin of the shard's monotonic time.
+    origin: Instant,
+    next_ticket: u64,
+    waiting: BTreeMap<Ticket, oneshot::Sender<Result<Reply, ErrorCode>>>,
+    committing: VecDeque<Committing>,
+}
+
+impl Serving {
+    pub(super) fn new(broker: Arc<Broker>, partition: Arc<Partition>, epoch: i32, shard: Shard) -> Self {
+        Self {
+            image: broker.cluster.image(),
+            origin: broker.env.clock.instant(),
+            broker,
+            partition,
+            epoch,
+            shard,
+            next_ticket: 0,
+            waiting: BTreeMap::new(),
+            committing: VecDeque::new(),
+        }
+    }
+
+    /// Serves until it cannot; `None` when nobody can reach the shard any more. Everybody who waits is answered.
+    pub(super) async fn run(mut self, inbox: &mut mpsc::Receiver<Message>) -> Option<Ended> {
+        let now = self.now();
+        self.shard.loaded(now);
+        let ended = match self.forget_deleted_topics(None) {
+            Ok(()) => self.serve(inbox).await,
+            Err(ended) => Some(ended),
+        };
+        for (ticket, reply) in self.shard.drop_waiting() {
+            self.send(ticket, Ok(reply));
+        }
+        for (_, reply) in std::mem::take(&mut self.waiting) {
+            // Whoever asked may have gone.
+            let _ = reply.send(Err(ErrorCode::NotCoordinator));
+        }
+        ended
+    }
+
+    async fn serve(&mut self, inbox: &mut mpsc::Receiver<Message>) -> Option<Ended> {
+        let broker = Arc::clone(&self.broker);
+        let (clock, mut lost) = (
+            &broker.env.clock,
+            Box::pin(lost(Arc::clone(&self.partition), self.epoch)),
+        );
+        loop {
+            let deadline = self.shard.next_deadline().map(|after| self.origin + after);
+            let due = async {
+                match deadline {
+                    Some(deadline) => clock.sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let step = tokio::select! {
+                biased;
+                () = broker.stopping.wait() => return Some(Ended::Stopped),
+                () = &mut lost => return Some(Ended::LostLeadership),
+                committed = committed(&mut self.committing) => self.deliver(committed),
+                () = due => {
+                    let image = Arc::clone(&self.image);
+                    let outcome = self.shard.expire(self.now(), &ImageTopics(&image));
+                    self.carry_out(vec![outcome])
+                }
+                image = broker.cluster.image_after(self.image.end_offset) => {
+                    let before = std::mem::replace(&mut self.image, image);
+                    self.forget_deleted_topics(Some(&before))
+                }
+                message = inbox.recv(), if self.committing.len() < MAX_COMMITTING => {
+                    self.decide(message?, inbox)
+                }
+            };
+            if let Err(ended) = step {
+                return Some(ended);
+            }
+        }
+    }
+
+    fn now(&self) -> Now {
+        let clock = &self.broker.env.clock;
+        Now {
+            monotonic: clock.instant().saturating_duration_since(self.origin),
+            wall_ms: clock.now_ms(),
+        }
+    }
+
+    /// Decides on a request and on those that wait behind it.
+    fn decide(&mut self, first: Message, inbox: &mut mpsc::Receiver<Message>) -> Result<(), Ended> {
+        let mut outcomes = self.handle(first);
+        for _ in 1..TOGETHER {
+            let Ok(message) = inbox.try_recv() else { break };
+            outcomes.extend(self.handle(message));
+        }
+        self.carry_out(outcomes)
+    }
+
+    fn handle(&mut self, message: Message) -> Vec<Outcome> {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.waiting.insert(ticket, message.reply);
+        let cx = Context {
+            now: self.now(),
+            ticket,
+            version: message.version,
+            client_id: &message.client_id,
+            client_host: &message.client_host,
+            uuid: Uuid::from_bytes(self.broker.env.rng.uuid()),
+            topics: &ImageTopics(&self.image),
+        };
+        (message.job)(&mut self.shard, &cx)
+    }
+
+    /// Offsets of topics that are in `before` and no more; without it, of all that are not in the image.
+    fn forget_deleted_topics(&mut self, before: Option<&Image>) -> Result<(), Ended> {
+        let image = Arc::clone(&self.image);
+        let names: Vec<&str> = match before {
+            Some(before) => before
+                .topics
+                .values()
+                .filter(|topic| image.topic_by_id(topic.id).is_none())
+                .map(|topic| topic.name.as_str())
+                .collect(),
+            None => Vec::new(),
+        };
+        if names.is_empty() {
+            return Ok(());
+        }
+        let outcomes = self.shard.topics_deleted(&names);
+        self.carry_out(outcomes)
+    }
+
+    /// Proposes the records of `outcomes`, each whole in one batch, and has their replies wait for it.
+    fn carry_out(&mut self, outcomes: Vec<Outcome>) -> Result<(), Ended> {
+        let mut group = Outcome::default();
+        let mut bytes = 0;
+        for outcome in outcomes {
+            let size = outcome.records.iter().map(Record::size).sum::<usize>();
+            if bytes + size > MAX_BATCH && !group.records.is_empty() {
+                self.propose(std::mem::take(&mut group))?;
+                bytes = 0;
+            }
+            bytes += size;
+            group.records.extend(outcome.records);
+            group.replies.extend(outcome.replies);
+        }
+        self.propose(group)
+    }
+
+    fn propose(&mut self, outcome: Outcome) -> Result<(), Ended> {
+        let Outcome { records, replies } = outcome;
+        let ticket = if records.is_empty() {
+            None
+        } else {
+            let proposed = self.batch(&records).map_err(|error| {
+                // The state machine bounds everything that could make this fail.
+                warn!(partition = %self.partition.id(), %error, "records of groups cannot be written");
+                Ended::NotCommitted
+            })?;
+            let proposed = self.partition.produce(proposed, Acks::All);
+            Some(proposed.map_err(|error| self.not_committed(&error))?)
+        };
+        self.committing.push_back(Committing { ticket, replies });
+        self.deliver_ready();
+        Ok(())
+    }
+
+    fn batch(&self, records: &[Record]) -> Result<Batch, Unwritable> {
+        let timestamp = self.broker.env.clock.now_ms();
+        let mut builder = BatchBuilder::new(Compression::None);
+        for record in records {
+            let (key, value) = record.encode()?;
+            builder.push(NewRecord {
+                timestamp,
+                key: Some(&key),
+                value: value.as_deref(),
+                headers: &[],
+            });
+        }
+        Ok(builder.build()?)
+    }
+
+    fn not_committed(&self, error: &ProduceError) -> Ended {
+        debug!(partition = %self.partition.id(), %error, "groups are loaded again");
+        match error {
+            ProduceError::NotLeader | ProduceError::Unknown | ProduceError::Deleted => Ended::LostLeadership,
+            ProduceError::StorageOffline { .. }
+            | ProduceError::OutOfOrderSequence { .. }
+            | ProduceError::InvalidProducerEpoch { .. }
+            | ProduceError::TooManyInFlight { .. }
+            | ProduceError::LargerThanSegment { .. } => Ended::NotCommitted,
+        }
+    }
+
+    /// The first batch that waited is committed, or not.
+    fn deliver(&mut self, committed: Result<Produced, ProduceError>) -> Result<(), Ended> {
+        committed.map_err(|error| self.not_committed(&error))?;
+        if let Some(first) = self.committing.pop_front() {
+            self.send_all(first.replies);
+        }
+        self.deliver_ready();
+        Ok(())
+    }
+
+    /// Sends the replies that no batch is before.
+    fn deliver_ready(&mut self) {
+        while self
+            .committing
+            .front()
+            .is_some_and(|first| first.ticket.is_none())
+        {
+            if let Some(first) = self.committing.pop_front() {
+                self.send_all(first.replies);
+            }
+        }
+    }
+
+    fn send_all(&mut self, replies: Vec<(Ticket, Reply)>) {
+        for (ticket, reply) in replies {
+            self.send(ticket, Ok(reply));
+        }
+    }
+
+    fn send(&mut self, ticket: Ticket, reply: Result<Reply, ErrorCode>) {
+        if let Some(waiting) = self.waiting.remove(&ticket) {
+            // Whoever asked may have gone.
+            let _ = waiting.send(reply);
+        }
+    }
+}
+
+/// Why records are not a batch.
+#[derive(Debug, thiserror::Error)]
+enum Unwritable {
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error(transparent)]
+    Batch(#[from] BuildError),
+}
+
+/// The fate of the first batch that waits; never, while none does.
+///
+/// # Cancel safety
+/// Safe: the ticket stays where it is.
+async fn committed(committing: &mut VecDeque<Committing>) -> Result<Produced, ProduceError> {
+    match committing.front_mut().and_then(|first| first.ticket.as_mut()) {
+        Some(ticket) => ticket.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Returns once this broker does not lead the partition in this epoch any more.
+async fn lost(partition: Arc<Partition>, epoch: i32) {
+    loop {
+        let waiter = Waiter::new();
+        partition.wait(&waiter);
+        if partition.leadership() != Some(epoch) {
+            return;
+        }
+        waiter.woken().await;
+    }
+}
