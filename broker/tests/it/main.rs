@@ -8,6 +8,7 @@ mod connections;
 mod fetch;
 mod framing;
 mod fuzz;
+mod groups;
 mod produce;
 mod simulation;
 mod support;
