@@ -1,7 +1,8 @@
 //! One node, simulated: the real storage, openraft and partition code under crashes, torn writes, full, slow and
 //! failing disks, from one seed.
 //!
-//! `SIM_SEEDS=N` runs N seeds (default 24), `SIM_FIRST=S` begins with seed S, `SIM_TELL=1` prints all that happens.
+//! `SIM_SEEDS=N` runs N seeds (default 24), `SIM_FIRST=S` begins with seed S, `SIM_TELL=1` prints all that happens, `SIM_HASHES=1` a
+//! hash of it for each seed: two runs print the same, or a seed is no whole story.
 
 #![allow(clippy::unwrap_used, reason = "a broken scenario is a failed test")]
 #![allow(
@@ -53,6 +54,10 @@ fn acknowledged_records_survive_crashes_and_disk_faults() {
             world.tell();
         }
         acknowledged += world.run();
+        if std::env::var_os("SIM_HASHES").is_some() {
+            let (hash, events) = world.trace();
+            println!("seed {seed}: {events} events, hash {hash:016x}");
+        }
         drop(named);
     }
     assert!(
