@@ -4,6 +4,8 @@ mod admin;
 mod classic;
 mod expiry;
 mod offsets;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

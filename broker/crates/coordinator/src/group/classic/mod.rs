@@ -121,7 +121,7 @@ impl Classic {
     }
 
     /// The group as the log is to know it.
-    fn snapshot(&self) -> Record {
+    pub(crate) fn snapshot(&self) -> Record {
         let members = self.members.iter().map(|(id, member)| MemberMetadata {
             member_id: id.clone(),
             group_instance_id: member.group_instance_id.clone(),
