@@ -31,6 +31,14 @@ pub struct GroupConfig {
     /// offsets UNKNOWN_SERVER_ERROR. Deletions that nobody chose the size of come in several outcomes. Default 1 MiB
     /// less 128 bytes.
     pub max_batch_bytes: usize,
+    /// `group.consumer.session.timeout.ms`: a member of a consumer group that is silent for so long is fenced.
+    /// Default 45 s.
+    pub consumer_session_timeout: Duration,
+    /// `group.consumer.heartbeat.interval.ms`, which members are told to keep. Default 5 s.
+    pub consumer_heartbeat_interval: Duration,
+    /// `group.consumer.max.size`: members of a consumer group. One more is answered GROUP_MAX_SIZE_REACHED. Default:
+    /// no limit but that of `max_group_bytes`.
+    pub consumer_max_size: usize,
     /// `offset.metadata.max.bytes`: bytes of the note that a client may put beside an offset. Default 4096.
     pub offset_metadata_max_bytes: usize,
     /// `offsets.retention.minutes`: how long offsets of a group without members are kept. Default 7 days.
@@ -51,6 +59,9 @@ impl Default for GroupConfig {
             max_group_bytes: 16 << 20,
             max_groups: 100_000,
             max_batch_bytes: (1 << 20) - 128,
+            consumer_session_timeout: Duration::from_secs(45),
+            consumer_heartbeat_interval: Duration::from_secs(5),
+            consumer_max_size: usize::MAX,
             offset_metadata_max_bytes: 4096,
             offsets_retention: minutes(7 * 24 * 60),
             offsets_retention_check_interval: minutes(10),

@@ -12,6 +12,7 @@
 //! - no decision depends on the order of a hash map;
 //! - records are Kafka's, so that its tools can read the topic.
 
+mod assignor;
 mod config;
 mod group;
 mod offsets;
@@ -24,7 +25,9 @@ mod topics;
 pub use self::config::GroupConfig;
 pub use self::outcome::{Context, Now, Outcome, Reply, Ticket};
 pub use self::records::{
-    ClassicRecord, CommittedOffset, GroupMetadata, MemberMetadata, OffsetRecord, Record, RecordError,
+    ClassicMetadata, ClassicRecord, CommittedOffset, ConsumerMember, ConsumerRecord, CurrentAssignment,
+    GroupEpoch, GroupMetadata, MemberMetadata, MemberState, OffsetRecord, Partitions, Record, RecordError,
+    ResolvedRegex, TopicMetadata,
 };
 pub use self::shard::Shard;
 pub use self::topics::{TopicInfo, Topics};

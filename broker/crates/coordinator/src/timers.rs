@@ -14,6 +14,12 @@ pub(crate) enum Timer {
     Sync,
     /// A sign of life of this member.
     Session(StrBytes),
+    /// This member of a consumer group to give up partitions.
+    Revocation(StrBytes),
+    /// This member of a consumer group, who speaks the classic protocol, to join again.
+    MemberJoin(StrBytes),
+    /// The same to ask for its assignment.
+    MemberSync(StrBytes),
 }
 
 /// One deadline for each group and purpose.
@@ -31,6 +37,17 @@ impl Timers {
             self.order.remove(&(old, group.clone(), timer.clone()));
         }
         self.order.insert((deadline, group.clone(), timer));
+    }
+
+    /// Arms all timers of another table.
+    pub(crate) fn adopt(&mut self, other: Self) {
+        for ((group, timer), deadline) in other.deadlines {
+            self.arm(&group, timer, deadline);
+        }
+    }
+
+    pub(crate) fn is_armed(&self, group: &StrBytes, timer: Timer) -> bool {
+        self.deadlines.contains_key(&(group.clone(), timer))
     }
 
     pub(crate) fn cancel(&mut self, group: &StrBytes, timer: Timer) {

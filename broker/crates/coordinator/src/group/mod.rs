@@ -1,6 +1,7 @@
 //! A group, of whichever kind.
 
 pub(crate) mod classic;
+pub(crate) mod consumer;
 
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use takhin_protocol::ErrorCode;
 use takhin_protocol::messages::StrBytes;
 
 pub(crate) use self::classic::Classic;
+pub(crate) use self::consumer::Consumer;
 use crate::config::GroupConfig;
 use crate::outcome::{Now, Outcome, Reply, Ticket};
 use crate::records::{ClassicRecord, CommittedOffset, Record};
@@ -18,6 +20,8 @@ use crate::timers::{Timer, Timers};
 pub(crate) enum Group {
     /// Members synchronize through JoinGroup and SyncGroup, and one of them assigns.
     Classic(Classic),
+    /// The coordinator assigns, and members follow by their heartbeats (KIP-848).
+    Consumer(Consumer),
 }
 
 /// What a commit claims about its sender.
@@ -27,6 +31,8 @@ pub(crate) struct Committer<'a> {
     pub(crate) group_instance_id: Option<&'a StrBytes>,
     /// The generation of a classic group, the member epoch of a consumer group; negative if it is none.
     pub(crate) generation_or_epoch: i32,
+    /// Version of its OffsetCommit.
+    pub(crate) version: i16,
 }
 
 impl Group {
@@ -34,6 +40,7 @@ impl Group {
     pub(crate) fn is_empty(&self) -> bool {
         match self {
             Group::Classic(group) => group.is_empty(),
+            Group::Consumer(group) => group.is_empty(),
         }
     }
 
@@ -41,6 +48,7 @@ impl Group {
     pub(crate) fn is_deletable(&self) -> bool {
         match self {
             Group::Classic(group) => group.is_vacant(),
+            Group::Consumer(group) => group.is_empty(),
         }
     }
 
@@ -48,6 +56,7 @@ impl Group {
     pub(crate) fn state_name(&self) -> &'static str {
         match self {
             Group::Classic(group) => group.state_name(),
+            Group::Consumer(group) => group.state_name(),
         }
     }
 
@@ -55,6 +64,7 @@ impl Group {
     pub(crate) fn type_name(&self) -> &'static str {
         match self {
             Group::Classic(_) => "Classic",
+            Group::Consumer(_) => "Consumer",
         }
     }
 
@@ -62,6 +72,7 @@ impl Group {
     pub(crate) fn protocol_type(&self) -> StrBytes {
         match self {
             Group::Classic(group) => group.protocol_type().cloned().unwrap_or_default(),
+            Group::Consumer(_) => StrBytes::from_static_str("consumer"),
         }
     }
 
@@ -69,6 +80,7 @@ impl Group {
     pub(crate) fn is_subscribed_to(&self, topic: &str) -> bool {
         match self {
             Group::Classic(group) => group.is_subscribed_to(topic),
+            Group::Consumer(group) => group.is_subscribed_to(topic),
         }
     }
 
@@ -76,6 +88,8 @@ impl Group {
     pub(crate) fn retention_base(&self, offset: &CommittedOffset) -> Option<i64> {
         match self {
             Group::Classic(group) => group.retention_base(offset),
+            // Kafka counts from the commit, and spares what is subscribed.
+            Group::Consumer(_) => Some(offset.commit_timestamp),
         }
     }
 
@@ -83,6 +97,19 @@ impl Group {
     pub(crate) fn validate_commit(&self, committer: Committer<'_>) -> Result<(), ErrorCode> {
         match self {
             Group::Classic(group) => group.validate_commit(committer),
+            Group::Consumer(group) => group.validate_commit(
+                committer.member_id,
+                committer.generation_or_epoch,
+                Some(committer.version),
+            ),
+        }
+    }
+
+    /// Checks that the sender may fetch offsets. A classic group asks nothing.
+    pub(crate) fn validate_fetch(&self, member_id: Option<&str>, epoch: i32) -> Result<(), ErrorCode> {
+        match self {
+            Group::Classic(_) => Ok(()),
+            Group::Consumer(group) => group.validate_fetch(member_id, epoch),
         }
     }
 
@@ -90,6 +117,7 @@ impl Group {
     pub(crate) fn validate_offset_delete(&self) -> Result<(), ErrorCode> {
         match self {
             Group::Classic(group) => group.validate_offset_delete(),
+            Group::Consumer(_) => Ok(()),
         }
     }
 
@@ -102,6 +130,7 @@ impl Group {
                     value: None,
                 })]
             }
+            Group::Consumer(group) => group.tombstones(),
         }
     }
 
@@ -109,6 +138,7 @@ impl Group {
     pub(crate) fn loaded(&mut self, effects: &mut Effects<'_>) {
         match self {
             Group::Classic(group) => group.loaded(effects),
+            Group::Consumer(group) => group.loaded(effects),
         }
     }
 
@@ -116,6 +146,7 @@ impl Group {
     pub(crate) fn expire(&mut self, effects: &mut Effects<'_>, timer: Timer) {
         match self {
             Group::Classic(group) => group.expire(effects, timer),
+            Group::Consumer(group) => group.expire(effects, timer),
         }
     }
 
@@ -123,6 +154,8 @@ impl Group {
     pub(crate) fn drop_waiting(&mut self, code: ErrorCode) -> Vec<(Ticket, Reply)> {
         match self {
             Group::Classic(group) => group.drop_waiting(code),
+            // Its requests are answered at once.
+            Group::Consumer(_) => Vec::new(),
         }
     }
 }

@@ -30,6 +30,12 @@ pub enum RecordError {
         /// Name in the schema.
         field: &'static str,
     },
+    /// A field of a flexible schema ends early, or has a length that it cannot have.
+    #[error("field {field} is malformed")]
+    Malformed {
+        /// Name in the schema.
+        field: &'static str,
+    },
     /// A value of a version that this code does not know.
     #[error("{schema} has the version {version}")]
     Version {
@@ -154,6 +160,13 @@ impl<'a> Reader<'a> {
             .length(field, true)?
             .ok_or(RecordError::Length { field, length: -1 })?;
         Ok(Bytes::copy_from_slice(self.take(field, length)?))
+    }
+
+    pub(crate) fn nullable_byte_string(&mut self, field: &'static str) -> Result<Option<Bytes>, RecordError> {
+        match self.length(field, true)? {
+            Some(length) => Ok(Some(Bytes::copy_from_slice(self.take(field, length)?))),
+            None => Ok(None),
+        }
     }
 
     /// Number of elements of an array. Nothing is to be allocated for it: each element is checked as it is read.

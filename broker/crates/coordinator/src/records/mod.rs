@@ -5,6 +5,8 @@
 //! ```text
 //! 0, 1   OffsetCommit     offset of a group for a partition        offset.rs
 //! 2      GroupMetadata    a classic group's generation             classic.rs
+//! 3-8    ConsumerGroup*   a consumer group's epochs and members    consumer.rs
+//! 16     ConsumerGroupRegularExpression                            consumer.rs
 //! ```
 //!
 //! Written is what Kafka 4.x writes, read is all that it reads. Source: `group-coordinator/src/main/resources` of
@@ -12,6 +14,8 @@
 
 mod classic;
 mod codec;
+mod consumer;
+mod flexible;
 mod offset;
 
 #[cfg(test)]
@@ -20,8 +24,12 @@ mod tests;
 use bytes::Bytes;
 
 pub use self::classic::{ClassicRecord, GroupMetadata, MemberMetadata};
-pub(crate) use self::codec::Reader;
 pub use self::codec::RecordError;
+pub(crate) use self::codec::{Reader, Writer};
+pub use self::consumer::{
+    ClassicMetadata, ConsumerMember, ConsumerRecord, CurrentAssignment, GroupEpoch, MemberState, Partitions,
+    ResolvedRegex, TopicMetadata,
+};
 pub use self::offset::{CommittedOffset, OffsetRecord};
 
 /// What a record takes in a batch besides its key and value, at most: lengths, deltas, attributes.
@@ -34,6 +42,8 @@ pub enum Record {
     Offset(OffsetRecord),
     /// A classic group's generation.
     Classic(ClassicRecord),
+    /// One of those that make up a consumer group.
+    Consumer(ConsumerRecord),
 }
 
 impl Record {
@@ -46,6 +56,7 @@ impl Record {
         match self {
             Record::Offset(record) => record.encode(),
             Record::Classic(record) => record.encode(),
+            Record::Consumer(record) => record.encode(),
         }
     }
 
@@ -58,12 +69,16 @@ impl Record {
     ///
     /// [`RecordError`]: a field of a known kind cannot be read, or its value has an unknown version.
     pub fn decode(key: &[u8], value: Option<&[u8]>) -> Result<Option<Self>, RecordError> {
+        let behind_version = key.get(2..).unwrap_or_default();
         let mut key = Reader::new(key);
         let record = match key.int16("key version")? {
             version if OffsetRecord::KEY_VERSIONS.contains(&version) => {
                 Record::Offset(OffsetRecord::decode(&mut key, value)?)
             }
             ClassicRecord::KEY_VERSION => Record::Classic(ClassicRecord::decode(&mut key, value)?),
+            kind if ConsumerRecord::is_kind(kind) => {
+                Record::Consumer(ConsumerRecord::decode(kind, behind_version, value)?)
+            }
             _ => return Ok(None),
         };
         Ok(Some(record))
@@ -75,6 +90,7 @@ impl Record {
             + match self {
                 Record::Offset(record) => record.size(),
                 Record::Classic(record) => record.size(),
+                Record::Consumer(record) => record.size(),
             }
     }
 }

@@ -22,7 +22,12 @@ impl Shard {
     pub fn describe_groups(&self, cx: &Context<'_>, group_id: &str) -> Outcome {
         let described = match self.groups.get(group_id.as_bytes()) {
             Some(Group::Classic(group)) => group.describe(),
-            None => missing(cx.version, group_id),
+            Some(Group::Consumer(_)) => missing(
+                cx.version,
+                group_id,
+                &format!("Group {group_id} is not a classic group."),
+            ),
+            None => missing(cx.version, group_id, &format!("Group {group_id} not found.")),
         };
         let response = DescribeGroupsResponse::default().with_groups(vec![described]);
         answer(cx, Reply::DescribeGroups(response))
@@ -86,7 +91,7 @@ impl Shard {
     }
 }
 
-fn missing(version: i16, group_id: &str) -> DescribedGroup {
+fn missing(version: i16, group_id: &str, why: &str) -> DescribedGroup {
     let group = DescribedGroup::default()
         .with_group_id(GroupId(own(group_id)))
         .with_group_state(StrBytes::from_static_str("Dead"));
@@ -95,7 +100,5 @@ fn missing(version: i16, group_id: &str) -> DescribedGroup {
     }
     group
         .with_error_code(ErrorCode::GroupIdNotFound as i16)
-        .with_error_message(Some(StrBytes::from_string(format!(
-            "Group {group_id} not found."
-        ))))
+        .with_error_message(Some(own(why)))
 }

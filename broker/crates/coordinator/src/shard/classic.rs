@@ -31,29 +31,71 @@ impl Shard {
         }
         let mut outcome = Outcome::default();
         let id = own(&request.group_id);
-        let existed = self.groups.contains_key(&id);
-        let group = self
-            .groups
-            .entry(id.clone())
-            .or_insert_with(|| Group::Classic(Classic::new(id.clone(), cx.now.wall_ms)));
+        match self.groups.get_mut(&id) {
+            Some(Group::Consumer(group)) if !group.is_empty() => {
+                let mut effects = Effects {
+                    now: cx.now,
+                    config: &self.config,
+                    timers: &mut self.timers,
+                    outcome: &mut outcome,
+                };
+                group.join_classic(&mut effects, cx, request);
+                self.settle(cx.now, cx.topics, &id, &mut outcome);
+            }
+            Some(Group::Classic(_)) => self.join_classic(cx, request, &id, &mut outcome),
+            // An empty consumer group makes way for a classic one.
+            Some(Group::Consumer(_)) if !request.member_id.is_empty() => {
+                let code = ErrorCode::UnknownMemberId;
+                return answer(cx, replies::join_error(cx.version, &request.member_id, code));
+            }
+            Some(Group::Consumer(_)) | None => self.join_new(cx, request, &id, &mut outcome),
+        }
+        outcome
+    }
+
+    fn join_classic(
+        &mut self,
+        cx: &Context<'_>,
+        request: &JoinGroupRequest,
+        id: &StrBytes,
+        outcome: &mut Outcome,
+    ) {
+        if let Some(Group::Classic(group)) = self.groups.get_mut(id) {
+            let mut effects = Effects {
+                now: cx.now,
+                config: &self.config,
+                timers: &mut self.timers,
+                outcome,
+            };
+            group.join(&mut effects, cx, request);
+        }
+    }
+
+    /// A join that makes the group, unless it is refused.
+    fn join_new(
+        &mut self,
+        cx: &Context<'_>,
+        request: &JoinGroupRequest,
+        id: &StrBytes,
+        outcome: &mut Outcome,
+    ) {
+        let mut group = Classic::new(id.clone(), cx.now.wall_ms);
+        let created = group.creation_record();
         let mut effects = Effects {
             now: cx.now,
             config: &self.config,
             timers: &mut self.timers,
-            outcome: &mut outcome,
+            outcome,
         };
-        match group {
-            Group::Classic(group) => {
-                let created = (!existed).then(|| group.creation_record());
-                group.join(&mut effects, cx, request);
-                if !existed && group.is_vacant() {
-                    self.groups.remove(&id);
-                } else if let Some(created) = created {
-                    outcome.records.insert(0, created);
-                }
-            }
+        group.join(&mut effects, cx, request);
+        if group.is_vacant() {
+            return;
         }
+        let replaced = self.groups.insert(id.clone(), Group::Classic(group));
+        let tombstones = replaced.map_or_else(Vec::new, |group| group.tombstones());
         outcome
+            .records
+            .splice(0..0, tombstones.into_iter().chain([created]));
     }
 
     fn check_join(&self, request: &JoinGroupRequest) -> Result<(), ErrorCode> {
@@ -93,6 +135,10 @@ impl Shard {
         match self.member_group(&request.group_id, cx, &mut outcome) {
             Err(code) => return answer(cx, replies::sync_error(code)),
             Ok((Group::Classic(group), mut effects)) => group.sync(&mut effects, cx, request),
+            Ok((Group::Consumer(group), mut effects)) => {
+                let reply = group.sync_classic(&mut effects, cx.topics, request);
+                effects.reply(cx.ticket, reply);
+            }
         }
         outcome
     }
@@ -103,6 +149,7 @@ impl Shard {
         let code = match self.member_group(&request.group_id, cx, &mut outcome) {
             Err(code) => code,
             Ok((Group::Classic(group), mut effects)) => group.heartbeat(&mut effects, request),
+            Ok((Group::Consumer(group), mut effects)) => group.heartbeat_classic(&mut effects, request),
         };
         outcome.replies.push((cx.ticket, replies::heartbeat(code)));
         outcome
@@ -119,11 +166,13 @@ impl Shard {
         let mut outcome = Outcome::default();
         let result = match self.member_group(&request.group_id, cx, &mut outcome) {
             Ok((Group::Classic(group), mut effects)) => Ok(group.leave(&mut effects, members)),
+            Ok((Group::Consumer(group), mut effects)) => Ok(group.leave_classic(&mut effects, members)),
             Err(code @ ErrorCode::UnknownMemberId) => {
                 Ok(members.iter().map(|member| left_response(member, code)).collect())
             }
             Err(code) => Err(code as i16),
         };
+        self.settle(cx.now, cx.topics, &request.group_id, &mut outcome);
         let response = LeaveGroupResponse::default();
         let response = match result {
             Err(code) => response.with_error_code(code),

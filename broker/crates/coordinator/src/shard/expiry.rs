@@ -43,9 +43,9 @@ impl Cleanup {
 impl Shard {
     /// Handles timers that are due, and expires offsets. Does at most one batch's worth of it: until
     /// [`Self::next_deadline`] lies in the future there is more to do.
-    pub fn expire(&mut self, now: Now, _topics: &dyn Topics) -> Outcome {
+    pub fn expire(&mut self, now: Now, topics: &dyn Topics) -> Outcome {
         let mut outcome = Outcome::default();
-        self.expire_timers(now, &mut outcome);
+        self.expire_timers(now, topics, &mut outcome);
         let due = self
             .cleanup
             .as_ref()
@@ -56,8 +56,9 @@ impl Shard {
         outcome
     }
 
-    /// A timer writes no more than the record of an empty group, so half a batch leaves room for the last one.
-    fn expire_timers(&mut self, now: Now, outcome: &mut Outcome) {
+    /// A timer writes no more than the record of an empty group or the tombstones of a member, so half a batch leaves
+    /// room for the last one. A group that would change its kind does so only if there is room.
+    fn expire_timers(&mut self, now: Now, topics: &dyn Topics, outcome: &mut Outcome) {
         let mut bytes = 0;
         while bytes <= self.config.max_batch_bytes / 2 {
             let Some((id, timer)) = self.timers.pop_due(now.monotonic) else {
@@ -73,6 +74,7 @@ impl Shard {
                 };
                 group.expire(&mut effects, timer);
             }
+            self.settle(now, topics, &id, outcome);
             bytes += outcome.records[before..].iter().map(Record::size).sum::<usize>();
         }
     }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod classic;
+mod consumer;
 mod expiry;
 mod offsets;
 #[cfg(test)]
@@ -73,6 +74,7 @@ impl Shard {
                 }
                 None => self.remove_group(&record.group),
             },
+            Record::Consumer(record) => self.replay_consumer(record),
         }
     }
 

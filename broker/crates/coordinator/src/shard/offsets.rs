@@ -10,7 +10,7 @@ use takhin_protocol::messages::offset_commit_response::{
 use takhin_protocol::messages::offset_delete_response::{
     OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
 };
-use takhin_protocol::messages::offset_fetch_request::OffsetFetchRequestTopics;
+use takhin_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
 use takhin_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
     OffsetFetchResponseTopic, OffsetFetchResponseTopics,
@@ -29,6 +29,9 @@ use crate::records::{CommittedOffset, OffsetRecord, Record};
 const COMMIT_KNOWS_MISSING_GROUP: i16 = 9;
 /// First version of OffsetFetch with several groups (KIP-709).
 const FETCH_WITH_GROUPS: i16 = 8;
+
+/// First version of OffsetFetch with the member's id and epoch (KIP-848).
+const FETCH_KNOWS_EPOCHS: i16 = 9;
 
 impl Shard {
     /// Handles an OffsetCommit. Partitions that do not exist are answered UNKNOWN_TOPIC_OR_PARTITION beside the others.
@@ -98,6 +101,7 @@ impl Shard {
             member_id: &request.member_id,
             group_instance_id: request.group_instance_id.as_ref(),
             generation_or_epoch: request.generation_id_or_member_epoch,
+            version: cx.version,
         };
         check_group_id_length(&request.group_id)?;
         if let Some(group) = self.groups.get(request.group_id.as_bytes()) {
@@ -175,15 +179,26 @@ impl Shard {
             response.topics = self.fetch_flat(&request.group_id, wanted);
         } else {
             for group in &request.groups {
-                let topics = self.fetch(&group.group_id, group.topics.as_deref());
-                response.groups.push(
-                    OffsetFetchResponseGroup::default()
-                        .with_group_id(group.group_id.clone())
-                        .with_topics(topics),
-                );
+                let result = self.validate_fetch(cx.version, group);
+                let fetched = OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone());
+                response.groups.push(match result {
+                    Ok(()) => fetched.with_topics(self.fetch(&group.group_id, group.topics.as_deref())),
+                    Err(code) => fetched.with_error_code(code as i16),
+                });
             }
         }
         answer(cx, Reply::OffsetFetch(response))
+    }
+
+    /// From version 9 a member of a consumer group says who it is.
+    fn validate_fetch(&self, version: i16, request: &OffsetFetchRequestGroup) -> Result<(), ErrorCode> {
+        let group = self.groups.get(request.group_id.as_bytes());
+        match group {
+            Some(group) if version >= FETCH_KNOWS_EPOCHS => {
+                group.validate_fetch(request.member_id.as_deref(), request.member_epoch)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn fetch_flat(

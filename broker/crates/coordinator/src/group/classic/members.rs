@@ -112,6 +112,25 @@ impl Member {
         }
     }
 
+    /// A member that comes from a consumer group.
+    pub(super) fn converted(
+        (client_id, client_host): (StrBytes, StrBytes),
+        group_instance_id: Option<StrBytes>,
+        declared: Declared,
+        assignment: Bytes,
+    ) -> Self {
+        Self {
+            group_instance_id,
+            client_id,
+            client_host,
+            declared,
+            assignment,
+            is_new: false,
+            join: None,
+            sync: None,
+        }
+    }
+
     pub(super) fn waits_for_join(&self) -> bool {
         self.join.is_some()
     }

@@ -16,6 +16,7 @@
 //! is lost and its members, whose requests were answered NOT_COORDINATOR, begin another. Rules without a source beside
 //! them are those of Kafka's `GroupMetadataManager` and `ClassicGroup`.
 
+mod convert;
 mod describe;
 mod join;
 mod leave;
@@ -31,6 +32,7 @@ use std::collections::BTreeSet;
 use takhin_protocol::ErrorCode;
 use takhin_protocol::messages::StrBytes;
 
+pub(crate) use self::convert::Embedded;
 pub(crate) use self::leave::left_response;
 use self::members::{MEMBER_OVERHEAD, Member, Members};
 use self::rebalance::InitialRebalance;
@@ -236,6 +238,7 @@ impl Classic {
             member_id,
             group_instance_id,
             generation_or_epoch: generation,
+            version: _,
         } = committer;
         if generation < 0 && self.is_empty() {
             // A tool, or a consumer that assigns its partitions itself.

@@ -55,6 +55,8 @@ impl Classic {
             Timer::Join => self.join_timeout(effects),
             Timer::Sync => self.sync_timeout(effects),
             Timer::Session(id) => self.session_timeout(effects, &id),
+            // Those of consumer groups.
+            Timer::Revocation(_) | Timer::MemberJoin(_) | Timer::MemberSync(_) => {}
         }
     }
 

@@ -380,7 +380,7 @@ impl Rig {
     fn last_group(&self) -> Option<GroupMetadata> {
         let groups = self.log.iter().rev().filter_map(|record| match record {
             Record::Classic(record) => Some(record.value.clone()),
-            Record::Offset(_) => None,
+            Record::Offset(_) | Record::Consumer(_) => None,
         });
         groups.flatten().next()
     }

@@ -249,8 +249,9 @@ impl World {
         let ids = |shard: &Shard| shard.groups.keys().cloned().collect::<Vec<_>>();
         assert_eq!(ids(&restored), ids(&self.rig.shard));
         for (id, group) in &self.rig.shard.groups {
-            let Group::Classic(live) = group;
-            let Group::Classic(restored) = &restored.groups[id];
+            let (Group::Classic(live), Group::Classic(restored)) = (group, &restored.groups[id]) else {
+                panic!("{id} is a consumer group, which nobody asked for");
+            };
             if matches!(live.state_name(), "Stable" | "Empty") {
                 assert_eq!(restored.snapshot(), live.snapshot());
             }
