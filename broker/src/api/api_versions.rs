@@ -6,18 +6,25 @@
 //!   client can come down (KIP-511).
 //! - v3: name and version of the client software (KIP-511), features (KIP-584).
 //!
-//! Not done: features. No feature level exists yet, and the empty lists are left out: librdkafka before 2.2 misreads
-//! explicitly encoded ones.
+//! Clients act on feature levels as well as on versions: `group.version` 1 says that KIP-848 groups are served. Lists
+//! that are empty are left out: librdkafka before 2.2 misreads explicitly encoded ones.
 
 use std::ops::RangeInclusive;
 
 use takhin_protocol::ErrorCode;
-use takhin_protocol::messages::api_versions_response::ApiVersion;
-use takhin_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse, encode_response};
+use takhin_protocol::messages::api_versions_response::{
+    ApiVersion, FinalizedFeatureKey, SupportedFeatureKey,
+};
+use takhin_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse, StrBytes, encode_response};
 
 use crate::context::RequestContext;
 use crate::dispatch::Api;
 use crate::reply::{Outcome, Reply};
+
+/// First version with features.
+const FEATURES_FROM: i16 = 3;
+/// First version that may show features whose lowest level is 0.
+const LEVEL_ZERO_FROM: i16 = 4;
 
 pub(crate) struct ApiVersions;
 
@@ -32,8 +39,42 @@ impl Api for ApiVersions {
         if names_software && !well_named {
             return ApiVersionsResponse::default().with_error_code(cx.code(ErrorCode::InvalidRequest));
         }
-        ApiVersionsResponse::default().with_api_keys(super::TABLE.iter().map(advertise).collect())
+        let response =
+            ApiVersionsResponse::default().with_api_keys(super::TABLE.iter().map(advertise).collect());
+        with_features(cx, response)
     }
+}
+
+/// A feature and its highest level, which is in force; the lowest is 0.
+const FEATURES: [(&str, i16); 1] = [("group.version", 1)];
+
+fn with_features(cx: &RequestContext, response: ApiVersionsResponse) -> ApiVersionsResponse {
+    if cx.version < FEATURES_FROM {
+        return response;
+    }
+    let finalized = FEATURES.map(|(name, level)| {
+        FinalizedFeatureKey::default()
+            .with_name(StrBytes::from_static_str(name))
+            .with_max_version_level(level)
+            .with_min_version_level(level)
+    });
+    let supported = FEATURES.map(|(name, level)| {
+        SupportedFeatureKey::default()
+            .with_name(StrBytes::from_static_str(name))
+            .with_max_version(level)
+    });
+    // Clients of version 3 do not expect features that may be at level 0 (KIP-1022).
+    let supported = if cx.version < LEVEL_ZERO_FROM {
+        Vec::new()
+    } else {
+        supported.to_vec()
+    };
+    // Grows with every change of the metadata, as an epoch must.
+    let epoch = cx.cluster().image().end_offset;
+    response
+        .with_supported_features(supported)
+        .with_finalized_features_epoch(epoch)
+        .with_finalized_features(finalized.to_vec())
 }
 
 fn advertise(entry: &crate::dispatch::Entry) -> ApiVersion {

@@ -4,6 +4,8 @@
 //! Advertised means implemented, for every version in the range.
 
 pub(crate) mod api_versions;
+mod consumer_group_describe;
+mod consumer_group_heartbeat;
 mod coordinate;
 mod create_topics;
 mod delete_groups;
@@ -68,4 +70,6 @@ table! {
     plain delete_groups::DeleteGroups,
     plain offset_delete::OffsetDelete,
     plain describe_cluster::DescribeCluster,
+    plain consumer_group_heartbeat::ConsumerGroupHeartbeat,
+    plain consumer_group_describe::ConsumerGroupDescribe,
 }

@@ -104,6 +104,12 @@ section! {
         /// as long again.
         initial_rebalance_delay: Duration = Duration::from_secs(3),
             in Duration::ZERO..=Duration::from_secs(600), kafka Int "group.initial.rebalance.delay.ms";
+        /// How long a member of a consumer group (KIP-848) may be silent.
+        consumer_session_timeout: Duration = Duration::from_secs(45),
+            in Duration::from_millis(1)..=Duration::from_secs(86_400), kafka Int "group.consumer.session.timeout.ms";
+        /// How often members of a consumer group (KIP-848) are told to send a heartbeat.
+        consumer_heartbeat_interval: Duration = Duration::from_secs(5),
+            in Duration::from_millis(1)..=Duration::from_secs(3600), kafka Int "group.consumer.heartbeat.interval.ms";
         /// Members of a group; one more is refused.
         max_size: u32 = 10_000, in 1..=i32::MAX.unsigned_abs(), kafka Int "group.max.size";
         /// Memory for the members of one group: their subscriptions and assignments. A member beyond it is refused.
