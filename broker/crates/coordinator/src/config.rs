@@ -18,9 +18,9 @@ pub struct GroupConfig {
     /// `group.max.size`: members of a group. One more is answered GROUP_MAX_SIZE_REACHED. Default: no limit but that
     /// of `max_group_bytes`.
     pub max_group_size: usize,
-    /// Bytes that a group's members take in memory: metadata for all their protocols, ids, assignments, 256 for each
-    /// member and each member id that was given out and not used yet. A join beyond it is answered
-    /// GROUP_MAX_SIZE_REACHED. Default 16 MiB; Kafka has no such limit.
+    /// Bytes that a group's members take in memory: metadata for all their protocols, ids, 256 for each member and each
+    /// member id that was given out and not used yet. A join beyond it is answered GROUP_MAX_SIZE_REACHED. Assignments
+    /// come on top; `max_batch_bytes` bounds them. Default 16 MiB; Kafka has no such limit.
     pub max_group_bytes: usize,
     /// Groups of one shard. A join or commit that would make one more is answered GROUP_MAX_SIZE_REACHED. Default
     /// 100,000; Kafka has no such limit.

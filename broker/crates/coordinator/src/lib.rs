@@ -2,8 +2,10 @@
 //!
 //! A shard is one partition of `__consumer_offsets`. A handler is a synchronous function of its state, the
 //! [`Context`] and a request; it returns an [`Outcome`]: records to append, and replies to send once they are committed.
-//! Durable state changes by replaying records only, whether a handler has just decided on a record or a new leader reads
-//! the log. What is not durable (who waits in a join, session deadlines) is lost with the leader, as in Kafka.
+//! Committed offsets change by replaying records only, whether a handler has just decided on a record or a new leader
+//! reads the log. A classic group changes in memory and writes snapshots of itself; a test with random clients holds that
+//! the log says the same. What is not durable (who waits in a join, session deadlines) is lost with the leader, as in
+//! Kafka. Start reading at [`Shard`].
 //!
 //! Invariants:
 //!

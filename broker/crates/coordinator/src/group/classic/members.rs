@@ -252,9 +252,14 @@ impl Members {
 
     /// Replaces what a member declares.
     pub(super) fn declare(&mut self, id: &StrBytes, declared: Declared) {
-        if let Some(mut member) = self.remove(id) {
+        // The key that is there, not `id`: that may be part of a request's frame.
+        let Some((id, _)) = self.by_id.get_key_value(id) else {
+            return;
+        };
+        let id = id.clone();
+        if let Some(mut member) = self.remove(&id) {
             member.declared = declared;
-            self.insert(id.clone(), member);
+            self.insert(id, member);
         }
     }
 

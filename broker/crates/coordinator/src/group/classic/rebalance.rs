@@ -144,24 +144,16 @@ impl Classic {
 
     /// Keeps the leader if it has joined, else takes the first member that has. Returns whether there is one.
     fn elect_leader(&mut self) -> bool {
-        let Some(leader) = &self.leader else {
-            return false;
-        };
-        if self
-            .members
-            .get(leader)
-            .is_some_and(|member| member.waits_for_join())
-        {
+        let leader = self.leader.as_ref().and_then(|id| self.members.get(id));
+        if leader.is_some_and(|member| member.waits_for_join()) {
             return true;
         }
         let joined = self.members.iter().find(|(_, member)| member.waits_for_join());
-        match joined.map(|(id, _)| id.clone()) {
-            Some(id) => {
-                self.leader = Some(id);
-                true
-            }
-            None => false,
-        }
+        let Some((id, _)) = joined else {
+            return false;
+        };
+        self.leader = Some(id.clone());
+        true
     }
 
     /// Takes a member out of the group. What it waits for is answered UNKNOWN_MEMBER_ID: a client that is still there

@@ -1,7 +1,7 @@
 //! Groups that change their kind while members are in them (KIP-848, `group.consumer.migration.policy=bidirectional`).
 //!
 //! A classic group becomes a consumer group when the first member of the consumer protocol joins, and a classic group
-//! again when the last of them has gone. Members keep their ids; the leader's assignment becomes the target, and back.
+//! again when the last of them has gone. Members keep their ids and what they own.
 
 use takhin_protocol::messages::StrBytes;
 
@@ -92,6 +92,9 @@ impl Consumer {
     /// The classic group that this group becomes when its last member of the consumer protocol has gone. The caller
     /// makes it rebalance.
     ///
+    /// Members keep what they have. Kafka gives them the target, of which others may not have given up their part;
+    /// that would be two owners for who asks again before the rebalance, after a failover.
+    ///
     /// # Errors
     ///
     /// An assignment cannot be written.
@@ -106,8 +109,6 @@ impl Consumer {
                 Some(bytes) => Subscription::decode(bytes)?.version,
                 None => 0,
             };
-            let none = Partitions::new();
-            let target = self.target.get(id).unwrap_or(&none);
             members.push(Embedded {
                 member_id: own(id),
                 group_instance_id: member.metadata.instance_id.as_deref().map(own),
@@ -121,7 +122,7 @@ impl Consumer {
                     .map(|(name, metadata)| (own(name), metadata.clone().into()))
                     .collect(),
                 subscription: bytes::Bytes::new(),
-                assignment: embedded::encode_assignment(version, target, topics)?,
+                assignment: embedded::encode_assignment(version, &member.current.assigned, topics)?,
             });
         }
         let protocol_type = StrBytes::from_static_str(PROTOCOL_TYPE);

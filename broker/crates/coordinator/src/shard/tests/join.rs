@@ -338,3 +338,27 @@ fn a_client_id_of_any_length_makes_a_member_id_that_can_be_written() {
     let ids = rig.stable(1);
     assert!(ids[0].len() < 600);
 }
+
+#[test]
+fn nothing_that_is_kept_holds_on_to_a_request() {
+    let mut rig = Rig::new();
+    let ids = rig.stable(1);
+    let request = join(&ids[0]);
+    let ticket = rig.join(&request);
+    rig.joined(ticket);
+    let mut assignment = sync(&ids[0], 2, &[(&ids[0], "")]);
+    assignment.assignments[0].assignment = Bytes::from(vec![1; 9]);
+    rig.sync(&assignment);
+    let written = rig.last_group().unwrap();
+    let kept = &written.members[0];
+    assert_eq!(
+        (kept.member_id.as_str(), &kept.assignment),
+        (&*ids[0], &assignment.assignments[0].assignment)
+    );
+    assert_ne!(kept.member_id.as_ptr(), request.member_id.as_ptr());
+    assert_ne!(kept.subscription.as_ptr(), request.protocols[0].metadata.as_ptr());
+    assert_ne!(
+        kept.assignment.as_ptr(),
+        assignment.assignments[0].assignment.as_ptr()
+    );
+}

@@ -166,7 +166,12 @@ fn what_was_committed_is_fetched_in_every_shape() {
         ),
         (&text("g"), 8)
     );
+}
 
+#[test]
+fn what_was_not_committed_is_fetched_as_minus_one() {
+    let mut rig = Rig::new();
+    rig.commit(8, &commit("", -1, &[("t", 1, 7)]));
     let named = OffsetFetchRequest::default()
         .with_group_id(GroupId(text("g")))
         .with_topics(Some(vec![

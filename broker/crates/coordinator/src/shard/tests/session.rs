@@ -185,3 +185,16 @@ fn a_group_that_is_too_large_when_loaded_rebalances() {
     );
     assert_eq!(rig.joined(first).members.len(), 1);
 }
+
+#[test]
+fn a_log_without_a_leader_is_no_trap() {
+    let mut rig = Rig::new();
+    let ids = rig.stable(1);
+    let Some(Record::Classic(record)) = rig.log.last_mut() else {
+        panic!()
+    };
+    record.value.as_mut().unwrap().leader = None;
+    rig.fail_over();
+    let ticket = rig.join(&with_protocols(join(&ids[0]), &["range", "other"]));
+    assert_eq!(rig.joined(ticket).leader, text(&ids[0]));
+}

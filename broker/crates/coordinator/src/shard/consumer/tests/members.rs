@@ -270,6 +270,20 @@ fn topics_and_subscriptions_may_change() {
 }
 
 #[test]
+fn a_topic_that_nobody_reads_any_more_changes_nothing() {
+    let mut bench = Bench::new(&[("t", 1), ("u", 1)]);
+    bench.beat(&join("a", &["t"]));
+    bench.beat(&join("b", &["u"]));
+    bench.beat(&stay("a", 1));
+    bench.beat(&stay("b", -1));
+    let told = bench.beat(&stay("a", 2));
+    assert_eq!(bench.told(&told), (3, None));
+    bench.topics.set("u", 2);
+    let told = bench.beat(&stay("a", 3));
+    assert_eq!(bench.told(&told), (3, None));
+}
+
+#[test]
 fn a_regular_expression_follows_the_topics() {
     let mut bench = Bench::new(&[("ab", 1), ("b", 1)]);
     let regex = |regex: &str| {

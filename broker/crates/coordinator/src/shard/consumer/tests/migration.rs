@@ -315,7 +315,7 @@ fn the_last_consumer_member_may_be_fenced_too() {
 }
 
 #[test]
-fn a_classic_member_that_does_not_sync_or_join_is_fenced() {
+fn a_classic_member_that_does_not_sync_is_fenced() {
     let mut bench = bench(&[("t", 2)]);
     bench.beat(&join("~new", &["t"]));
     let id = joined(&mut bench, &classic_join("", &[])).member_id.to_string();
@@ -326,6 +326,22 @@ fn a_classic_member_that_does_not_sync_or_join_is_fenced() {
     }
     assert_ne!(beat(&mut bench, &id, 2), ErrorCode::UnknownMemberId);
     bench.advance(Duration::from_secs(2));
+    assert_eq!(beat(&mut bench, &id, 2), ErrorCode::UnknownMemberId);
+}
+
+#[test]
+fn a_classic_member_that_is_called_and_does_not_join_is_fenced() {
+    let mut bench = bench(&[("t", 2)]);
+    bench.beat(&join("~new", &["t"]));
+    let id = joined(&mut bench, &classic_join("", &[])).member_id.to_string();
+    synced(&mut bench, &id, 2, &[]);
+    bench.topics.set("t", 3);
+    for _ in 0..3 {
+        bench.beat(&join("~new", &["t"]));
+        // Only the first call counts.
+        assert_eq!(beat(&mut bench, &id, 2), ErrorCode::RebalanceInProgress);
+        bench.advance(Duration::from_secs(20));
+    }
     assert_eq!(beat(&mut bench, &id, 2), ErrorCode::UnknownMemberId);
 }
 

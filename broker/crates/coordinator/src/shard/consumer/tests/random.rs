@@ -326,6 +326,8 @@ proptest! {
         }
         world.settle()?;
         world.bench.fail_over();
+        // Nothing else makes the group move now.
+        world.run(&Step::Grow(0))?;
         world.settle()?;
     }
 }
