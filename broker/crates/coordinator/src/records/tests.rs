@@ -77,6 +77,15 @@ fn older_and_newer_offsets_are_read() {
         Record::decode(OFFSET_KEY, Some(flexible)),
         Ok(Some(Record::Offset(offset())))
     );
+    let cut = RecordError::Truncated {
+        field: "tagged fields",
+        needed: 2,
+        left: 1,
+    };
+    assert_eq!(
+        Record::decode(OFFSET_KEY, flexible.split_last().map(|(_, cut)| cut)),
+        Err(cut)
+    );
 }
 
 fn group() -> ClassicRecord {

@@ -266,8 +266,6 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
-
     #[test]
     fn a_shard_keeps_its_promises(steps in prop::collection::vec(any_step(), 1..120)) {
         let mut world = World::new();
