@@ -14,6 +14,7 @@
 //!
 //! Start reading at `log/mod.rs`; file formats are in `format.rs`, `index.rs`, `snapshot.rs` and `state_file.rs`.
 
+mod cleaned;
 mod cuts;
 mod data_dir;
 mod dump;
@@ -28,6 +29,7 @@ mod journal;
 mod log;
 mod manager;
 mod metrics;
+mod offset_map;
 mod options;
 mod producers;
 mod segment;
@@ -50,7 +52,8 @@ pub use self::flush::{FlushError, FlushPolicy, Flusher, Round, Synced};
 pub use self::format::SegmentId;
 pub use self::journal::{Change, Journal, JournalError, MAX_KEY_LEN, MAX_VALUE_LEN};
 pub use self::log::{
-    Finding, Log, LogStats, RecoveryAction, RecoveryReport, SegmentStats, SyncTarget, VerifyReport,
+    CleanLimits, CleanReport, CleanRules, CleanStep, Cleanable, CleanerStatus, Cleaning, Finding, Log,
+    LogStats, RecoveryAction, RecoveryReport, SegmentStats, SyncTarget, VerifyReport,
 };
 pub use self::manager::{LogManager, ManagerError, parse_dir_name, partition_of_path};
 pub use self::options::{LogOptions, StorageContext};
