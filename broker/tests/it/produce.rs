@@ -8,7 +8,7 @@ use takhin_protocol::messages::{
     ApiVersionsRequest, DeleteTopicsRequest, InitProducerIdRequest, ProduceRequest, ProduceResponse,
     TransactionalId,
 };
-use takhin_protocol::record::{Attributes, Batch, Compression, validate_produced};
+use takhin_protocol::record::{Attributes, Batch, BatchBuilder, Compression, NewRecord, validate_produced};
 use uuid::Uuid;
 
 use crate::fetch::fetch_all;
@@ -320,6 +320,36 @@ async fn unsound_records_are_refused_and_leave_no_trace() {
             .base_offset,
         0
     );
+    broker.stop().await;
+}
+
+/// P7: what compaction could not keep is refused, whole, with the record that is to blame.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_compacted_topic_takes_no_record_without_a_key() {
+    let mut broker = Broker::start().await;
+    let mut client = broker.client().await;
+    let id = client
+        .create("t", 1, &[("cleanup.policy", "compact,delete")])
+        .await;
+    for codec in [Compression::None, Compression::Zstd] {
+        let keyed = |keys: [Option<&str>; 3]| {
+            let mut builder = BatchBuilder::new(codec);
+            for key in keys {
+                builder.push(NewRecord {
+                    timestamp: now_ms(),
+                    key: key.map(str::as_bytes),
+                    ..NewRecord::default()
+                });
+            }
+            Some(builder.build().unwrap().to_bytes())
+        };
+        let refused = produce(&mut client, 12, id, keyed([Some("a"), None, Some("b")])).await;
+        assert_eq!(code(refused.error_code), ErrorCode::InvalidRecord);
+        let blamed: Vec<_> = refused.record_errors.iter().map(|e| e.batch_index).collect();
+        assert_eq!(blamed, [1]);
+        let taken = produce(&mut client, 12, id, keyed([Some("a"), Some(""), Some("b")])).await;
+        assert_eq!(taken.error_code, 0, "{codec:?}: {:?}", taken.error_message);
+    }
     broker.stop().await;
 }
 

@@ -1,6 +1,7 @@
 //! A node's view of the cluster: starts the metadata group, then a group for each partition that lives here, and
 //! keeps both in step with the image.
 
+mod cleaner;
 mod maintenance;
 mod open;
 
@@ -22,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::partition::{Partition, PartitionId, Waiter};
 use crate::raft::{FlushDriver, Group, GroupHost, GroupSpec};
 
+pub use cleaner::{CleanerOptions, MAX_COMPACTED_BATCH};
 pub use open::StartError;
 
 /// The metadata group's topic id, as Kafka's `METADATA_TOPIC_ID`.
@@ -45,6 +47,8 @@ pub struct ClusterOptions {
     pub checkpoint_interval: Duration,
     /// Pause between two retention checks.
     pub retention_interval: Duration,
+    /// Compaction.
+    pub cleaner: CleanerOptions,
     /// Sealed segments kept open.
     pub max_open_segments: usize,
     /// Files synced in parallel by one flush round.

@@ -19,7 +19,7 @@ mod partition;
 mod raft;
 mod replicator;
 
-pub use cluster::{Cluster, ClusterOptions, ClusterStats, StartError};
+pub use cluster::{CleanerOptions, Cluster, ClusterOptions, ClusterStats, MAX_COMPACTED_BATCH, StartError};
 pub use controller::{NewTopic, TopicError};
 pub use metadata::{BrokerInfo, Endpoint, Image, MetadataRecord, PartitionInfo, TopicInfo};
 pub use metrics::ClusterMetrics;

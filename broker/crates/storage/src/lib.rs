@@ -8,7 +8,8 @@
 //! Invariants:
 //!
 //! - `log_start_offset <= log_end_offset`, and what is durable is never more than what was written;
-//! - base offsets are dense: each entry begins at the next offset of its predecessor;
+//! - base offsets are dense: each entry begins at the next offset of its predecessor; below the floor, where compaction
+//!   has been, they ascend with holes, and segments say of themselves what cannot be counted any more (`cleaned.rs`);
 //! - recovery cuts only what lies above the durable watermark, and saves it first (`log/recover.rs`);
 //! - segment and state files are the truth; every other file can be deleted and is rebuilt.
 //!

@@ -1,5 +1,5 @@
 //! First stage: find each partition, validate its batch, hand it to replication. Nothing here waits or copies
-//! record bytes.
+//! record bytes, but that a compacted topic's compressed records are inflated for a look at their keys.
 
 use std::sync::Arc;
 

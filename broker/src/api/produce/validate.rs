@@ -1,6 +1,7 @@
 //! What a topic's configuration asks of a batch (reference: Kafka's `LogValidator` and `UnifiedLog.append`).
 
 use bytes::Bytes;
+use takhin_cluster::MAX_COMPACTED_BATCH;
 use takhin_config::topic::{TimestampType, TopicConfig};
 use takhin_protocol::record::{Batch, BatchError, Limits, RecordCheck, validate_produced};
 
@@ -37,8 +38,14 @@ fn limits(version: i16, topic: &TopicConfig, now_ms: i64) -> Limits {
         allow_zstd: allows_zstd(version),
         min_timestamp,
         max_timestamp,
-        records: RecordCheck::Uncompressed,
-        require_keys: false,
+        // Compaction needs the keys of all records, so it must be able to read them.
+        records: match topic.cleanup_policy.compact {
+            true => RecordCheck::All {
+                budget: MAX_COMPACTED_BATCH,
+            },
+            false => RecordCheck::Uncompressed,
+        },
+        require_keys: topic.cleanup_policy.compact,
     }
 }
 
