@@ -156,12 +156,17 @@ impl Log {
         };
         if state.status != LogStatus::Ready {
             // Where the readable prefix ends may be below what is recorded; the watermarks keep their order.
-            let end = state.end_checkpoint();
-            state.durable = if state.durable.next_index() > state.next_index() {
-                end
-            } else {
-                state.durable
-            };
+            if state.durable.next_index() > state.next_index() {
+                // Not the last entry ever held, which may be purged and lie behind the damage.
+                let last = state.next_index().checked_sub(1).map(|index| EntryId {
+                    term: state.derived.epochs.epoch_at(index).unwrap_or(0),
+                    index,
+                });
+                state.durable = Checkpoint {
+                    last,
+                    ..state.end_checkpoint()
+                };
+            }
             state.persisted.log_start_offset = state.persisted.log_start_offset.min(state.end_offset());
         }
         state.assert_order();
