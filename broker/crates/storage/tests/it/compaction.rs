@@ -2,6 +2,7 @@
 
 mod faults;
 mod model;
+mod readers;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,14 +24,14 @@ use crate::support::{DIR, consume, next_entry, open_on};
 /// How long tombstones stay, in milliseconds.
 const RETENTION: i64 = 1000;
 
-const RULES: CleanRules = CleanRules {
+pub(crate) const RULES: CleanRules = CleanRules {
     min_compaction_lag_ms: 0,
     max_compaction_lag_ms: i64::MAX,
     delete_retention_ms: RETENTION,
     min_dirty_ratio: 0.0,
 };
 
-const LIMITS: CleanLimits = CleanLimits {
+pub(crate) const LIMITS: CleanLimits = CleanLimits {
     map_bytes: 1 << 16,
     max_inflated: 1 << 20,
     seed: 7,
@@ -87,7 +88,11 @@ fn read(log: &Log, from: i64) -> (BTreeMap<i64, Seen>, Vec<Raw>) {
 }
 
 /// A whole pass; `None` if there is nothing to do.
-fn clean(log: &Arc<Log>, limits: &CleanLimits, now_ms: i64) -> Result<Option<CleanReport>, LogError> {
+pub(crate) fn clean(
+    log: &Arc<Log>,
+    limits: &CleanLimits,
+    now_ms: i64,
+) -> Result<Option<CleanReport>, LogError> {
     let Some(cleanable) = log.cleanable(&RULES, now_ms, i64::MAX)? else {
         return Ok(None);
     };
