@@ -67,11 +67,11 @@ async fn clean_one(cluster: &Arc<Cluster>) -> bool {
             .unwrap_or(std::cmp::Ordering::Equal)
     });
     for due in due {
-        if cluster.stop.is_triggered() {
-            return false;
-        }
-        if let Some(upto) = due.cleanable.end.first_index.checked_sub(1) {
-            due.group.purge(&cluster.env, &cluster.host, upto).await;
+        let upto = due.cleanable.end.first_index.saturating_sub(1);
+        tokio::select! {
+            biased;
+            () = cluster.stop.wait() => return false,
+            () = due.group.purge(&cluster.env, &cluster.host, upto) => {}
         }
         match pass(cluster, &due).await {
             Ended::Progress => return true,

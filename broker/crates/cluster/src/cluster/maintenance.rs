@@ -175,7 +175,11 @@ async fn retention(cluster: Arc<Cluster>) {
                     .blocking(move || retain(&partition, now_ms))
                     .await;
             }
-            group.purge_deleted(&cluster.env, &cluster.host).await;
+            tokio::select! {
+                biased;
+                () = cluster.stop.wait() => return,
+                () = group.purge_deleted(&cluster.env, &cluster.host) => {}
+            }
         }
     }
 }

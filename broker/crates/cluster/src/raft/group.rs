@@ -134,6 +134,9 @@ impl Group {
     ///
     /// What a restart needs of them, the applied position and the membership, is made durable before. Returns when it is
     /// done or cannot be done now; nobody is told, since the log says how far it is purged.
+    ///
+    /// # Cancel safety
+    /// Safe; what was asked of openraft still happens.
     pub(crate) async fn purge(&self, env: &Env, host: &GroupHost, upto: u64) {
         let Some(running) = self.running.lock().clone() else {
             return;
