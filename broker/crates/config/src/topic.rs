@@ -18,6 +18,23 @@ pub enum TimestampType {
     LogAppendTime,
 }
 
+/// Codec of stored batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CompressionType {
+    /// The producer's.
+    Producer,
+    /// None.
+    Uncompressed,
+    /// gzip
+    Gzip,
+    /// snappy
+    Snappy,
+    /// lz4
+    Lz4,
+    /// zstd
+    Zstd,
+}
+
 /// What happens to old records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CleanupPolicy {
@@ -32,6 +49,12 @@ pub struct CleanupPolicy {
 pub struct TopicConfig {
     /// `cleanup.policy`
     pub cleanup_policy: CleanupPolicy,
+    /// `compression.type`
+    pub compression_type: CompressionType,
+    /// `compression.gzip.level`; -1 is the codec's own default.
+    pub compression_gzip_level: i32,
+    /// `compression.zstd.level`
+    pub compression_zstd_level: i32,
     /// `delete.retention.ms`: how long a tombstone stays after the compaction that made it removable.
     pub delete_retention_ms: i64,
     /// `takhin.durability`
@@ -131,6 +154,9 @@ impl Default for TopicConfig {
                 delete: true,
                 compact: false,
             },
+            compression_type: CompressionType::Producer,
+            compression_gzip_level: -1,
+            compression_zstd_level: 3,
             delete_retention_ms: 86_400_000,
             max_compaction_lag_ms: i64::MAX,
             min_cleanable_dirty_ratio: 0.5,

@@ -5,7 +5,7 @@
 use crate::kind::ConfigKind;
 use crate::node::Durability;
 use crate::scalar::Scalar;
-use crate::topic::{CleanupPolicy, TimestampType, TopicConfig, TopicConfigFault};
+use crate::topic::{CleanupPolicy, CompressionType, TimestampType, TopicConfig, TopicConfigFault};
 
 /// One topic setting.
 #[derive(Debug)]
@@ -65,6 +65,10 @@ impl Value {
     /// The bounds of settings read so lie within those of the type.
     fn u32(&self) -> u32 {
         u32::try_from(self.i64()).unwrap_or(u32::MAX)
+    }
+    /// The bounds of settings read so lie within those of the type.
+    fn i32(&self) -> i32 {
+        i32::try_from(self.i64()).unwrap_or(i32::MAX)
     }
     fn text(&self) -> &str {
         match self {
@@ -189,7 +193,6 @@ impl Values {
     }
 }
 
-const NO_RECOMPRESSION: &str = "batches are stored as the producer compressed them";
 const NO_TIERING: &str = "it matters only with remote.storage.enable=true";
 
 macro_rules! keys {
@@ -214,14 +217,17 @@ keys! {
     "cleanup.policy" List ListOf(&["delete", "compact"]), "delete", Some("log.cleanup.policy"),
         Acts(|config, value| config.cleanup_policy = cleanup_policy(value.text())),
         "What happens to old records: delete removes whole segments by age and size, compact keeps the last record of each key.";
-    "compression.gzip.level" Int Number(-1, 9), "-1", Some("compression.gzip.level"), Accepts(NO_RECOMPRESSION),
+    "compression.gzip.level" Int Number(-1, 9), "-1", Some("compression.gzip.level"),
+        Acts(|config, value| config.compression_gzip_level = value.i32()),
         "Level for compression.type=gzip; -1 is the codec's own default.";
-    "compression.lz4.level" Int Number(1, 17), "9", Some("compression.lz4.level"), Accepts(NO_RECOMPRESSION),
+    "compression.lz4.level" Int Number(1, 17), "9", Some("compression.lz4.level"),
+        Accepts("this version's lz4 encoder has one level"),
         "Level for compression.type=lz4.";
     "compression.type" String OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), "producer",
-        Some("compression.type"), Only("producer"),
-        "Codec of stored batches; producer keeps what the producer chose.";
-    "compression.zstd.level" Int Number(-131_072, 22), "3", Some("compression.zstd.level"), Accepts(NO_RECOMPRESSION),
+        Some("compression.type"), Acts(|config, value| config.compression_type = compression_type(value.text())),
+        "Codec of stored batches; producer keeps what the producer chose. A batch with another codec is compressed anew.";
+    "compression.zstd.level" Int Number(-131_072, 22), "3", Some("compression.zstd.level"),
+        Acts(|config, value| config.compression_zstd_level = value.i32()),
         "Level for compression.type=zstd.";
     "delete.retention.ms" Long Number(0, i64::MAX), "86400000", Some("log.cleaner.delete.retention.ms"),
         Acts(|config, value| config.delete_retention_ms = value.i64()),
@@ -312,6 +318,17 @@ fn timestamp_type(word: &str) -> TimestampType {
         TimestampType::LogAppendTime
     } else {
         TimestampType::CreateTime
+    }
+}
+
+fn compression_type(word: &str) -> CompressionType {
+    match word {
+        "uncompressed" => CompressionType::Uncompressed,
+        "gzip" => CompressionType::Gzip,
+        "snappy" => CompressionType::Snappy,
+        "lz4" => CompressionType::Lz4,
+        "zstd" => CompressionType::Zstd,
+        _ => CompressionType::Producer,
     }
 }
 

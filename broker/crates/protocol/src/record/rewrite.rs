@@ -1,10 +1,10 @@
-//! Writes a batch again with some of its records: what compaction does.
+//! Writes a batch again: with some of its records, as compaction does, or with another codec (`compression.type`).
 
 use bytes::Bytes;
 
 use super::batch::{Attributes, Batch, BatchHeader, HEADER_LEN};
 use super::builder::BuildError;
-use super::compression::{Compression, compress};
+use super::compression::{Compression, compress, compress_at, decompress};
 use super::records::{Record, RecordError, Records};
 use super::varint;
 
@@ -78,6 +78,41 @@ impl Batch {
             new.attributes.0 |= Attributes::DELETE_HORIZON;
         }
         Ok(Some(sealed(new, body)))
+    }
+
+    /// The batch with its records compressed by `codec` at `level` (see [`compress_at`]); itself if it has that codec
+    /// already. Offsets, timestamps and the records' bytes stay.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Compression`] if the records cannot be decompressed into `budget` bytes, [`BuildError::TooLarge`].
+    pub fn recompressed(
+        self,
+        codec: Compression,
+        level: Option<i32>,
+        budget: usize,
+    ) -> Result<Self, BuildError> {
+        let present = self.header.attributes.compression();
+        if present == codec.id() {
+            return Ok(self);
+        }
+        let body = match Compression::from_id(present) {
+            Some(Compression::None) => Bytes::from(compress_at(codec, level, &self.body)?),
+            Some(present) => {
+                let records = decompress(present, &self.body, budget)?;
+                match codec {
+                    Compression::None => Bytes::from(records),
+                    codec => Bytes::from(compress_at(codec, level, &records)?),
+                }
+            }
+            // Not one of ours to read: it stays as it is.
+            None => return Ok(self),
+        };
+        let len = HEADER_LEN + body.len();
+        let mut header = self.header;
+        header.batch_length = i32::try_from(len - 12).map_err(|_| BuildError::TooLarge { len })?;
+        header.attributes.0 = (header.attributes.0 & !Attributes::COMPRESSION_MASK) | codec.id();
+        Ok(sealed(header, body))
     }
 
     /// The batch without any record: what is left of one whose header is still needed. It keeps its offsets, its
@@ -156,6 +191,55 @@ mod tests {
         let mut batch = builder.build().unwrap();
         (batch.header.base_offset, batch.header.partition_leader_epoch) = (40, 3);
         batch
+    }
+
+    #[test]
+    fn another_codec_changes_no_record() {
+        let all = [
+            Compression::None,
+            Compression::Gzip,
+            Compression::Snappy,
+            Compression::Lz4,
+            Compression::Zstd,
+        ];
+        for (from, to) in all.iter().flat_map(|from| all.map(|to| (*from, to))) {
+            let before = sample(from);
+            let after = before.clone().recompressed(to, Some(1), 1 << 20).unwrap();
+            assert_eq!(read(&after), read(&before), "{from:?} to {to:?}");
+            assert_eq!(after.header.attributes.compression(), to.id());
+            assert_eq!(scan::check(&after.to_bytes()).unwrap().0, after.header);
+            assert_eq!(after == before, from == to);
+            let tight = before.recompressed(to, None, 10);
+            assert_eq!(
+                tight.is_err(),
+                from != to && from != Compression::None,
+                "{from:?} to {to:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn levels_are_the_codecs_own() {
+        let mut noise = 1_u32;
+        let next = |noise: &mut u32| {
+            *noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            noise.to_be_bytes()[0] % 16
+        };
+        let text: Vec<u8> = (0..60_000).map(|_| next(&mut noise)).collect();
+        for (codec, fast, best) in [(Compression::Gzip, 0, 9), (Compression::Zstd, -50, 19)] {
+            let fast = compress_at(codec, Some(fast), &text).unwrap();
+            let best = compress_at(codec, Some(best), &text).unwrap();
+            assert!(
+                best.len() < fast.len(),
+                "{codec:?}: {} and {}",
+                best.len(),
+                fast.len()
+            );
+            assert_eq!(decompress(codec, &fast, 1 << 20).unwrap(), text);
+            assert_eq!(decompress(codec, &best, 1 << 20).unwrap(), text);
+        }
+        let default = compress(Compression::Gzip, &text).unwrap();
+        assert_eq!(compress_at(Compression::Gzip, Some(-1), &text).unwrap(), default);
     }
 
     #[test]
