@@ -105,11 +105,16 @@ impl Coordinators {
         let config = group_config(&broker);
         loop {
             let image = broker.cluster.image();
-            broker.coordinators.reconcile(&broker, &image, &config);
+            // Partitions come after the image that names them.
+            let followed = async {
+                broker.cluster.reconciled(image.end_offset).await;
+                broker.coordinators.reconcile(&broker, &image, &config);
+                broker.cluster.image_after(image.end_offset).await;
+            };
             tokio::select! {
                 biased;
                 () = broker.stopping.wait() => return,
-                _ = broker.cluster.image_after(image.end_offset) => {}
+                () = followed => {}
             }
         }
     }

@@ -232,7 +232,11 @@ impl Cluster {
         self.controller.next_producer_id().await
     }
 
-    async fn reconciled(&self, end_offset: i64) {
+    /// Returns once the partitions on this broker are those of the image with this end.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn reconciled(&self, end_offset: i64) {
         self.reconciled.wait_for(|done| *done >= end_offset).await;
     }
 
