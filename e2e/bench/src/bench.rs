@@ -11,10 +11,11 @@ use crate::admin::Admin;
 use crate::batches::Batches;
 use crate::broker::{Broker, Durability, Kind, Launcher};
 use crate::load::{Closed, Outcome, Span, Target};
-use crate::points::{Load, Produce, SCENARIOS, Scenario};
+use crate::points::{Load, Produce, Scenario};
 use crate::probe::{self, Limits};
 use crate::report::{Judged, Report};
 use crate::sample::{self, Sample, median};
+use crate::scenarios::SCENARIOS;
 use crate::{note, proc};
 
 /// Record size for every load that does not name one, in bytes.

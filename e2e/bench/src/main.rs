@@ -1,8 +1,8 @@
 //! Takhin and Apache Kafka side by side, on one machine, in one session: ratios that mean something where absolute
 //! numbers do not. The method is `docs/performance.md`.
 //!
-//! [`points`] is the table of what is run and judged; [`bench`] runs it, in pairs A B B A on the brokers of
-//! [`broker`], with the load of [`load`]; [`report`] judges.
+//! [`scenarios`] is the table of what is run, [`points`] what is judged; [`bench`] runs it, in pairs A B B A on the
+//! brokers of [`broker`], with the load of [`load`]; [`report`] judges.
 
 mod admin;
 mod batches;
@@ -17,6 +17,7 @@ mod proc;
 mod report;
 mod run;
 mod sample;
+mod scenarios;
 mod sink;
 mod start;
 mod trace;
@@ -113,7 +114,7 @@ fn run(what: What) -> Result<ExitCode> {
     match what {
         What::All(all) => return all.run(),
         What::List => {
-            for scenario in points::SCENARIOS {
+            for scenario in scenarios::SCENARIOS {
                 let points: Vec<_> = scenario
                     .points
                     .iter()
@@ -161,7 +162,7 @@ impl All {
         for name in &self.only {
             let known = |s: &points::Scenario| s.name == name || s.points.iter().any(|p| p.id == name);
             ensure!(
-                points::SCENARIOS.iter().any(known),
+                scenarios::SCENARIOS.iter().any(known),
                 "{name} is neither a scenario nor a point; see `list`"
             );
         }
