@@ -45,15 +45,32 @@ impl Admin {
 
     /// Whether the broker answers and knows itself as a member of its cluster.
     pub(crate) fn is_ready(&mut self) -> Result<bool> {
-        self.call(0, &ApiVersionsRequest::default())?;
+        self.versions()?;
         Ok(!self
             .call(4, &MetadataRequest::default().with_topics(Some(Vec::new())))?
             .brokers
             .is_empty())
     }
 
-    /// Creates a topic with one replica and waits until each partition has a leader.
+    /// Asks for the APIs' versions, as a client does first of all.
+    pub(crate) fn versions(&mut self) -> Result<()> {
+        let versions = self.call(0, &ApiVersionsRequest::default())?;
+        check(versions.error_code).context("asking for versions")
+    }
+
+    /// Creates a topic with one replica and waits until each partition has a leader that serves.
     pub(crate) fn create(&mut self, topic: &str, partitions: i32, configs: &[(&str, &str)]) -> Result<()> {
+        self.create_only(topic, partitions, configs)?;
+        self.wait_for_leaders(topic, partitions)
+    }
+
+    /// Creates a topic with one replica.
+    pub(crate) fn create_only(
+        &mut self,
+        topic: &str,
+        partitions: i32,
+        configs: &[(&str, &str)],
+    ) -> Result<()> {
         let text = |text: &str| StrBytes::from_string(text.to_owned());
         let configs = configs.iter().map(|(name, value)| {
             CreatableTopicConfig::default()
@@ -72,15 +89,25 @@ impl Admin {
             check(result.error_code)
                 .with_context(|| format!("creating {topic} with {partitions} partitions"))?;
         }
-        self.wait_for_leaders(topic, partitions)
+        Ok(())
+    }
+
+    /// Waits until Metadata names a leader for each partition.
+    pub(crate) fn wait_for_metadata(&mut self, topic: &str, partitions: i32) -> Result<()> {
+        let give_up = Instant::now() + TIMEOUT;
+        while self.leaders(topic)? < usize::try_from(partitions)? {
+            ensure!(Instant::now() < give_up, "{topic} has no leaders");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
     }
 
     /// Waits until each partition has a leader that knows it: Kafka's metadata is a little ahead of its log manager.
     pub(crate) fn wait_for_leaders(&mut self, topic: &str, partitions: i32) -> Result<()> {
+        self.wait_for_metadata(topic, partitions)?;
         let give_up = Instant::now() + TIMEOUT;
-        while self.leaders(topic)? < usize::try_from(partitions)? || self.records(topic, partitions).is_err()
-        {
-            ensure!(Instant::now() < give_up, "{topic} has no leaders");
+        while self.records(topic, partitions).is_err() {
+            ensure!(Instant::now() < give_up, "{topic} is not served");
             std::thread::sleep(Duration::from_millis(2));
         }
         Ok(())

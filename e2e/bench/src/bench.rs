@@ -38,6 +38,8 @@ pub(crate) struct Options {
     pub(crate) start_bytes: u64,
     /// Same for warm consumption.
     pub(crate) consume_bytes: u64,
+    /// How long an idle broker is watched.
+    pub(crate) idle: Duration,
     /// Where raw results go.
     pub(crate) out: PathBuf,
 }
@@ -221,6 +223,19 @@ impl Bench {
         Ok(self.peer_max.context("the peer's maximum")? / 2.0)
     }
 
+    /// A name that no topic has had.
+    pub(crate) fn next_topic(&mut self, kind: &str) -> String {
+        self.topics += 1;
+        format!("{kind}-{}", self.topics)
+    }
+
+    /// Waits until a side's broker has become quiet, and touches what the next run will need.
+    pub(crate) fn quiet(&mut self, side: usize) -> Result<()> {
+        wait_for_quiet(self.side(side)?)?;
+        sync();
+        probe::pre_touch(&self.launcher.work_dir, self.options.pre_touch)
+    }
+
     /// Runs `work` on a new topic of a side that has become quiet, then checks that every record acknowledged is
     /// there, and deletes the topic.
     pub(crate) fn on_topic(
@@ -229,13 +244,9 @@ impl Bench {
         partitions: i32,
         work: impl FnOnce(&Target) -> Result<Outcome>,
     ) -> Result<Outcome> {
-        self.topics += 1;
-        let (topic, pre_touch) = (format!("load-{}", self.topics), self.options.pre_touch);
-        let work_dir = self.launcher.work_dir.clone();
+        let topic = self.next_topic("load");
+        self.quiet(run.side)?;
         let broker = self.side(run.side)?;
-        wait_for_quiet(broker)?;
-        sync();
-        probe::pre_touch(&work_dir, pre_touch)?;
         let mut admin = Admin::connect(broker.addr)?;
         admin.create(&topic, partitions, &broker.topic_configs(run.durability))?;
         let target = Target {

@@ -9,7 +9,9 @@ mod batches;
 mod bench;
 mod broker;
 mod codec;
+mod cold;
 mod counts;
+mod idle;
 mod load;
 mod points;
 mod probe;
@@ -139,6 +141,7 @@ impl All {
         if self.pin && std::env::var_os(PINNED).is_none() {
             return pin_self();
         }
+        idle::raise_open_files();
         std::fs::create_dir_all(&self.work_dir)?;
         let work_dir = tempfile::Builder::new()
             .prefix("work-")
@@ -176,6 +179,7 @@ impl All {
             pre_touch: ((seconds * 500) << 20).min(8 << 30),
             start_bytes: gigabytes * 1_000_000_000,
             consume_bytes: if self.quick { 256 << 20 } else { 1 << 30 },
+            idle: Duration::from_secs(if self.quick { 5 } else { 30 }),
             out: self.out.clone(),
         })
     }

@@ -16,8 +16,18 @@ pub(crate) enum Load {
     ConsumeWarm,
     /// Two consumers behind a producer at full speed.
     ConsumeTail,
+    /// Two consumers of data that is on the disk only.
+    ConsumeCold,
+    /// An open loop at half of side A's maximum, without and with a consumer of data that is on the disk only.
+    Mixed,
     /// Memory of a new broker: idle, and after W-1 on 100 partitions.
     Memory,
+    /// A new broker with so many empty partitions: memory and CPU.
+    IdlePartitions(i32),
+    /// A new broker with many idle connections: memory.
+    IdleConnections,
+    /// A topic of so many partitions, from the request to the last leader.
+    Create(i32),
     /// From exec to the first acknowledged record.
     Start(Start),
     /// System calls and bytes per Produce request.
@@ -72,6 +82,8 @@ pub(crate) enum Limit {
     Sink(f64),
     /// At least this part of L-SEND.
     Send(f64),
+    /// At least this part of L-COLD.
+    Cold(f64),
     /// At most so many times L-SYNC plus L-RPC.
     SyncRpc(f64),
     /// At most this value.
@@ -112,6 +124,7 @@ impl Scenario {
     /// Which probes must not drift.
     pub(crate) fn bears(&self) -> Bears {
         match self.load {
+            Load::ConsumeCold | Load::Mixed => Bears::Cold,
             Load::ConsumeWarm | Load::ConsumeTail | Load::CountConsume => Bears::Read,
             _ if self.modes.contains(&Flushed) => Bears::Flushed,
             _ => Bears::Cached,
@@ -125,7 +138,11 @@ impl Scenario {
 
     /// Whether the machine's speed bears on it, so that probes that drift make it void.
     pub(crate) fn is_timed(&self) -> bool {
-        !self.is_count() && self.load != Load::Memory
+        !self.is_count()
+            && !matches!(
+                self.load,
+                Load::Memory | Load::IdlePartitions(_) | Load::IdleConnections
+            )
     }
 
     /// Whether one run per side says it all, because it counts and does not time.

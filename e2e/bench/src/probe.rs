@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow};
 use serde_json::{Value, json};
 
+use crate::cold::Pages;
+
 const MIB: usize = 1 << 20;
 
 /// The limits.
@@ -34,6 +36,8 @@ pub(crate) struct Limits {
     pub(crate) rpc: f64,
     /// L-SEND: page-cached file to socket by pread and write of 64 KiB, MB/s.
     pub(crate) send: f64,
+    /// L-COLD: sequential read of a file that is on the disk only, MB/s.
+    pub(crate) cold: f64,
 }
 
 /// Which limits bear on a scenario.
@@ -45,6 +49,8 @@ pub(crate) enum Bears {
     Flushed,
     /// Memory, network and reads.
     Read,
+    /// Memory, network and reads from the disk.
+    Cold,
 }
 
 impl Limits {
@@ -59,6 +65,7 @@ impl Limits {
             sequential: sequential(&path)?,
             rpc: rpc()?,
             send: send(&path)?,
+            cold: cold(&path)?,
         };
         fs::remove_file(path)?;
         Ok(limits)
@@ -70,6 +77,7 @@ impl Limits {
         match bears {
             Bears::Cached => both.push((self.sequential, after.sequential)),
             Bears::Flushed => both.extend([(self.sequential, after.sequential), (self.sync, after.sync)]),
+            Bears::Cold => both.push((self.cold, after.cold)),
             Bears::Read => both.push((self.send, after.send)),
         }
         both.iter()
@@ -83,6 +91,7 @@ impl Limits {
             "memcpy_mb_s": self.memcpy, "sync_us": self.sync, "sync_zeroed_us": self.sync_zeroed,
             "sync_zeroed_1mib_mb_s": self.sync_zeroed_large, "sequential_mb_s": self.sequential,
             "rpc_us": self.rpc, "send_mb_s": self.send,
+            "cold_mb_s": self.cold,
         })
     }
 }
@@ -197,6 +206,20 @@ fn send(path: &Path) -> Result<f64> {
     Ok(mb_s(total, begin.elapsed()))
 }
 
+/// Expects 256 MiB at `path`.
+fn cold(path: &Path) -> Result<f64> {
+    let pages = Pages::of(path);
+    pages.write()?;
+    pages.forget()?;
+    let file = File::open(path)?;
+    let mut buf = vec![0; MIB];
+    let begin = Instant::now();
+    for index in 0..256 {
+        file.read_exact_at(&mut buf, (index * MIB) as u64)?;
+    }
+    Ok(mb_s(256 * MIB, begin.elapsed()))
+}
+
 fn pair() -> Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let near = TcpStream::connect(listener.local_addr()?)?;
@@ -233,17 +256,19 @@ mod tests {
             sequential: 100.0,
             rpc: 100.0,
             send: 100.0,
+            cold: 100.0,
         };
         let loud = Limits {
             sync: 300.0,
             rpc: 110.0,
             send: 50.0,
+            cold: 62.5,
             ..quiet
         };
         let percent = |bears| (quiet.drift(&loud, bears) * 100.0).round();
         assert_eq!(
-            [Bears::Cached, Bears::Flushed, Bears::Read].map(percent),
-            [10.0, 200.0, 100.0]
+            [Bears::Cached, Bears::Flushed, Bears::Read, Bears::Cold].map(percent),
+            [10.0, 200.0, 100.0, 60.0]
         );
     }
 }

@@ -13,6 +13,19 @@ pub(crate) struct Usage {
     pub(crate) cpu: Duration,
     /// Bytes whose pages were dirtied or written directly: what reaches the disk sooner or later.
     pub(crate) disk_bytes: u64,
+    /// Bytes that were fetched from the disk because they were not in memory.
+    pub(crate) read_bytes: u64,
+}
+
+impl Usage {
+    /// Both together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            cpu: self.cpu + other.cpu,
+            disk_bytes: self.disk_bytes + other.disk_bytes,
+            read_bytes: self.read_bytes + other.read_bytes,
+        }
+    }
 }
 
 /// Reads the totals of `pid`.
@@ -26,6 +39,7 @@ pub(crate) fn usage(pid: u32) -> Result<Usage> {
     Ok(Usage {
         cpu: Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64),
         disk_bytes: field(&format!("/proc/{pid}/io"), "write_bytes:")?,
+        read_bytes: field(&format!("/proc/{pid}/io"), "read_bytes:")?,
     })
 }
 

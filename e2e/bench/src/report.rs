@@ -231,6 +231,7 @@ fn limit(point: &Point, judged: &Judged, b: Option<f64>) -> Option<(f64, bool)> 
         Limit::No => None,
         Limit::Sink(part) => Some(at_least(*judged.sink.as_ref()?.get(point.metric)?, part)),
         Limit::Send(part) => Some(at_least(both(|l| l.send), part)),
+        Limit::Cold(part) => Some(at_least(both(|l| l.cold), part)),
         Limit::SyncRpc(times) => {
             let limit = both(|l| l.sync) + both(|l| l.rpc);
             Some((b / limit, b <= limit * times))
@@ -244,6 +245,7 @@ fn limit_text(limit: Limit) -> String {
         Limit::No => String::new(),
         Limit::Sink(part) => format!("of sink, ≥ {part}"),
         Limit::Send(part) => format!("of L-SEND, ≥ {part}"),
+        Limit::Cold(part) => format!("of L-COLD, ≥ {part}"),
         Limit::SyncRpc(times) => format!("× (L-SYNC + L-RPC), ≤ {times}"),
         Limit::AtMost(most) => format!("≤ {}", short(most)),
     }

@@ -5,18 +5,17 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::admin::Admin;
 use crate::batches::Batches;
 use crate::bench::{Bench, Run, VALUE_LEN, closed, now_ms};
 use crate::load::{Consume, EndToEnd, From, Open, Outcome, Span, Target};
 use crate::points::{Load, Produce, Rate};
-use crate::proc;
 use crate::sample::{self, Sample};
 
 /// Connections that consume.
-const CONSUMERS: i32 = 2;
+pub(crate) const CONSUMERS: i32 = 2;
 
-const FILL: Produce = Produce {
+/// W-1, for data that somebody is to read.
+pub(crate) const FILL: Produce = Produce {
     value_len: VALUE_LEN,
     partitions: 4,
     connections: 1,
@@ -52,6 +51,11 @@ impl Bench {
             Load::ConsumeTail => {
                 self.on_topic(run, FILL.partitions, |target| consume_tail(target, run.span))?
             }
+            Load::ConsumeCold => return self.consume_cold(run),
+            Load::Mixed => return self.mixed(run),
+            Load::Create(partitions) => return self.create(partitions, run),
+            Load::IdlePartitions(partitions) => return self.idle_partitions(partitions, run),
+            Load::IdleConnections => return self.idle_connections(run),
             Load::Memory => return self.memory(run),
             Load::Start(start) => return self.start(start, run.side),
             Load::CountProduce(load) => return self.count_produce(load, run),
@@ -60,43 +64,10 @@ impl Bench {
         };
         Ok(sample::of_outcome(&outcome))
     }
-
-    /// Resident memory of a new broker, idle and after W-1 on 100 partitions.
-    fn memory(&mut self, run: Run) -> Result<Sample> {
-        let kind = self.options.kinds[run.side];
-        let broker = self.launcher.start_new(kind, &format!("memory-{}", run.side))?;
-        thread::sleep(Duration::from_secs(2).max(run.span.measured / 4));
-        let idle = proc::rss(broker.pid())?;
-        let load = Produce {
-            partitions: 100,
-            ..FILL
-        };
-        let topic = "memory".to_owned();
-        Admin::connect(broker.addr)?.create(
-            &topic,
-            load.partitions,
-            &broker.topic_configs(run.durability),
-        )?;
-        let target = Target {
-            addr: broker.addr,
-            pid: broker.pid(),
-            topic,
-            partitions: load.partitions,
-        };
-        closed(load, run.span, &target)?;
-        let loaded = proc::rss(broker.pid())?;
-        let dir = broker.dir.clone();
-        broker.stop()?;
-        std::fs::remove_dir_all(dir)?;
-        let mb = |bytes: u64| bytes as f64 / 1e6;
-        Ok(Sample::from([
-            ("rss_idle_mb", mb(idle)),
-            ("rss_loaded_mb", mb(loaded)),
-        ]))
-    }
 }
 
-fn batches() -> Result<Batches> {
+/// Full batches of the usual records.
+pub(crate) fn batches() -> Result<Batches> {
     Batches::new(VALUE_LEN, usize::MAX, now_ms())
 }
 

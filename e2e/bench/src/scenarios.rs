@@ -219,12 +219,60 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         &[more("PG-9", "mb_s", 1.0, 1.3)],
     ),
     of(
+        "consume-cold",
+        CACHED,
+        Load::ConsumeCold,
+        &[
+            limited(more("PG-10", "mb_s", 1.0, 1.2), Limit::Cold(0.7)),
+            info("PG-12", "cpu_s_gb", false),
+            info("PG-10", "disk_read_ratio", false),
+        ],
+    ),
+    of(
+        "mixed-cold-reader",
+        CACHED,
+        Load::Mixed,
+        &[
+            limited(less("PG-11", "p99_factor", 0.7, 0.4), Limit::AtMost(3.0)),
+            info("PG-11", "p99_alone_us", false),
+            info("PG-11", "p99_mixed_us", false),
+            info("PG-11", "cold_mb_s", true),
+        ],
+    ),
+    of(
         "memory",
         CACHED,
         Load::Memory,
         &[
             less("PG-13", "rss_idle_mb", 0.25, 0.12),
             less("PG-13", "rss_loaded_mb", 0.25, 0.12),
+        ],
+    ),
+    of(
+        "idle-1000",
+        CACHED,
+        Load::IdlePartitions(1000),
+        &[
+            limited(less("PG-24", "idle_cpu_percent", 1.0, 0.5), Limit::AtMost(3.0)),
+            limited(info("PG-25", "kib_partition", false), Limit::AtMost(64.0)),
+        ],
+    ),
+    of(
+        "idle-connections",
+        CACHED,
+        Load::IdleConnections,
+        &[
+            limited(info("PG-25", "kib_connection_1k", false), Limit::AtMost(20.0)),
+            limited(info("PG-25", "kib_connection_10k", false), Limit::AtMost(20.0)),
+        ],
+    ),
+    of(
+        "create-1000",
+        CACHED,
+        Load::Create(1000),
+        &[
+            limited(less("PG-27", "create_ms", 0.5, 0.2), Limit::AtMost(3_000.0)),
+            less("PG-27", "served_ms", 0.5, 0.2),
         ],
     ),
     of(

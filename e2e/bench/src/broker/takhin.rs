@@ -1,4 +1,4 @@
-//! Takhin: one node, everything but addresses and directory at its default.
+//! Takhin: one node with its defaults, but for addresses, directory, and as many connections as come.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -23,7 +23,9 @@ pub(super) fn command(launcher: &Launcher, dir: &Path) -> Result<(Command, Socke
     let text = format!(
         "node: {{ id: 1, data_dir: {} }}\n\
          cluster: {{ name: bench, seeds: [\"{rpc}\"] }}\n\
-         kafka: {{ listeners: [ {{ name: internal, bind: \"{kafka}\", advertise: \"{kafka}\" }} ] }}\n\
+         kafka:\n\
+         \x20 listeners: [ {{ name: internal, bind: \"{kafka}\", advertise: \"{kafka}\" }} ]\n\
+         \x20 limits: {{ max_connections: 1000000, max_connections_per_ip: 1000000 }}\n\
          rpc: {{ bind: \"{rpc}\", advertise: \"{rpc}\" }}\n\
          admin: {{ bind: \"{admin}\" }}\n",
         data.display()

@@ -1,5 +1,6 @@
 //! Load: closed loops for throughput, open loops for latency, consumers for both.
 
+mod catch_up;
 mod closed;
 mod conn;
 mod consume;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use anyhow::Result;
 use hdrhistogram::Histogram;
 
+pub(crate) use catch_up::catch_up;
 pub(crate) use closed::Closed;
 pub(crate) use consume::{Consume, From};
 pub(crate) use end_to_end::EndToEnd;
@@ -63,7 +65,7 @@ pub(crate) struct Outcome {
 }
 
 /// A histogram from 1 µs to 100 s with three digits.
-fn histogram() -> Result<Histogram<u64>> {
+pub(crate) fn histogram() -> Result<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(1_000, 100_000_000_000, 3)?)
 }
 
@@ -72,10 +74,11 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 /// The usage of `pid` since `before`.
-fn usage_since(pid: u32, before: Usage) -> Result<Usage> {
+pub(crate) fn usage_since(pid: u32, before: Usage) -> Result<Usage> {
     let now = proc::usage(pid)?;
     Ok(Usage {
         cpu: now.cpu.saturating_sub(before.cpu),
         disk_bytes: now.disk_bytes.saturating_sub(before.disk_bytes),
+        read_bytes: now.read_bytes.saturating_sub(before.read_bytes),
     })
 }
