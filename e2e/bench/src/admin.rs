@@ -10,8 +10,8 @@ use takhin_protocol::ErrorCode;
 use takhin_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use takhin_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use takhin_protocol::messages::{
-    self, ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteTopicsRequest, ListOffsetsRequest,
-    MetadataRequest, Request, StrBytes, TopicName,
+    self, ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteTopicsRequest, FindCoordinatorRequest,
+    ListOffsetsRequest, MetadataRequest, Request, StrBytes, TopicName,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -27,6 +27,11 @@ impl Admin {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         Ok(Self(stream))
+    }
+
+    /// The connection, for other requests.
+    pub(crate) fn into_stream(self) -> TcpStream {
+        self.0
     }
 
     /// Sends one request and reads its answer.
@@ -121,6 +126,20 @@ impl Admin {
         Ok(partitions
             .filter(|p| p.error_code == 0 && p.leader_id >= BrokerId(0))
             .count())
+    }
+
+    /// Waits until `group` has a coordinator; the first question makes the topic of offsets.
+    pub(crate) fn wait_for_coordinator(&mut self, group: &str) -> Result<()> {
+        let request = FindCoordinatorRequest::default().with_key(StrBytes::from_string(group.to_owned()));
+        let give_up = Instant::now() + TIMEOUT;
+        loop {
+            let code = self.call(3, &request)?.error_code;
+            if code != ErrorCode::CoordinatorNotAvailable.code() {
+                return check(code).context("finding a coordinator");
+            }
+            ensure!(Instant::now() < give_up, "{group} has no coordinator");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Deletes a topic.

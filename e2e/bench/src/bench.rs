@@ -40,6 +40,8 @@ pub(crate) struct Options {
     pub(crate) consume_bytes: u64,
     /// How long an idle broker is watched.
     pub(crate) idle: Duration,
+    /// How many groups join beside a producer.
+    pub(crate) groups: usize,
     /// Where raw results go.
     pub(crate) out: PathBuf,
 }

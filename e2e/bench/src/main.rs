@@ -11,6 +11,7 @@ mod broker;
 mod codec;
 mod cold;
 mod counts;
+mod groups;
 mod idle;
 mod load;
 mod points;
@@ -179,6 +180,7 @@ impl All {
             pre_touch: ((seconds * 500) << 20).min(8 << 30),
             start_bytes: gigabytes * 1_000_000_000,
             consume_bytes: if self.quick { 256 << 20 } else { 1 << 30 },
+            groups: if self.quick { 100 } else { 1000 },
             idle: Duration::from_secs(if self.quick { 5 } else { 30 }),
             out: self.out.clone(),
         })

@@ -28,6 +28,10 @@ pub(crate) enum Load {
     IdleConnections,
     /// A topic of so many partitions, from the request to the last leader.
     Create(i32),
+    /// Rounds of one group with so many members.
+    Rebalance(usize),
+    /// W-1 alone, and beside many groups that heartbeat and commit.
+    Groups,
     /// From exec to the first acknowledged record.
     Start(Start),
     /// System calls and bytes per Produce request.

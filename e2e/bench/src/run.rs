@@ -56,6 +56,8 @@ impl Bench {
             Load::Create(partitions) => return self.create(partitions, run),
             Load::IdlePartitions(partitions) => return self.idle_partitions(partitions, run),
             Load::IdleConnections => return self.idle_connections(run),
+            Load::Rebalance(members) => return self.rebalance(members, run),
+            Load::Groups => return self.groups(run),
             Load::Memory => return self.memory(run),
             Load::Start(start) => return self.start(start, run.side),
             Load::CountProduce(load) => return self.count_produce(load, run),

@@ -276,6 +276,15 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         ],
     ),
     of(
+        "rebalance-200",
+        CACHED,
+        Load::Rebalance(200),
+        &[
+            limited(less("PG-28", "rebalance_ms", 0.7, 0.4), Limit::AtMost(3_000.0)),
+            info("PG-28", "rebalance_max_ms", false),
+        ],
+    ),
+    of(
         "start-empty",
         CACHED,
         Load::Start(Start::Empty),
@@ -347,6 +356,22 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             limited(info("PG-35", "produce_header_ratio", false), Limit::AtMost(1.0)),
             limited(info("PG-35", "produce_records_ratio", false), Limit::AtMost(1.0)),
             limited(info("PG-35", "fetch_ratio", false), Limit::AtMost(1.0)),
+        ],
+    ),
+    // Last, because what ten thousand members commit stays in the topic of offsets.
+    of(
+        "groups-1000",
+        CACHED,
+        Load::Groups,
+        &[
+            info("groups", "mb_s", true),
+            info("groups", "mb_s_factor", true),
+            info("groups", "join_s", false),
+            info("groups", "commits_s", true),
+            info("groups", "commit_p99_us", false),
+            info("groups", "rejoined", false),
+            info("groups", "rss_mb", false),
+            info("groups", "rss_groups_mb", false),
         ],
     ),
 ];

@@ -52,6 +52,8 @@ pub(super) fn format(launcher: &Launcher, dir: &Path) -> Result<()> {
         ("transaction.state.log.replication.factor", "1"),
         ("transaction.state.log.min.isr", "1"),
         ("auto.create.topics.enable", "false"),
+        // A rebalance takes what it takes; waiting for members that may come would hide it.
+        ("group.initial.rebalance.delay.ms", "0"),
         // So that what one run wrote is gone before the next one begins.
         ("log.segment.delete.delay.ms", "0"),
     ] {

@@ -1,4 +1,5 @@
-//! Takhin: one node with its defaults, but for addresses, directory, and as many connections as come.
+//! Takhin: one node with its defaults, but for addresses, directory, and what both sides have alike: as many connections
+//! as come, and rebalances without an initial delay.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -26,6 +27,7 @@ pub(super) fn command(launcher: &Launcher, dir: &Path) -> Result<(Command, Socke
          kafka:\n\
          \x20 listeners: [ {{ name: internal, bind: \"{kafka}\", advertise: \"{kafka}\" }} ]\n\
          \x20 limits: {{ max_connections: 1000000, max_connections_per_ip: 1000000 }}\n\
+         \x20 groups: {{ initial_rebalance_delay: 0ms }}\n\
          rpc: {{ bind: \"{rpc}\", advertise: \"{rpc}\" }}\n\
          admin: {{ bind: \"{admin}\" }}\n",
         data.display()

@@ -6,6 +6,7 @@ mod conn;
 mod consume;
 mod end_to_end;
 mod fill;
+mod group;
 mod open;
 
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ pub(crate) use closed::Closed;
 pub(crate) use consume::{Consume, From};
 pub(crate) use end_to_end::EndToEnd;
 pub(crate) use fill::{fill, one};
+pub(crate) use group::{Commits, Groups, Wanted};
 pub(crate) use open::Open;
 
 use crate::proc::{self, Usage};
