@@ -72,6 +72,7 @@ impl ToErrorCode for TopicError {
             Self::Exists { .. } => ErrorCode::TopicAlreadyExists,
             Self::Collides { .. } => ErrorCode::InvalidTopicException,
             Self::Unknown => ErrorCode::UnknownTopicOrPartition,
+            Self::NotAnIncrease { .. } => ErrorCode::InvalidPartitions,
             Self::Config(_) => ErrorCode::InvalidConfig,
             Self::NotController => ErrorCode::NotController,
             Self::Timeout => ErrorCode::RequestTimedOut,

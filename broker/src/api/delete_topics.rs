@@ -18,9 +18,9 @@ use takhin_protocol::messages::delete_topics_response::DeletableTopicResult;
 use takhin_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse, StrBytes, TopicName};
 use uuid::Uuid;
 
+use super::change::{self, Refused};
 use crate::context::RequestContext;
 use crate::dispatch::Api;
-use crate::error::ToErrorCode as _;
 
 pub(crate) struct DeleteTopics;
 
@@ -61,11 +61,11 @@ fn asked(version: i16, request: DeleteTopicsRequest) -> Vec<DeleteTopicState> {
 struct Target {
     name: Option<TopicName>,
     id: Uuid,
-    found: Result<Uuid, (ErrorCode, String)>,
+    found: Result<Uuid, Refused>,
 }
 
 fn find(cx: &RequestContext, image: &Image, asked: DeleteTopicState, named: &mut BTreeSet<Uuid>) -> Target {
-    let refuse = |code, message: &str| Err((code, message.to_owned()));
+    let refuse = |code, message: &str| Err(Refused::new(code, message));
     let (name, id) = (asked.name, asked.topic_id);
     let topic = match (&name, id.is_nil()) {
         (Some(name), true) => image.topic(name).ok_or(ErrorCode::UnknownTopicOrPartition),
@@ -111,25 +111,14 @@ async fn delete(cx: &RequestContext, target: Target, timeout_ms: i32) -> Deletab
     };
     match deleted {
         Ok(()) => result,
-        Err((code, message)) => result
-            .with_error_code(cx.code(code))
-            .with_error_message(Some(StrBytes::from_string(message))),
+        Err(refused) => result
+            .with_error_code(cx.code(refused.code))
+            .with_error_message(refused.text()),
     }
 }
 
-async fn delete_found(cx: &RequestContext, id: Uuid, timeout_ms: i32) -> Result<(), (ErrorCode, String)> {
+async fn delete_found(cx: &RequestContext, id: Uuid, timeout_ms: i32) -> Result<(), Refused> {
     let cluster = Arc::clone(cx.cluster());
-    let env = &cx.broker().env;
-    let deleting = env
-        .tasks
-        .spawn("delete topic", async move { cluster.delete_topic(id).await });
-    match env.clock.timeout(cx.time_left(timeout_ms), deleting).await {
-        Ok(Ok(Ok(()))) => Ok(()),
-        Ok(Ok(Err(error))) => Err((error.to_error_code(), error.to_string())),
-        Ok(Err(failed)) => Err((ErrorCode::UnknownServerError, failed.to_string())),
-        Err(_) => {
-            let message = "the topic was not deleted in time; it may still be".to_owned();
-            Err((ErrorCode::RequestTimedOut, message))
-        }
-    }
+    let deleting = async move { cluster.delete_topic(id).await };
+    change::make(cx, timeout_ms, "delete topic", deleting).await
 }

@@ -4,9 +4,11 @@
 //! Advertised means implemented, for every version in the range.
 
 pub(crate) mod api_versions;
+mod change;
 mod consumer_group_describe;
 mod consumer_group_heartbeat;
 mod coordinate;
+mod create_partitions;
 mod create_topics;
 mod delete_groups;
 mod delete_topics;
@@ -67,6 +69,7 @@ table! {
     plain init_producer_id::InitProducerId,
     plain offset_for_leader_epoch::OffsetForLeaderEpoch,
     plain describe_configs::DescribeConfigs,
+    plain create_partitions::CreatePartitions,
     plain delete_groups::DeleteGroups,
     plain offset_delete::OffsetDelete,
     plain describe_cluster::DescribeCluster,

@@ -5,6 +5,7 @@
 mod admin;
 mod command_line;
 mod connections;
+mod create_partitions;
 mod fetch;
 mod framing;
 mod fuzz;

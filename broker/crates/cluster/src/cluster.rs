@@ -210,6 +210,29 @@ impl Cluster {
         Ok(topic)
     }
 
+    /// Adds partitions with these replicas to a topic that has `existing` of them; on return those here have leaders,
+    /// or ten seconds have passed.
+    ///
+    /// # Errors
+    /// [`TopicError`]; nothing was added, except after [`TopicError::Timeout`], where it may yet be.
+    ///
+    /// # Cancel safety
+    /// A dropped call may or may not have added them.
+    pub async fn create_partitions(
+        &self,
+        id: Uuid,
+        existing: usize,
+        partitions: Vec<Vec<i32>>,
+    ) -> Result<(), TopicError> {
+        self.controller
+            .create_partitions(id, existing, partitions)
+            .await?;
+        self.reconciled(self.image().end_offset).await;
+        // Late leaders show in the metadata as they come.
+        let _ = self.env.clock.timeout(LEADER_WAIT, self.leaders(id)).await;
+        Ok(())
+    }
+
     /// Deletes a topic; on return its partitions here answer no more.
     ///
     /// # Errors

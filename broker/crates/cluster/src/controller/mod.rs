@@ -53,6 +53,16 @@ pub enum TopicError {
     /// No such topic.
     #[error("no such topic")]
     Unknown,
+    /// The number of partitions can only grow, and it has changed since the caller looked, or does not grow.
+    #[error("topic {name} has {current} partitions; {wanted} would not be an increase by what was assigned")]
+    NotAnIncrease {
+        /// The topic.
+        name: String,
+        /// Partitions that it has.
+        current: usize,
+        /// Partitions asked for.
+        wanted: usize,
+    },
     /// A configuration entry is wrong.
     #[error("{0}")]
     Config(String),
@@ -224,6 +234,29 @@ impl Controller {
         self.defaults
             .with_overrides(&new.overrides)
             .map_err(|e| TopicError::Config(e.to_string()))?;
+        Ok(())
+    }
+
+    /// Adds partitions to a topic that has `existing` of them.
+    pub(crate) async fn create_partitions(
+        &self,
+        id: Uuid,
+        existing: usize,
+        partitions: Vec<Vec<i32>>,
+    ) -> Result<(), TopicError> {
+        let _turn = self.turn.lock().await;
+        let image = self.image();
+        let topic = image.topic_by_id(id).ok_or(TopicError::Unknown)?;
+        let current = topic.partitions.len();
+        if current != existing || partitions.is_empty() {
+            return Err(TopicError::NotAnIncrease {
+                name: topic.name.clone(),
+                current,
+                wanted: existing + partitions.len(),
+            });
+        }
+        let record = MetadataRecord::CreatePartitions { id, partitions };
+        self.commit_in_turn(&[record]).await?;
         Ok(())
     }
 

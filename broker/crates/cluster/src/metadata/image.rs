@@ -103,15 +103,17 @@ impl Image {
                 let topic = TopicInfo {
                     name: name.clone(),
                     id: *id,
-                    partitions: partitions
-                        .iter()
-                        .map(|r| PartitionInfo { replicas: r.clone() })
-                        .collect(),
+                    partitions: placed(partitions).collect(),
                     overrides: overrides.clone(),
                     config: Arc::new(config),
                 };
                 self.topic_names.insert(*id, name.clone());
                 self.topics.insert(name.clone(), Arc::new(topic));
+            }
+            MetadataRecord::CreatePartitions { id, partitions } => {
+                if let Some(topic) = self.topic_mut(*id) {
+                    topic.partitions.extend(placed(partitions));
+                }
             }
             MetadataRecord::DeleteTopic { id } => {
                 if let Some(name) = self.topic_names.remove(id) {
@@ -121,4 +123,15 @@ impl Image {
             MetadataRecord::ProducerIds { next } => self.next_producer_id = self.next_producer_id.max(*next),
         }
     }
+
+    /// A living topic, to be changed; copied if somebody still reads it.
+    fn topic_mut(&mut self, id: Uuid) -> Option<&mut TopicInfo> {
+        self.topics.get_mut(self.topic_names.get(&id)?).map(Arc::make_mut)
+    }
+}
+
+fn placed(partitions: &[Vec<i32>]) -> impl Iterator<Item = PartitionInfo> {
+    partitions.iter().map(|replicas| PartitionInfo {
+        replicas: replicas.clone(),
+    })
 }

@@ -37,6 +37,13 @@ pub enum MetadataRecord {
         /// Configuration as given.
         overrides: BTreeMap<String, String>,
     },
+    /// A topic got more partitions, after those that it had.
+    CreatePartitions {
+        /// Its identity.
+        id: Uuid,
+        /// Replicas of each new partition.
+        partitions: Vec<Vec<i32>>,
+    },
     /// A topic was deleted.
     DeleteTopic {
         /// Its identity.
