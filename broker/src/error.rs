@@ -74,6 +74,8 @@ impl ToErrorCode for TopicError {
             Self::Unknown => ErrorCode::UnknownTopicOrPartition,
             Self::NotAnIncrease { .. } => ErrorCode::InvalidPartitions,
             Self::Config(_) => ErrorCode::InvalidConfig,
+            // Kafka's answer, although the entry is the fault and not the request (KAFKA-13609).
+            Self::ReadOnlyConfig(_) => ErrorCode::InvalidRequest,
             Self::NotController => ErrorCode::NotController,
             Self::Timeout => ErrorCode::RequestTimedOut,
         }

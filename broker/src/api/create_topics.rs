@@ -43,7 +43,9 @@ impl Api for CreateTopics {
             )
             .await;
         }
-        let results = plans.into_iter().map(|(name, plan)| result(cx, name, plan));
+        let results = plans
+            .into_iter()
+            .map(|(name, plan)| result(cx, &image, name, plan));
         CreateTopicsResponse::default().with_topics(results.collect())
     }
 }
@@ -90,7 +92,7 @@ fn plan_all(cx: &RequestContext, image: &Image, request: &CreateTopicsRequest) -
 fn plan(cx: &RequestContext, image: &Image, topic: &CreatableTopic) -> Result<Plan, Refused> {
     let name = TopicName::parse(&topic.name)
         .map_err(|error| Refused::new(ErrorCode::InvalidTopicException, error.to_string()))?;
-    let partitions = partitions(cx, image, topic)?;
+    let partitions = partitions(image, topic)?;
     let mut overrides = BTreeMap::new();
     for config in &topic.configs {
         let Some(value) = &config.value else {
@@ -108,7 +110,7 @@ fn plan(cx: &RequestContext, image: &Image, topic: &CreatableTopic) -> Result<Pl
     Ok(Plan { new, id: Uuid::nil() })
 }
 
-fn partitions(cx: &RequestContext, image: &Image, topic: &CreatableTopic) -> Result<Vec<Vec<i32>>, Refused> {
+fn partitions(image: &Image, topic: &CreatableTopic) -> Result<Vec<Vec<i32>>, Refused> {
     if !topic.assignments.is_empty() {
         if topic.num_partitions != -1 || topic.replication_factor != -1 {
             let message =
@@ -124,7 +126,7 @@ fn partitions(cx: &RequestContext, image: &Image, topic: &CreatableTopic) -> Res
             .collect();
         return Ok(placement::check_assignment(image, &chosen)?);
     }
-    let kafka = &cx.config().kafka;
+    let kafka = &image.settings.node.kafka;
     let count = match topic.num_partitions {
         -1 => i32::try_from(kafka.num_partitions).unwrap_or(i32::MAX),
         count => count,
@@ -148,6 +150,7 @@ async fn create(cx: &RequestContext, plan: &mut Result<Plan, Refused>, timeout_m
 
 fn result(
     cx: &RequestContext,
+    image: &Image,
     name: takhin_protocol::messages::TopicName,
     plan: Result<Plan, Refused>,
 ) -> CreatableTopicResult {
@@ -162,16 +165,20 @@ fn result(
         }
     };
     let width = plan.new.partitions.first().map_or(0, Vec::len);
-    let configs = topic::describe(cx.config(), &plan.new.overrides)
-        .into_iter()
-        .map(|entry| {
-            CreatableTopicConfigs::default()
-                .with_name(StrBytes::from_string(entry.name))
-                .with_value(entry.value.map(StrBytes::from_string))
-                .with_read_only(entry.read_only)
-                .with_config_source(entry.source.code())
-                .with_is_sensitive(entry.sensitive)
-        });
+    let configs = topic::describe(
+        &cx.broker().config,
+        image.dynamic(cx.cluster().node_id()),
+        &plan.new.overrides,
+    )
+    .into_iter()
+    .map(|entry| {
+        CreatableTopicConfigs::default()
+            .with_name(StrBytes::from_string(entry.name))
+            .with_value(entry.value.map(StrBytes::from_string))
+            .with_read_only(entry.read_only)
+            .with_config_source(entry.source.code())
+            .with_is_sensitive(entry.sensitive)
+    });
     result
         .with_topic_id(plan.id)
         .with_num_partitions(i32::try_from(plan.new.partitions.len()).unwrap_or(i32::MAX))

@@ -34,7 +34,7 @@ impl Api for DeleteTopics {
         let mut named = BTreeSet::new();
         let targets: Vec<Target> = asked(cx.version, request)
             .into_iter()
-            .map(|topic| find(cx, &image, topic, &mut named))
+            .map(|topic| find(&image, topic, &mut named))
             .collect();
         let results = join_all(targets.into_iter().map(|target| delete(cx, target, timeout_ms))).await;
         DeleteTopicsResponse::default().with_responses(results)
@@ -64,7 +64,7 @@ struct Target {
     found: Result<Uuid, Refused>,
 }
 
-fn find(cx: &RequestContext, image: &Image, asked: DeleteTopicState, named: &mut BTreeSet<Uuid>) -> Target {
+fn find(image: &Image, asked: DeleteTopicState, named: &mut BTreeSet<Uuid>) -> Target {
     let refuse = |code, message: &str| Err(Refused::new(code, message));
     let (name, id) = (asked.name, asked.topic_id);
     let topic = match (&name, id.is_nil()) {
@@ -73,7 +73,7 @@ fn find(cx: &RequestContext, image: &Image, asked: DeleteTopicState, named: &mut
         (None, true) | (Some(_), false) => Err(ErrorCode::InvalidRequest),
     };
     let found = match topic {
-        Ok(_) if !cx.config().kafka.delete_topic_enable => {
+        Ok(_) if !image.settings.node.kafka.delete_topic_enable => {
             refuse(ErrorCode::TopicDeletionDisabled, "Topic deletion is disabled.")
         }
         Ok(topic) if !named.insert(topic.id) => refuse(ErrorCode::InvalidRequest, "Duplicate topic."),

@@ -3,8 +3,10 @@
 //! From it follow the ApiVersions answer, the version gate, the metric labels and `docs/reference/kafka-apis.md`.
 //! Advertised means implemented, for every version in the range.
 
+mod alter_configs;
 pub(crate) mod api_versions;
 mod change;
+mod config_resource;
 mod consumer_group_describe;
 mod consumer_group_heartbeat;
 mod coordinate;
@@ -18,6 +20,7 @@ mod describe_groups;
 mod fetch;
 mod find_coordinator;
 mod heartbeat;
+mod incremental_alter_configs;
 mod init_producer_id;
 mod join_group;
 mod leave_group;
@@ -69,8 +72,10 @@ table! {
     plain init_producer_id::InitProducerId,
     plain offset_for_leader_epoch::OffsetForLeaderEpoch,
     plain describe_configs::DescribeConfigs,
+    plain alter_configs::AlterConfigs,
     plain create_partitions::CreatePartitions,
     plain delete_groups::DeleteGroups,
+    plain incremental_alter_configs::IncrementalAlterConfigs,
     plain offset_delete::OffsetDelete,
     plain describe_cluster::DescribeCluster,
     plain consumer_group_heartbeat::ConsumerGroupHeartbeat,

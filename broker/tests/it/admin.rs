@@ -342,7 +342,7 @@ async fn every_setting_is_described_with_its_source() {
         let broker_setting = results[1]
             .configs
             .iter()
-            .find(|config| &*config.name == "num.partitions")
+            .find(|config| &*config.name == "node.id")
             .unwrap();
         assert!(broker_setting.read_only);
         if version >= 3 {

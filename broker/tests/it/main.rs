@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod admin;
+mod alter_configs;
 mod command_line;
 mod connections;
 mod create_partitions;

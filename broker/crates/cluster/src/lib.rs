@@ -20,7 +20,7 @@ mod raft;
 mod replicator;
 
 pub use cluster::{Cluster, ClusterOptions, ClusterStats, StartError};
-pub use controller::{NewTopic, TopicError};
+pub use controller::{ConfigTarget, NewTopic, TopicError};
 pub use metadata::{BrokerInfo, Endpoint, Image, MetadataRecord, PartitionInfo, TopicInfo};
 pub use metrics::ClusterMetrics;
 pub use partition::{

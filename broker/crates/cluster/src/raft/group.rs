@@ -12,7 +12,7 @@ use takhin_storage::{Checkpoint, Log};
 use tokio::sync::watch;
 
 use super::hard_state::{GroupId, GroupState};
-use super::host::{GroupHost, OpenError};
+use super::host::{GroupHost, OpenError, log_options};
 use super::log_store::LogStore;
 use super::network::NoPeers;
 use super::outbox::Outbox;
@@ -31,8 +31,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 pub(crate) struct GroupSpec {
     pub(crate) id: GroupId,
     pub(crate) partition: Arc<Partition>,
-    /// Whether entries count as stored only after a sync.
-    pub(crate) flushed: bool,
     /// Sees every committed batch from the first on, at each start.
     pub(crate) observer: Option<Arc<dyn Observer>>,
 }
@@ -192,6 +190,8 @@ impl Group {
         let state = opened.state;
         spec.partition
             .attach(Arc::clone(&log), log.end().last.map_or(0, |id| id.term.into()));
+        // The configuration may have changed while the log was being opened; from `attach` on a change finds the log.
+        log.set_options(log_options(&spec.partition.config()));
         let applied = if spec.observer.is_some() {
             None
         } else {
@@ -208,8 +208,8 @@ impl Group {
             log: Arc::clone(&log),
             flusher: host.flusher.clone(),
             hard_state: Arc::clone(&host.hard_state),
-            sink: Arc::clone(&spec.partition) as _,
-            flushed: spec.flushed,
+            partition: Arc::clone(&spec.partition),
+            order: Arc::default(),
             begins_after: Arc::default(),
             full_bodies: spec.observer.is_some(),
         };
