@@ -6,7 +6,6 @@
 //!
 //! A deletion that does not show in `timeout_ms` answers REQUEST_TIMED_OUT and may still happen.
 
-use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -19,6 +18,7 @@ use takhin_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse, StrBy
 use uuid::Uuid;
 
 use super::change::{self, Refused};
+use super::config_resource::repeated;
 use crate::context::RequestContext;
 use crate::dispatch::Api;
 
@@ -31,11 +31,11 @@ impl Api for DeleteTopics {
     async fn handle(cx: &RequestContext, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
         let image = cx.cluster().image();
         let timeout_ms = request.timeout_ms;
-        let mut named = BTreeSet::new();
-        let targets: Vec<Target> = asked(cx.version, request)
+        let mut targets: Vec<Target> = asked(cx.version, request)
             .into_iter()
-            .map(|topic| find(&image, topic, &mut named))
+            .map(|topic| find(&image, topic, cx.version))
             .collect();
+        refuse_repeated(&mut targets);
         let results = join_all(targets.into_iter().map(|target| delete(cx, target, timeout_ms))).await;
         DeleteTopicsResponse::default().with_responses(results)
     }
@@ -64,7 +64,23 @@ struct Target {
     found: Result<Uuid, Refused>,
 }
 
-fn find(image: &Image, asked: DeleteTopicState, named: &mut BTreeSet<Uuid>) -> Target {
+/// A topic that is named twice, be it by name and by id, is not deleted (as in Kafka).
+fn refuse_repeated(targets: &mut [Target]) {
+    let found = targets.iter().filter_map(|target| target.found.as_ref().ok());
+    let repeated = repeated(found.copied());
+    for target in targets {
+        if target.found.as_ref().is_ok_and(|id| repeated.contains(id)) {
+            target.found = Err(Refused::new(ErrorCode::InvalidRequest, "Duplicate topic."));
+        }
+    }
+}
+
+/// KIP-322.
+fn knows_deletion_disabled(version: i16) -> bool {
+    version >= 3
+}
+
+fn find(image: &Image, asked: DeleteTopicState, version: i16) -> Target {
     let refuse = |code, message: &str| Err(Refused::new(code, message));
     let (name, id) = (asked.name, asked.topic_id);
     let topic = match (&name, id.is_nil()) {
@@ -74,9 +90,13 @@ fn find(image: &Image, asked: DeleteTopicState, named: &mut BTreeSet<Uuid>) -> T
     };
     let found = match topic {
         Ok(_) if !image.settings.node.kafka.delete_topic_enable => {
-            refuse(ErrorCode::TopicDeletionDisabled, "Topic deletion is disabled.")
+            let code = if knows_deletion_disabled(version) {
+                ErrorCode::TopicDeletionDisabled
+            } else {
+                ErrorCode::InvalidRequest
+            };
+            refuse(code, "Topic deletion is disabled.")
         }
-        Ok(topic) if !named.insert(topic.id) => refuse(ErrorCode::InvalidRequest, "Duplicate topic."),
         Ok(topic) => Ok(topic.id),
         Err(ErrorCode::InvalidRequest) => refuse(
             ErrorCode::InvalidRequest,

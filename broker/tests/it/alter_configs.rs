@@ -8,9 +8,9 @@ use takhin_protocol::messages::list_offsets_request::{ListOffsetsPartition, List
 use takhin_protocol::messages::metadata_request::MetadataRequestTopic;
 use takhin_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use takhin_protocol::messages::{
-    AlterConfigsRequest, CreateTopicsRequest, DescribeConfigsRequest, IncrementalAlterConfigsRequest,
-    ListOffsetsRequest, MetadataRequest, ProduceRequest, alter_configs_request as whole,
-    incremental_alter_configs_request as single,
+    AlterConfigsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
+    IncrementalAlterConfigsRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest,
+    alter_configs_request as whole, incremental_alter_configs_request as single,
 };
 
 use crate::support::{Broker, Client, altered, batch, code, text, topic};
@@ -464,6 +464,16 @@ async fn a_broker_stops_creating_topics_deleting_them_and_taking_connections_whe
         code(answer.topics[0].error_code),
         ErrorCode::UnknownTopicOrPartition
     );
+    client.create("t", 1, &[]).await;
+    set(&mut client, BROKER, "1", "delete.topic.enable", "false").await;
+    for (version, expected) in [
+        (1, ErrorCode::InvalidRequest),
+        (5, ErrorCode::TopicDeletionDisabled),
+    ] {
+        let request = DeleteTopicsRequest::default().with_topic_names(vec![topic("t")]);
+        let refused = client.call(version, &request).await;
+        assert_eq!(code(refused.responses[0].error_code), expected);
+    }
     set(&mut client, BROKER, "1", "max.connections", "1").await;
     let mut refused = broker.client().await;
     assert!(refused.receive().await.is_none(), "a second connection is closed");
@@ -512,5 +522,18 @@ async fn retention_goes_by_what_the_topic_says_now() {
         .timeout(limit, expired)
         .await
         .expect("old records stay although they have expired");
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acknowledgement_by_all_goes_by_how_many_replicas_the_topic_asks_for_now() {
+    let mut broker = Broker::start().await;
+    let mut client = broker.client().await;
+    client.create("t", 1, &[]).await;
+    assert_eq!(produce(&mut client, "t", 10).await, ErrorCode::NoError);
+    set(&mut client, TOPIC, "t", "min.insync.replicas", "2").await;
+    assert_eq!(produce(&mut client, "t", 10).await, ErrorCode::NotEnoughReplicas);
+    set(&mut client, TOPIC, "t", "min.insync.replicas", "1").await;
+    assert_eq!(produce(&mut client, "t", 10).await, ErrorCode::NoError);
     broker.stop().await;
 }

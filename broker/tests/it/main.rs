@@ -7,6 +7,8 @@ mod alter_configs;
 mod command_line;
 mod connections;
 mod create_partitions;
+mod delete_records;
+mod describe;
 mod fetch;
 mod framing;
 mod fuzz;

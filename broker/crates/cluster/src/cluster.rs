@@ -3,6 +3,7 @@
 
 mod maintenance;
 mod open;
+mod quorum;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -26,6 +27,7 @@ use crate::partition::{Partition, PartitionId, Waiter};
 use crate::raft::{FlushDriver, Group, GroupHost, GroupSpec};
 
 pub use open::StartError;
+pub use quorum::{Quorum, QuorumVoter};
 
 /// The metadata group's topic id, as Kafka's `METADATA_TOPIC_ID`.
 const METADATA_TOPIC_ID: Uuid = Uuid::from_u128(1);

@@ -19,7 +19,7 @@ mod partition;
 mod raft;
 mod replicator;
 
-pub use cluster::{Cluster, ClusterOptions, ClusterStats, StartError};
+pub use cluster::{Cluster, ClusterOptions, ClusterStats, Quorum, QuorumVoter, StartError};
 pub use controller::{ConfigTarget, NewTopic, TopicError};
 pub use metadata::{BrokerInfo, Endpoint, Image, MetadataRecord, PartitionInfo, TopicInfo};
 pub use metrics::ClusterMetrics;

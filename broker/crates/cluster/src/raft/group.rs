@@ -132,6 +132,18 @@ impl Group {
         }
     }
 
+    /// Node ids and directories of the voters; `None` while the group is not open.
+    pub(crate) fn voters(&self) -> Option<Vec<(u64, uuid::Uuid)>> {
+        let running = self.running.lock().clone()?;
+        let metrics = running.raft.metrics();
+        let membership = metrics.borrow_watched().membership_config.clone();
+        let membership = membership.membership();
+        let voters = membership
+            .voter_ids()
+            .filter_map(|id| Some((id, membership.get_node(&id)?.directory)));
+        Some(voters.collect())
+    }
+
     async fn supervise(self: &Arc<Self>, host: &Arc<GroupHost>) {
         let mut pause = FIRST_PAUSE;
         loop {
