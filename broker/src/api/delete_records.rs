@@ -7,13 +7,11 @@
 //! A log start that has not moved in `timeout_ms` answers REQUEST_TIMED_OUT and may still move. One partition's failure
 //! does not touch the others. Leader needed: the partition's.
 
-use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 use takhin_cluster::{Partition, TopicInfo};
-use takhin_config::live::Dynamic;
 use takhin_protocol::ErrorCode;
 use takhin_protocol::messages::delete_records_request::DeleteRecordsTopic;
 use takhin_protocol::messages::delete_records_response::{
@@ -50,7 +48,7 @@ async fn delete_in(
     topic: DeleteRecordsTopic,
     timeout_ms: i32,
 ) -> DeleteRecordsTopicResult {
-    let found = deletable(cx, view, &topic.name);
+    let found = deletable(view, &topic.name);
     let partitions = join_all(topic.partitions.iter().map(async |asked| {
         let index = asked.partition_index;
         let partition = found.and_then(|topic| view.partition(topic, index));
@@ -70,24 +68,16 @@ async fn delete_in(
 }
 
 /// The topic, if clients may delete its records.
-fn deletable<'a>(cx: &RequestContext, view: &'a View, name: &str) -> Result<&'a Arc<TopicInfo>, ErrorCode> {
+fn deletable<'a>(view: &'a View, name: &str) -> Result<&'a Arc<TopicInfo>, ErrorCode> {
     let topic = view.topic(name)?;
     if replicas::is_internal(name) {
         return Err(ErrorCode::InvalidTopicException);
     }
-    if only_compacts(&topic.overrides, view.image.dynamic(cx.cluster().node_id())) {
+    // Then only compaction decides what goes.
+    if topic.config.cleanup_policy.compact && !topic.config.cleanup_policy.delete {
         return Err(ErrorCode::PolicyViolation);
     }
     Ok(topic)
-}
-
-/// Whether the topic's `cleanup.policy` is `compact` and nothing else: then only compaction decides what goes.
-fn only_compacts(overrides: &BTreeMap<String, String>, dynamic: Dynamic<'_>) -> bool {
-    let policy = overrides
-        .get("cleanup.policy")
-        .or_else(|| dynamic.own.get("log.cleanup.policy"))
-        .or_else(|| dynamic.all.get("log.cleanup.policy"));
-    policy.is_some_and(|policy| policy.trim() == "compact")
 }
 
 async fn delete(
@@ -102,29 +92,5 @@ async fn delete(
     match clock.timeout(cx.time_left(timeout_ms), deleting).await {
         Ok(done) => done.map_err(|error| error.to_error_code()),
         Err(_) => Err(ErrorCode::RequestTimedOut),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn records_go_by_hand_unless_the_topic_only_compacts() {
-        let values = |key: &str, policy: &str| BTreeMap::from([(key.to_owned(), policy.to_owned())]);
-        let topic = |policy: &str| values("cleanup.policy", policy);
-        assert!(only_compacts(&topic("compact"), Dynamic::NONE));
-        assert!(!only_compacts(&topic("delete"), Dynamic::NONE));
-        assert!(!only_compacts(&topic("compact,delete"), Dynamic::NONE));
-        assert!(!only_compacts(&BTreeMap::new(), Dynamic::NONE));
-        let (compact, delete) = (
-            values("log.cleanup.policy", "compact"),
-            values("log.cleanup.policy", "delete"),
-        );
-        let told = |own, all| Dynamic { own, all };
-        let none = BTreeMap::new();
-        assert!(only_compacts(&none, told(&none, &compact)));
-        assert!(!only_compacts(&none, told(&delete, &compact)));
-        assert!(!only_compacts(&topic("delete"), told(&none, &compact)));
     }
 }

@@ -98,7 +98,22 @@ impl Totals {
 
 fn text(item: &DumpItem, line: &mut String) -> std::fmt::Result {
     match item {
-        DumpItem::Segment { path, bytes, .. } => writeln!(line, "{} ({bytes} bytes)", path.display()),
+        DumpItem::Segment {
+            path,
+            bytes,
+            cleaned_to,
+            ..
+        } => {
+            write!(line, "{} ({bytes} bytes)", path.display())?;
+            if let Some(end) = cleaned_to {
+                write!(
+                    line,
+                    " cleaned to offset {} index {}",
+                    end.base_offset, end.first_index
+                )?;
+            }
+            writeln!(line)
+        }
         DumpItem::Unreadable {
             path,
             position,
@@ -115,7 +130,11 @@ fn text(item: &DumpItem, line: &mut String) -> std::fmt::Result {
             write!(
                 line,
                 "@{} index {} term {}",
-                batch.position, batch.raft_index, header.partition_leader_epoch
+                batch.position,
+                batch
+                    .raft_index
+                    .map_or_else(|| "-".to_owned(), |index| index.to_string()),
+                header.partition_leader_epoch
             )?;
             if batch.hidden {
                 write!(line, " hidden")?;
@@ -140,9 +159,16 @@ fn text(item: &DumpItem, line: &mut String) -> std::fmt::Result {
 
 fn json(item: &DumpItem, line: &mut String) -> std::fmt::Result {
     let value = match item {
-        DumpItem::Segment { path, id, bytes } => serde_json::json!({
+        DumpItem::Segment {
+            path,
+            id,
+            bytes,
+            cleaned_to,
+        } => serde_json::json!({
             "type": "segment", "path": path.display().to_string(), "bytes": bytes,
             "base_offset": id.base_offset, "first_index": id.first_index,
+            "cleaned_to_offset": cleaned_to.map(|end| end.base_offset),
+            "cleaned_to_index": cleaned_to.map(|end| end.first_index),
         }),
         DumpItem::Unreadable {
             path,

@@ -186,7 +186,7 @@ async fn what_cannot_be_created_says_why_and_changes_nothing() {
         ),
         (config("retention.msx", "1"), ErrorCode::InvalidConfig),
         (config("retention.ms", "soon"), ErrorCode::InvalidConfig),
-        (config("cleanup.policy", "compact"), ErrorCode::InvalidConfig),
+        (config("cleanup.policy", "squash"), ErrorCode::InvalidConfig),
         (
             assigned(&[(0, &[1]), (2, &[1])]),
             ErrorCode::InvalidReplicaAssignment,

@@ -356,21 +356,28 @@ async fn validation_alone_changes_nothing_and_lists_take_items() {
         [ErrorCode::NoError, ErrorCode::InvalidConfig]
     );
     assert_eq!(shown(&mut client, TOPIC, "t", "retention.ms").await.1, 5);
-    for operation in [APPEND, APPEND, SUBTRACT] {
-        let item = if operation == APPEND { "delete" } else { "compact" };
+    let steps = [
+        (APPEND, "compact", "delete,compact"),
+        (APPEND, "compact,delete", "delete,compact"),
+        (SUBTRACT, "delete", "compact"),
+        (SUBTRACT, "delete", "compact"),
+    ];
+    for (operation, items, expected) in steps {
         let done = edit(
             &mut client,
             TOPIC,
             "t",
-            &[("cleanup.policy", operation, Some(item))],
+            &[("cleanup.policy", operation, Some(items))],
         )
         .await;
         assert_eq!(done, (ErrorCode::NoError, String::new()));
         assert_eq!(
             shown(&mut client, TOPIC, "t", "cleanup.policy").await,
-            ("delete".to_owned(), 1)
+            (expected.to_owned(), 1)
         );
     }
+    // The topic compacts now: it takes no record without a key.
+    assert_eq!(produce(&mut client, "t", 10).await, ErrorCode::InvalidRecord);
     broker.stop().await;
 }
 

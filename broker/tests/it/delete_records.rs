@@ -84,6 +84,21 @@ async fn the_log_start_moves_up_only_shows_at_once_and_survives_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_of_a_topic_that_only_compacts_go_by_compaction_alone() {
+    let mut broker = Broker::start().await;
+    let mut client = broker.client().await;
+    client.create("only", 1, &[("cleanup.policy", "compact")]).await;
+    client
+        .create("both", 1, &[("cleanup.policy", "compact,delete")])
+        .await;
+    let only = client.call(2, &request("only", &[(0, 0)])).await;
+    assert_eq!(answers(&only), [(0, ErrorCode::PolicyViolation, -1)]);
+    let both = client.call(2, &request("both", &[(0, 0)])).await;
+    assert_eq!(answers(&both), [(0, ErrorCode::NoError, 0)]);
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_partition_is_answered_for_itself() {
     let mut broker = Broker::start().await;
     let mut client = broker.client().await;

@@ -8,7 +8,7 @@ use takhin_protocol::messages::{
     ApiVersionsRequest, DeleteTopicsRequest, InitProducerIdRequest, ProduceRequest, ProduceResponse,
     TransactionalId,
 };
-use takhin_protocol::record::{Attributes, Batch, Compression, validate_produced};
+use takhin_protocol::record::{Attributes, Batch, BatchBuilder, Compression, NewRecord, validate_produced};
 use uuid::Uuid;
 
 use crate::fetch::fetch_all;
@@ -320,6 +320,84 @@ async fn unsound_records_are_refused_and_leave_no_trace() {
             .base_offset,
         0
     );
+    broker.stop().await;
+}
+
+/// P9 and P6: the topic's codec, the producer's records, and the size that is stored.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_with_a_codec_of_its_own_has_batches_compressed_anew() {
+    let mut broker = Broker::start().await;
+    let mut client = broker.client().await;
+    let codecs = [
+        ("uncompressed", Compression::None),
+        ("gzip", Compression::Gzip),
+        ("snappy", Compression::Snappy),
+        ("lz4", Compression::Lz4),
+        ("zstd", Compression::Zstd),
+    ];
+    let value = "x".repeat(2000);
+    for (name, codec) in codecs {
+        let settings = [("compression.type", name), ("max.message.bytes", "1500")];
+        let id = client.create("t", 1, &settings).await;
+        let sent = compressed(Compression::Gzip, &["a", "b", "c"]);
+        let answer = produce(&mut client, 12, id, Some(sent.to_bytes())).await;
+        assert_eq!(answer.error_code, 0, "{name}: {:?}", answer.error_message);
+        let got = fetch_all(&mut client, 13, "t", id).await;
+        let [got] = &got[..] else { panic!("{got:?}") };
+        assert_eq!(got.header.attributes.compression(), codec.id());
+        assert_eq!(got.compute_crc(), got.header.crc);
+        let plain = |batch: &Batch| {
+            batch
+                .clone()
+                .recompressed(Compression::None, None, 1 << 20)
+                .unwrap()
+                .body
+        };
+        assert_eq!(plain(got), plain(&sent), "{name}");
+
+        let long = compressed(Compression::Gzip, &[&value]);
+        assert!(long.to_bytes().len() < 1500);
+        let answer = produce(&mut client, 12, id, Some(long.to_bytes())).await;
+        let expected = match codec {
+            Compression::None => ErrorCode::MessageTooLarge,
+            _ => ErrorCode::NoError,
+        };
+        assert_eq!(code(answer.error_code), expected, "{name}");
+        let names = DeleteTopicsRequest::default()
+            .with_topic_names(vec![topic("t")])
+            .with_timeout_ms(20_000);
+        client.call(5, &names).await;
+    }
+    broker.stop().await;
+}
+
+/// P7: what compaction could not keep is refused, whole, with the record that is to blame.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_compacted_topic_takes_no_record_without_a_key() {
+    let mut broker = Broker::start().await;
+    let mut client = broker.client().await;
+    let id = client
+        .create("t", 1, &[("cleanup.policy", "compact,delete")])
+        .await;
+    for codec in [Compression::None, Compression::Zstd] {
+        let keyed = |keys: [Option<&str>; 3]| {
+            let mut builder = BatchBuilder::new(codec);
+            for key in keys {
+                builder.push(NewRecord {
+                    timestamp: now_ms(),
+                    key: key.map(str::as_bytes),
+                    ..NewRecord::default()
+                });
+            }
+            Some(builder.build().unwrap().to_bytes())
+        };
+        let refused = produce(&mut client, 12, id, keyed([Some("a"), None, Some("b")])).await;
+        assert_eq!(code(refused.error_code), ErrorCode::InvalidRecord);
+        let blamed: Vec<_> = refused.record_errors.iter().map(|e| e.batch_index).collect();
+        assert_eq!(blamed, [1]);
+        let taken = produce(&mut client, 12, id, keyed([Some("a"), Some(""), Some("b")])).await;
+        assert_eq!(taken.error_code, 0, "{codec:?}: {:?}", taken.error_message);
+    }
     broker.stop().await;
 }
 

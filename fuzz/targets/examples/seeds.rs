@@ -135,7 +135,7 @@ fn batches(write: Write<'_>) {
 
 /// Mode, then changes of five bytes: file, position, kind, value.
 fn segments(write: Write<'_>) {
-    for mode in 0..8u8 {
+    for mode in 0..16u8 {
         write("segment_recovery", &format!("untouched-{mode}"), &[mode]);
         for file in 0..6u8 {
             let changes = [mode, file, 0, 70, 0, 0xff, file.wrapping_add(2), 0, 90, 245, 0];

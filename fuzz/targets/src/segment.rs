@@ -1,14 +1,17 @@
 //! Recovery: a log directory damaged at will opens, or says why not; it never invents records, and opening it
 //! twice changes nothing more.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use takhin_protocol::record::{Batch, BatchBuilder, Compression, NewRecord};
+use takhin_protocol::record::{Batch, BatchBuilder, Compression, NewRecord, scan};
 use takhin_runtime::disk::{Disk, OpenMode};
 use takhin_runtime::sim::SimDisk;
-use takhin_storage::{Log, LogOptions, LogStatus, NewEntry, PreviousStop, StorageContext};
+use takhin_storage::{
+    CleanLimits, CleanRules, CleanStep, Log, LogOptions, LogStatus, NewEntry, PreviousStop, StorageContext,
+};
 
 const DIR: &str = "/data/partitions/t-0";
 
@@ -49,8 +52,8 @@ pub fn steps(data: &[u8]) -> Vec<Step> {
     data.chunks_exact(5).map(step).collect()
 }
 
-/// Writes a log, changes its files as `data` says, and opens it. The first byte says how the process stopped and
-/// how much was known to be durable.
+/// Writes a log, changes its files as `data` says, and opens it. The first byte says how the process stopped, how much
+/// was known to be durable, and whether the log was compacted.
 ///
 /// # Panics
 /// When a record comes back that was never written, when entries are out of order, or when a second opening finds
@@ -65,7 +68,8 @@ pub fn segment_recovery(data: &[u8]) {
         1 => PreviousStop::PowerLoss,
         _ => PreviousStop::Killed,
     };
-    let (written, checkpoint) = write_log(&disk, matches!(previous, PreviousStop::Clean));
+    let compacted = mode & 8 != 0;
+    let (written, checkpoint) = write_log(&disk, matches!(previous, PreviousStop::Clean), compacted);
     let checkpoint = (mode & 4 == 0).then_some(checkpoint);
     for step in steps(changes).into_iter().take(64) {
         change(&disk, step);
@@ -75,11 +79,17 @@ pub fn segment_recovery(data: &[u8]) {
     };
     for (index, batch) in &first.entries {
         // Base offset, length and leader epoch lie outside the CRC; what is inside it is what was written.
-        let original = written.get(usize::try_from(*index).unwrap_or(usize::MAX));
+        let original = written.entries.get(usize::try_from(*index).unwrap_or(usize::MAX));
         assert_eq!(
             original.map(|bytes| &bytes[CRC_AT..]),
             Some(&batch[CRC_AT..]),
             "entry {index} was never written"
+        );
+    }
+    for batch in &first.served {
+        assert!(
+            written.served.contains(batch),
+            "a batch is served that was never written"
         );
     }
     // What recovery left must satisfy recovery.
@@ -97,6 +107,16 @@ pub fn segment_recovery(data: &[u8]) {
 struct Opened {
     ready: bool,
     entries: Vec<(u64, Bytes)>,
+    /// What the checksums cover of the batches that are read by offset and pass them.
+    served: Vec<Bytes>,
+}
+
+/// What the undamaged log holds.
+struct Written {
+    /// By raft index.
+    entries: Vec<Bytes>,
+    /// What the checksums cover of all batches, as appended and as compacted.
+    served: BTreeSet<Bytes>,
 }
 
 fn options() -> LogOptions {
@@ -112,8 +132,8 @@ fn context(disk: &SimDisk) -> StorageContext {
     StorageContext::with_open_segments(Arc::new(disk.incarnation()), 2)
 }
 
-/// The bytes of every entry by raft index, and the watermark half-way.
-fn write_log(disk: &SimDisk, clean: bool) -> (Vec<Bytes>, takhin_storage::Checkpoint) {
+/// What was written, and the watermark half-way.
+fn write_log(disk: &SimDisk, clean: bool, compacted: bool) -> (Written, takhin_storage::Checkpoint) {
     let opened = Log::open(
         &context(disk),
         Path::new(DIR),
@@ -122,7 +142,8 @@ fn write_log(disk: &SimDisk, clean: bool) -> (Vec<Bytes>, takhin_storage::Checkp
         PreviousStop::Clean,
     );
     let (log, _) = opened.unwrap_or_else(|error| panic!("an empty directory does not open: {error}"));
-    let mut written = Vec::new();
+    let log = Arc::new(log);
+    let mut entries = Vec::new();
     let mut checkpoint = log.checkpoint();
     for n in 0..ENTRIES {
         let end = log.end();
@@ -134,7 +155,7 @@ fn write_log(disk: &SimDisk, clean: bool) -> (Vec<Bytes>, takhin_storage::Checkp
         };
         batch.header.base_offset = end.log_end_offset;
         batch.header.partition_leader_epoch = 1;
-        written.push(batch.to_bytes());
+        entries.push(batch.to_bytes());
         log.append(&[NewEntry {
             term: 1,
             raft_index,
@@ -145,10 +166,64 @@ fn write_log(disk: &SimDisk, clean: bool) -> (Vec<Bytes>, takhin_storage::Checkp
             checkpoint = log.flush().unwrap_or_else(|error| panic!("flush: {error}"));
         }
     }
+    if compacted {
+        compact(&log);
+    }
     if clean {
         checkpoint = log.close().unwrap_or_else(|error| panic!("close: {error}"));
     }
-    (written, checkpoint)
+    let mut served: BTreeSet<Bytes> = entries.iter().map(|bytes| bytes.slice(CRC_AT..)).collect();
+    served.extend(read(&log));
+    (Written { entries, served }, checkpoint)
+}
+
+/// Two passes, the second one tidying up after the first.
+fn compact(log: &Arc<Log>) {
+    let rules = CleanRules {
+        min_compaction_lag_ms: 0,
+        max_compaction_lag_ms: i64::MAX,
+        delete_retention_ms: 0,
+        min_dirty_ratio: 0.0,
+    };
+    let limits = CleanLimits {
+        map_bytes: 240,
+        max_inflated: 1 << 16,
+        seed: 1,
+    };
+    for _ in 0..2 {
+        let last = log.flush().unwrap_or_else(|error| panic!("flush: {error}")).last;
+        if let Some(last) = last {
+            log.purge_to(last)
+                .unwrap_or_else(|error| panic!("purge: {error}"));
+        }
+        let due = log.cleanable(&rules, 0, i64::MAX);
+        let Some(due) = due.unwrap_or_else(|error| panic!("look: {error}")) else {
+            return;
+        };
+        let Some(mut pass) = log.clean(&due, rules, &limits, 0) else {
+            return;
+        };
+        while let CleanStep::More { .. } = pass.step().unwrap_or_else(|error| panic!("clean: {error}")) {}
+    }
+}
+
+/// What the checksums cover of the batches that a consumer gets and that pass them, up to the first error.
+fn read(log: &Log) -> Vec<Bytes> {
+    let mut served = Vec::new();
+    let end = log.end();
+    let mut from = end.log_start_offset;
+    while let Ok(found) = log.read(from, end.log_end_offset, 1 << 20, true) {
+        if found.next_offset <= from {
+            break;
+        }
+        from = found.next_offset;
+        let Ok(bytes) = found.read_all() else { break };
+        let mut rest = Bytes::from(bytes);
+        while let Ok((_, len)) = scan::check(&rest) {
+            served.push(rest.split_to(len).slice(CRC_AT..));
+        }
+    }
+    served
 }
 
 fn hidden(offset: i64) -> Batch {
@@ -161,6 +236,7 @@ fn records(n: u8) -> Batch {
         let value = [n; 40];
         builder.push(NewRecord {
             timestamp: i64::from(n) + i64::from(i),
+            key: Some(&[(n + i) % 5]),
             value: Some(&value),
             ..NewRecord::default()
         });
@@ -213,5 +289,10 @@ fn open(
             .map(|entry| (entry.index, entry.batch.to_bytes()))
             .collect();
     }
-    Some(Opened { ready, entries })
+    let served = read(&log);
+    Some(Opened {
+        ready,
+        entries,
+        served,
+    })
 }

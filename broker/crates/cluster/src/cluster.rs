@@ -1,6 +1,7 @@
 //! A node's view of the cluster: starts the metadata group, then a group for each partition that lives here, and
 //! keeps both in step with the image.
 
+mod cleaner;
 mod maintenance;
 mod open;
 mod quorum;
@@ -26,6 +27,7 @@ use crate::metrics::Metrics;
 use crate::partition::{Partition, PartitionId, Waiter};
 use crate::raft::{FlushDriver, Group, GroupHost, GroupSpec};
 
+pub use cleaner::{CleanerOptions, MAX_COMPACTED_BATCH};
 pub use open::StartError;
 pub use quorum::{Quorum, QuorumVoter};
 
@@ -48,6 +50,8 @@ pub struct ClusterOptions {
     pub settings: Arc<Settings>,
     /// Pause between two checkpoints of all groups.
     pub checkpoint_interval: Duration,
+    /// Compaction.
+    pub cleaner: CleanerOptions,
     /// Sealed segments kept open.
     pub max_open_segments: usize,
     /// Files synced in parallel by one flush round.

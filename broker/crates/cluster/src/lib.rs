@@ -19,7 +19,10 @@ mod partition;
 mod raft;
 mod replicator;
 
-pub use cluster::{Cluster, ClusterOptions, ClusterStats, Quorum, QuorumVoter, StartError};
+pub use cluster::{
+    CleanerOptions, Cluster, ClusterOptions, ClusterStats, MAX_COMPACTED_BATCH, Quorum, QuorumVoter,
+    StartError,
+};
 pub use controller::{ConfigTarget, NewTopic, TopicError};
 pub use metadata::{BrokerInfo, Endpoint, Image, MetadataRecord, PartitionInfo, TopicInfo};
 pub use metrics::ClusterMetrics;

@@ -213,6 +213,16 @@ section! {
         /// Pause between two looks for segments that may be deleted.
         retention_check_interval: Duration = Duration::from_secs(300),
             in Duration::from_millis(1)..=Duration::from_secs(86_400), kafka Long "log.retention.check.interval.ms" dynamic;
+        /// Pause between two looks for compacted topics that have become dirty enough.
+        cleaner_interval: Duration = Duration::from_secs(15),
+            in Duration::from_millis(1)..=Duration::from_secs(86_400), kafka Long "log.cleaner.backoff.ms";
+        /// Memory in which compaction keeps the keys of one pass, 24 bytes for each. What does not fit is left to the
+        /// next pass.
+        cleaner_memory: ByteSize = ByteSize::mib(128),
+            in ByteSize::kib(64)..=ByteSize::gib(64), kafka Long "log.cleaner.dedupe.buffer.size";
+        /// Bytes that compaction reads and writes in a second at most.
+        cleaner_rate: Limit<ByteSize> = Limit::Unlimited,
+            in Limit::At(ByteSize::kib(64))..=Limit::Unlimited;
         /// Pause between two records of how far each log is known to be on disk; a restart after a crash re-reads
         /// what was written since.
         checkpoint_interval: Duration = Duration::from_secs(1),

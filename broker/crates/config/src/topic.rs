@@ -19,9 +19,45 @@ pub enum TimestampType {
     LogAppendTime,
 }
 
+/// Codec of stored batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CompressionType {
+    /// The producer's.
+    Producer,
+    /// None.
+    Uncompressed,
+    /// gzip
+    Gzip,
+    /// snappy
+    Snappy,
+    /// lz4
+    Lz4,
+    /// zstd
+    Zstd,
+}
+
+/// What happens to old records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CleanupPolicy {
+    /// Whole segments are deleted by age and size.
+    pub delete: bool,
+    /// Only the last record of each key is kept.
+    pub compact: bool,
+}
+
 /// The effective settings of one topic: those that this version acts on, typed and within their bounds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TopicConfig {
+    /// `cleanup.policy`
+    pub cleanup_policy: CleanupPolicy,
+    /// `compression.type`
+    pub compression_type: CompressionType,
+    /// `compression.gzip.level`; -1 is the codec's own default.
+    pub compression_gzip_level: i32,
+    /// `compression.zstd.level`
+    pub compression_zstd_level: i32,
+    /// `delete.retention.ms`: how long a tombstone stays after the compaction that made it removable.
+    pub delete_retention_ms: i64,
     /// `takhin.durability`
     pub durability: Durability,
     /// `index.interval.bytes`: bytes of log between two entries of the offset index.
@@ -34,6 +70,12 @@ pub struct TopicConfig {
     pub message_timestamp_before_max_ms: i64,
     /// `message.timestamp.after.max.ms`: how far after the broker's time a timestamp may lie.
     pub message_timestamp_after_max_ms: i64,
+    /// `max.compaction.lag.ms`: age at which a record makes compaction due.
+    pub max_compaction_lag_ms: i64,
+    /// `min.cleanable.dirty.ratio`: share of uncompacted bytes above which compaction begins, 0.0 to 1.0.
+    pub min_cleanable_dirty_ratio: f64,
+    /// `min.compaction.lag.ms`: age below which a record is not compacted.
+    pub min_compaction_lag_ms: i64,
     /// `min.insync.replicas`: in-sync replicas without which `acks=all` is refused; at least 1.
     pub min_insync_replicas: u16,
     /// `retention.bytes`; -1 for no limit.
@@ -109,6 +151,17 @@ impl fmt::Display for TopicConfigError {
 impl Default for TopicConfig {
     fn default() -> Self {
         Self {
+            cleanup_policy: CleanupPolicy {
+                delete: true,
+                compact: false,
+            },
+            compression_type: CompressionType::Producer,
+            compression_gzip_level: -1,
+            compression_zstd_level: 3,
+            delete_retention_ms: 86_400_000,
+            max_compaction_lag_ms: i64::MAX,
+            min_cleanable_dirty_ratio: 0.5,
+            min_compaction_lag_ms: 0,
             durability: Durability::Flushed,
             index_interval_bytes: 4096,
             max_message_bytes: 1_048_588,
@@ -276,10 +329,14 @@ mod tests {
         let mine = overrides(&[
             ("segment.bytes", "1048576"),
             ("message.timestamp.type", "LogAppendTime"),
+            ("cleanup.policy", "compact, delete"),
+            ("min.cleanable.dirty.ratio", "0.25"),
         ]);
         let config = defaults.with_overrides(&mine).unwrap();
         assert_eq!(config.segment_bytes, 1 << 20);
         assert_eq!(config.retention_bytes, 7 << 20);
+        assert!(config.cleanup_policy.compact && config.cleanup_policy.delete);
+        assert!((config.min_cleanable_dirty_ratio - 0.25).abs() < 1e-9);
         assert_eq!(config.durability, Durability::Cached);
         assert_eq!(config.message_timestamp_type, TimestampType::LogAppendTime);
 
@@ -310,7 +367,7 @@ mod tests {
     #[test]
     fn every_fault_is_reported_with_a_remedy() {
         let bad = overrides(&[
-            ("cleanup.policy", "compact"),
+            ("cleanup.policy", "compact,squash"),
             ("compression.type", "lzma"),
             ("remote.storage.enable", "true"),
             ("retention.msx", "1"),
@@ -320,7 +377,7 @@ mod tests {
         let error = TopicConfig::default().with_overrides(&bad).unwrap_err();
         assert_eq!(
             error.to_string().replace("; ", "\n"),
-            "cleanup.policy=compact is not supported yet by this version: use delete\n\
+            "invalid value \"compact,squash\" for cleanup.policy: expected a list of delete, compact, each at most once\n\
              invalid value \"lzma\" for compression.type: expected one of uncompressed, zstd, lz4, snappy, gzip, producer\n\
              remote.storage.enable=true is not supported yet by this version: use false\n\
              unknown topic config retention.msx: did you mean retention.ms?\n\

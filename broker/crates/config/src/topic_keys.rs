@@ -5,7 +5,7 @@
 use crate::kind::ConfigKind;
 use crate::node::Durability;
 use crate::scalar::Scalar;
-use crate::topic::{TimestampType, TopicConfig, TopicConfigFault};
+use crate::topic::{CleanupPolicy, CompressionType, TimestampType, TopicConfig, TopicConfigFault};
 
 /// One topic setting.
 #[derive(Debug)]
@@ -56,9 +56,19 @@ impl Value {
             _ => 0,
         }
     }
+    fn f64(&self) -> f64 {
+        match self {
+            Self::Fraction(n) => *n,
+            _ => 0.0,
+        }
+    }
     /// The bounds of settings read so lie within those of the type.
     fn u32(&self) -> u32 {
         u32::try_from(self.i64()).unwrap_or(u32::MAX)
+    }
+    /// The bounds of settings read so lie within those of the type.
+    fn i32(&self) -> i32 {
+        i32::try_from(self.i64()).unwrap_or(i32::MAX)
     }
     fn text(&self) -> &str {
         match self {
@@ -183,8 +193,6 @@ impl Values {
     }
 }
 
-const NO_COMPACTION: &str = "compaction is not supported yet by this version";
-const NO_RECOMPRESSION: &str = "batches are stored as the producer compressed them";
 const NO_TIERING: &str = "it matters only with remote.storage.enable=true";
 
 macro_rules! keys {
@@ -206,19 +214,24 @@ use Effect::{Accepts, Acts, Only};
 use Values::{Bool, Fraction, ListOf, Number, OneOf, Replicas};
 
 keys! {
-    "cleanup.policy" List ListOf(&["delete", "compact"]), "delete", Some("log.cleanup.policy"), Only("delete"),
+    "cleanup.policy" List ListOf(&["delete", "compact"]), "delete", Some("log.cleanup.policy"),
+        Acts(|config, value| config.cleanup_policy = cleanup_policy(value.text())),
         "What happens to old records: delete removes whole segments by age and size, compact keeps the last record of each key.";
-    "compression.gzip.level" Int Number(-1, 9), "-1", Some("compression.gzip.level"), Accepts(NO_RECOMPRESSION),
+    "compression.gzip.level" Int Number(-1, 9), "-1", Some("compression.gzip.level"),
+        Acts(|config, value| config.compression_gzip_level = value.i32()),
         "Level for compression.type=gzip; -1 is the codec's own default.";
-    "compression.lz4.level" Int Number(1, 17), "9", Some("compression.lz4.level"), Accepts(NO_RECOMPRESSION),
+    "compression.lz4.level" Int Number(1, 17), "9", Some("compression.lz4.level"),
+        Accepts("this version's lz4 encoder has one level"),
         "Level for compression.type=lz4.";
     "compression.type" String OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), "producer",
-        Some("compression.type"), Only("producer"),
-        "Codec of stored batches; producer keeps what the producer chose.";
-    "compression.zstd.level" Int Number(-131_072, 22), "3", Some("compression.zstd.level"), Accepts(NO_RECOMPRESSION),
+        Some("compression.type"), Acts(|config, value| config.compression_type = compression_type(value.text())),
+        "Codec of stored batches; producer keeps what the producer chose. A batch with another codec is compressed anew.";
+    "compression.zstd.level" Int Number(-131_072, 22), "3", Some("compression.zstd.level"),
+        Acts(|config, value| config.compression_zstd_level = value.i32()),
         "Level for compression.type=zstd.";
-    "delete.retention.ms" Long Number(0, i64::MAX), "86400000", Some("log.cleaner.delete.retention.ms"), Accepts(NO_COMPACTION),
-        "How long compaction keeps tombstones.";
+    "delete.retention.ms" Long Number(0, i64::MAX), "86400000", Some("log.cleaner.delete.retention.ms"),
+        Acts(|config, value| config.delete_retention_ms = value.i64()),
+        "How long a tombstone stays after the compaction that made it removable.";
     "file.delete.delay.ms" Long Number(0, i64::MAX), "60000", Some("log.segment.delete.delay.ms"),
         Accepts("a removed segment lives until its last reader closes it"),
         "Delay before the file of a deleted segment is removed.";
@@ -239,7 +252,8 @@ keys! {
     "local.retention.ms" Long Number(-2, i64::MAX), "-2", Some("log.local.retention.ms"), Accepts(NO_TIERING),
         "Time that records are kept on the broker's disk; -2 is retention.ms.";
     "max.compaction.lag.ms" Long Number(1, i64::MAX), "9223372036854775807", Some("log.cleaner.max.compaction.lag.ms"),
-        Accepts(NO_COMPACTION), "Longest time that a record stays uncompacted.";
+        Acts(|config, value| config.max_compaction_lag_ms = value.i64()),
+        "Age at which a record makes compaction due, whatever the share of uncompacted bytes; a segment is closed at this age.";
     "max.message.bytes" Int Number(0, INT_MAX), "1048588", Some("message.max.bytes"),
         Acts(|config, value| config.max_message_bytes = value.u32()),
         "Largest batch as received, that is after the producer's compression.";
@@ -257,8 +271,10 @@ keys! {
         Acts(|config, value| config.message_timestamp_type = timestamp_type(value.text())),
         "Whether records keep the producer's timestamp or get the broker's.";
     "min.cleanable.dirty.ratio" Double Fraction(0.0, 1.0), "0.5", Some("log.cleaner.min.cleanable.ratio"),
-        Accepts(NO_COMPACTION), "Share of uncompacted bytes at which compaction begins.";
-    "min.compaction.lag.ms" Long Number(0, i64::MAX), "0", Some("log.cleaner.min.compaction.lag.ms"), Accepts(NO_COMPACTION),
+        Acts(|config, value| config.min_cleanable_dirty_ratio = value.f64()),
+        "Share of uncompacted bytes above which compaction begins.";
+    "min.compaction.lag.ms" Long Number(0, i64::MAX), "0", Some("log.cleaner.min.compaction.lag.ms"),
+        Acts(|config, value| config.min_compaction_lag_ms = value.i64()),
         "Shortest time that a record stays uncompacted.";
     "min.insync.replicas" Int Number(1, u16::MAX as i64), "1", Some("min.insync.replicas"),
         Acts(|config, value| config.min_insync_replicas = u16::try_from(value.i64()).unwrap_or(u16::MAX)),
@@ -302,6 +318,24 @@ fn timestamp_type(word: &str) -> TimestampType {
         TimestampType::LogAppendTime
     } else {
         TimestampType::CreateTime
+    }
+}
+
+fn compression_type(word: &str) -> CompressionType {
+    match word {
+        "uncompressed" => CompressionType::Uncompressed,
+        "gzip" => CompressionType::Gzip,
+        "snappy" => CompressionType::Snappy,
+        "lz4" => CompressionType::Lz4,
+        "zstd" => CompressionType::Zstd,
+        _ => CompressionType::Producer,
+    }
+}
+
+fn cleanup_policy(list: &str) -> CleanupPolicy {
+    CleanupPolicy {
+        delete: list.split(',').any(|word| word == "delete"),
+        compact: list.split(',').any(|word| word == "compact"),
     }
 }
 

@@ -62,14 +62,16 @@ impl Cuts {
         }
     }
 
-    /// Decodes all of `bytes`.
-    pub(crate) fn decode(mut bytes: &[u8]) -> Option<Self> {
+    /// Decodes what lies at the beginning of `bytes` and takes it off.
+    pub(crate) fn decode(bytes: &mut &[u8]) -> Option<Self> {
         let count = usize::from(bytes.try_get_u8().ok()?);
-        if count > MAX_CUTS || bytes.len() != count * Checkpoint::LEN {
+        if count > MAX_CUTS {
             return None;
         }
+        let (encoded, rest) = bytes.split_at_checked(count * Checkpoint::LEN)?;
+        *bytes = rest;
         let mut cuts = Self::default();
-        for (slot, encoded) in cuts.0.iter_mut().zip(bytes.chunks_exact(Checkpoint::LEN)) {
+        for (slot, encoded) in cuts.0.iter_mut().zip(encoded.chunks_exact(Checkpoint::LEN)) {
             *slot = Some(Checkpoint::decode(encoded)?);
         }
         Some(cuts)
@@ -109,8 +111,8 @@ mod tests {
         assert_eq!(cuts.with(at(3, 4)).lower(at(1, 9)), at(3, 4));
         let mut encoded = Vec::new();
         cuts.encode(&mut encoded);
-        assert_eq!(Cuts::decode(&encoded), Some(cuts));
-        assert_eq!(Cuts::decode(&encoded[..encoded.len() - 1]), None);
+        assert_eq!(Cuts::decode(&mut &encoded[..]), Some(cuts));
+        assert_eq!(Cuts::decode(&mut &encoded[..encoded.len() - 1]), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use takhin_protocol::record::{BatchHeader, Compression};
 use takhin_runtime::disk::{Disk, File, OpenMode};
 
+use crate::cleaned::Mark;
 use crate::error::{Damage, LogError};
 use crate::format::{LOG, SegmentId};
 use crate::walk::{SCAN_BLOCK, Walk};
@@ -20,8 +21,8 @@ pub struct DumpedBatch {
     pub position: u64,
     /// Bytes.
     pub len: u64,
-    /// Raft index, counted from the file's name.
-    pub raft_index: u64,
+    /// Raft index, counted from the file's name; `None` in a cleaned segment, where it is not known.
+    pub raft_index: Option<u64>,
     /// The whole header: term (leader epoch), base offset, count, timestamps, producer.
     pub header: BatchHeader,
     /// Offset of the last record, inclusive; below the base offset for a hidden entry.
@@ -45,6 +46,8 @@ pub enum DumpItem {
         id: SegmentId,
         /// Bytes.
         bytes: u64,
+        /// Where it ends, if compaction has written it.
+        cleaned_to: Option<SegmentId>,
     },
     /// A batch.
     Batch(DumpedBatch),
@@ -105,10 +108,17 @@ fn dump_file(
 ) -> Result<bool, LogError> {
     let io = |e| LogError::io("read", path, e);
     let bytes = file.len().map_err(io)?;
+    // One that fails its check is shown as a batch that does.
+    let cleaned_to = Mark::read(file, id)
+        .map_err(io)?
+        .ok()
+        .flatten()
+        .map(|mark| mark.end);
     if !each(DumpItem::Segment {
         path: path.to_owned(),
         id,
         bytes,
+        cleaned_to,
     }) {
         return Ok(false);
     }
@@ -131,7 +141,7 @@ fn dump_file(
                 DumpedBatch {
                     position: found.pos,
                     len: found.end() - found.pos,
-                    raft_index,
+                    raft_index: cleaned_to.is_none().then_some(raft_index),
                     header,
                     last_offset: header.next_offset() - 1,
                     hidden: header.is_hidden(),

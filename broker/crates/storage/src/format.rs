@@ -58,7 +58,15 @@ impl Kind {
 
     /// The version that this program writes; older ones are read, newer ones refused.
     pub(crate) const fn version(self) -> u16 {
-        1
+        match self {
+            Self::OffsetIndex | Self::State => 2,
+            Self::TimeIndex
+            | Self::Snapshot
+            | Self::Manifest
+            | Self::NodeMeta
+            | Self::Run
+            | Self::SyncFailed => 1,
+        }
     }
 }
 

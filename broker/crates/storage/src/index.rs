@@ -8,6 +8,7 @@
 //!             points u32 | hidden u32
 //!             points * { offset delta u32 | raft index delta u32 | position u32 }
 //!             hidden * { raft index delta u32 | position u32 | length u32 }
+//!             stamp u64 (0, or that of a cleaned segment's mark)                          since version 2
 //! .timeindex  base_offset i64 | first_index u64 | first_timestamp i64 | max_timestamp i64 | offset of it i64
 //!             entries u32
 //!             entries * { largest timestamp before the point i64 | offset delta of it u32 }
@@ -15,10 +16,13 @@
 //!
 //! Points stand at data batches only. Entry `i` of the time index belongs to point `i`: everything before that
 //! point has a timestamp of at most its value, so a search for a later time may begin there.
+//!
+//! In a cleaned segment raft indexes are not known: all deltas of them are 0.
 
 use bytes::{Buf, BufMut};
 use takhin_protocol::record::BatchHeader;
 
+use crate::cleaned::{Mark, PLAIN};
 use crate::format::{SegmentId, len_u32, narrow, offset_delta};
 
 /// Stands for "no timestamp yet".
@@ -68,6 +72,8 @@ pub(crate) struct SegmentIndex {
     /// Parallel to `points`: the largest timestamp before the point, and the offset delta of it.
     max_before: Vec<(i64, u32)>,
     hidden: Vec<Hidden>,
+    /// Of the mark of a cleaned segment, else [`PLAIN`].
+    stamp: u64,
 }
 
 impl SegmentIndex {
@@ -83,13 +89,43 @@ impl SegmentIndex {
             points: Vec::new(),
             max_before: Vec::new(),
             hidden: Vec::new(),
+            stamp: PLAIN,
         }
+    }
+
+    /// The empty index of a segment that may be cleaned.
+    pub(crate) fn of(id: SegmentId, mark: Option<&Mark>) -> Self {
+        let mut index = Self::new(id);
+        if let Some(mark) = mark {
+            index.set_mark(mark);
+        }
+        index
+    }
+
+    /// The segment is a cleaned one: its end is what its mark says.
+    pub(crate) fn set_mark(&mut self, mark: &Mark) {
+        self.stamp = mark.stamp;
+        (self.next_offset, self.next_index) = (mark.end.base_offset, mark.end.first_index);
+    }
+
+    /// Only what was noted so far can be read, up to `next_offset` (exclusive): the rest of the file is damaged.
+    pub(crate) fn end_here(&mut self, next_offset: i64) {
+        if self.is_cleaned() {
+            (self.next_offset, self.next_index) = (next_offset, self.id.first_index);
+        }
+    }
+
+    fn is_cleaned(&self) -> bool {
+        self.stamp != PLAIN
     }
 
     /// Takes note of the batch that was appended at the end.
     pub(crate) fn note(&mut self, header: &BatchHeader, interval: u32) {
         let len = header.total_len() as u64;
-        let index_delta = narrow(self.next_index - self.id.first_index);
+        let index_delta = match self.is_cleaned() {
+            true => 0,
+            false => narrow(self.next_index - self.id.first_index),
+        };
         let position = narrow(self.bytes);
         if header.is_hidden() {
             self.hidden.push(Hidden {
@@ -115,15 +151,22 @@ impl SegmentIndex {
                 self.max_timestamp = header.max_timestamp;
                 self.max_timestamp_offset = header.next_offset() - 1;
             }
-            self.next_offset = header.next_offset();
+            if !self.is_cleaned() {
+                self.next_offset = header.next_offset();
+            }
         }
-        self.next_index += 1;
+        if !self.is_cleaned() {
+            self.next_index += 1;
+        }
         self.bytes += len;
     }
 
     /// Forgets everything from the last point at or before `pos` on; the caller notes the batches between again.
     /// Returns where that is.
+    ///
+    /// Only for a segment that was not cleaned: what is cleaned is never cut.
     pub(crate) fn rewind(&mut self, pos: u64) -> Anchor {
+        debug_assert!(!self.is_cleaned(), "a cleaned segment was to be cut");
         let keep = self.points.partition_point(|p| u64::from(p.position) <= pos);
         let Some(last) = keep.checked_sub(1) else {
             *self = Self::new(self.id);
@@ -270,6 +313,7 @@ impl SegmentIndex {
             out.put_u32(h.position);
             out.put_u32(h.len);
         }
+        out.put_u64(self.stamp);
         out
     }
 
@@ -288,10 +332,12 @@ impl SegmentIndex {
         out
     }
 
-    /// Decodes both files; `None` unless they belong to this segment, to each other, and to `log_bytes` of log.
+    /// Decodes both files; `None` unless they belong to this segment as it is (`stamp`), to each other, and to
+    /// `log_bytes` of log.
     pub(crate) fn decode(
         id: SegmentId,
         log_bytes: u64,
+        stamp: u64,
         mut offsets: &[u8],
         mut times: &[u8],
     ) -> Option<Self> {
@@ -299,6 +345,7 @@ impl SegmentIndex {
         index.decode_offsets(&mut offsets)?;
         index.decode_times(&mut times)?;
         let fits = index.bytes == log_bytes
+            && index.stamp == stamp
             && index.next_offset >= id.base_offset
             && index.next_index >= id.first_index
             && index
@@ -322,7 +369,10 @@ impl SegmentIndex {
         self.next_index = b.try_get_u64().ok()?;
         let points = b.try_get_u32().ok()? as usize;
         let hidden = b.try_get_u32().ok()? as usize;
-        if id != self.id || points.checked_add(hidden)?.checked_mul(12)? != b.remaining() {
+        let entries = points.checked_add(hidden)?.checked_mul(12)?;
+        // Version 1 has no stamp, and knows no cleaned segments.
+        let stamped = b.remaining() == entries.checked_add(8)?;
+        if id != self.id || !(stamped || b.remaining() == entries) {
             return None;
         }
         self.points.reserve_exact(points);
@@ -344,6 +394,9 @@ impl SegmentIndex {
                 position,
                 len: b.try_get_u32().ok()?,
             });
+        }
+        if stamped {
+            self.stamp = b.try_get_u64().ok()?;
         }
         Some(())
     }
@@ -397,20 +450,34 @@ mod tests {
         let (index, _) = sample();
         let (offsets, times) = (index.encode_offsets(), index.encode_times());
         assert_eq!(
-            SegmentIndex::decode(index.id, index.bytes, &offsets, &times),
+            SegmentIndex::decode(index.id, index.bytes, PLAIN, &offsets, &times),
             Some(index.clone())
         );
         assert_eq!(
-            SegmentIndex::decode(index.id, index.bytes + 1, &offsets, &times),
+            SegmentIndex::decode(index.id, index.bytes + 1, PLAIN, &offsets, &times),
             None
+        );
+        assert_eq!(
+            SegmentIndex::decode(index.id, index.bytes, 1, &offsets, &times),
+            None,
+            "the file has been cleaned since"
         );
         let other = SegmentId {
             base_offset: 101,
             first_index: 40,
         };
-        assert_eq!(SegmentIndex::decode(other, index.bytes, &offsets, &times), None);
         assert_eq!(
-            SegmentIndex::decode(index.id, index.bytes, &offsets[..offsets.len() - 1], &times),
+            SegmentIndex::decode(other, index.bytes, PLAIN, &offsets, &times),
+            None
+        );
+        assert_eq!(
+            SegmentIndex::decode(
+                index.id,
+                index.bytes,
+                PLAIN,
+                &offsets[..offsets.len() - 1],
+                &times
+            ),
             None
         );
     }

@@ -8,12 +8,14 @@
 //! Invariants:
 //!
 //! - `log_start_offset <= log_end_offset`, and what is durable is never more than what was written;
-//! - base offsets are dense: each entry begins at the next offset of its predecessor;
+//! - base offsets are dense: each entry begins at the next offset of its predecessor; below the floor, where compaction
+//!   has been, they ascend with holes, and segments say of themselves what cannot be counted any more (`cleaned.rs`);
 //! - recovery cuts only what lies above the durable watermark, and saves it first (`log/recover.rs`);
 //! - segment and state files are the truth; every other file can be deleted and is rebuilt.
 //!
 //! Start reading at `log/mod.rs`; file formats are in `format.rs`, `index.rs`, `snapshot.rs` and `state_file.rs`.
 
+mod cleaned;
 mod cuts;
 mod data_dir;
 mod dump;
@@ -28,6 +30,7 @@ mod journal;
 mod log;
 mod manager;
 mod metrics;
+mod offset_map;
 mod options;
 mod producers;
 mod segment;
@@ -50,7 +53,8 @@ pub use self::flush::{FlushError, FlushPolicy, Flusher, Round, Synced};
 pub use self::format::SegmentId;
 pub use self::journal::{Change, Journal, JournalError, MAX_KEY_LEN, MAX_VALUE_LEN};
 pub use self::log::{
-    Finding, Log, LogStats, RecoveryAction, RecoveryReport, SegmentStats, SyncTarget, VerifyReport,
+    CleanLimits, CleanReport, CleanRules, CleanStep, Cleanable, CleanerStatus, Cleaning, Finding, Log,
+    LogStats, RecoveryAction, RecoveryReport, SegmentStats, SyncTarget, VerifyReport,
 };
 pub use self::manager::{LogManager, ManagerError, parse_dir_name, partition_of_path};
 pub use self::options::{LogOptions, StorageContext};

@@ -17,6 +17,14 @@ pub(crate) struct StorageMetrics {
     pub(crate) flush_files: Counter,
     pub(crate) flush_logs: Counter,
     pub(crate) flush_round: Histogram,
+    pub(crate) cleaner_runs: Counter,
+    pub(crate) cleaner_failures: Counter,
+    pub(crate) cleaner_read_bytes: Counter,
+    pub(crate) cleaner_written_bytes: Counter,
+    pub(crate) cleaner_records: Counter,
+    pub(crate) cleaner_records_kept: Counter,
+    pub(crate) cleaner_batches_unread: Counter,
+    pub(crate) segments_cleaned: Counter,
 }
 
 pub(crate) static METRICS: LazyLock<StorageMetrics> = LazyLock::new(|| StorageMetrics {
@@ -56,5 +64,37 @@ pub(crate) static METRICS: LazyLock<StorageMetrics> = LazyLock::new(|| StorageMe
     flush_round: histogram(
         "takhin_storage_flush_round_seconds",
         "Time that a flush round took to sync; its count is the number of rounds",
+    ),
+    cleaner_runs: counter(
+        "takhin_storage_cleaner_runs_total",
+        "Compaction passes that came to their end",
+    ),
+    cleaner_failures: counter(
+        "takhin_storage_cleaner_failures_total",
+        "Compaction passes that ended with an error",
+    ),
+    cleaner_read_bytes: counter(
+        "takhin_storage_cleaner_read_bytes_total",
+        "Bytes of segments read by compaction",
+    ),
+    cleaner_written_bytes: counter(
+        "takhin_storage_cleaner_written_bytes_total",
+        "Bytes of the segments that compaction has put in place",
+    ),
+    cleaner_records: counter(
+        "takhin_storage_cleaner_records_total",
+        "Records that compaction has looked at while writing",
+    ),
+    cleaner_records_kept: counter(
+        "takhin_storage_cleaner_records_kept_total",
+        "Records that compaction has kept",
+    ),
+    cleaner_batches_unread: counter(
+        "takhin_storage_cleaner_batches_unread_total",
+        "Batches that compaction kept as they were because they are too large to be looked into",
+    ),
+    segments_cleaned: counter(
+        "takhin_storage_segments_cleaned_total",
+        "Segments that were replaced by cleaned ones",
     ),
 });

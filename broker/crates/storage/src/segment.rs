@@ -2,14 +2,15 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use takhin_runtime::disk::{Disk, File, OpenMode};
 
+use crate::cleaned::{Continuity, Mark, PLAIN};
 use crate::error::{Damage, LogError};
-use crate::format::{INDEX, Kind, LOG, SegmentId, TIME_INDEX};
+use crate::format::{INDEX, Kind, LOG, SNAPSHOT, SegmentId, TIME_INDEX};
 use crate::index::SegmentIndex;
 use crate::metrics::METRICS;
 use crate::options::{LogOptions, StorageContext};
@@ -31,6 +32,8 @@ pub(crate) struct Sealed {
     pub(crate) bytes: u64,
     opened: Mutex<Option<Arc<Opened>>>,
     used: AtomicU64,
+    /// Set before the file is replaced: who fails to open it then must look the segment up again.
+    retired: AtomicBool,
 }
 
 impl Sealed {
@@ -40,11 +43,22 @@ impl Sealed {
             bytes,
             opened: Mutex::new(None),
             used: AtomicU64::new(0),
+            retired: AtomicBool::new(false),
         })
     }
 
-    /// A segment that was active until now.
-    pub(crate) fn from_active(cx: &StorageContext, file: Arc<dyn File>, index: SegmentIndex) -> Arc<Self> {
+    /// Whether another file takes, or has taken, the place of this one.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+
+    /// Says that another file is about to take the place of this one, or that it did not.
+    pub(crate) fn retire(&self, retired: bool) {
+        self.retired.store(retired, Ordering::Release);
+    }
+
+    /// A segment whose file is open: one that was active until now, or was just written.
+    pub(crate) fn from_open(cx: &StorageContext, file: Arc<dyn File>, index: SegmentIndex) -> Arc<Self> {
         let sealed = Self::new(index.id, index.bytes);
         *sealed.opened.lock() = Some(Arc::new(Opened { file, index }));
         cx.open.admit(&sealed);
@@ -79,9 +93,17 @@ impl Sealed {
                 damage: Damage::WrongLength,
             });
         }
-        let index = match load_index(cx, dir, self.id, len)? {
+        let mark = read_mark(&*file, &path, self.id)?;
+        if mark.as_ref().is_some_and(|mark| mark.bytes != len) {
+            return Err(LogError::Corrupt {
+                path,
+                position: len,
+                damage: Damage::WrongLength,
+            });
+        }
+        let index = match load_index(cx, dir, self.id, len, mark.as_ref())? {
             Some(index) => index,
-            None => rebuild_index(cx, dir, &*file, self.id, len, options)?,
+            None => rebuild_index(cx, dir, &*file, self.id, len, mark.as_ref(), options)?,
         };
         if index.next_offset != next.base_offset || index.next_index != next.first_index {
             let damage = Damage::WrongOffset {
@@ -114,12 +136,23 @@ pub(crate) fn open_segment(disk: &dyn Disk, path: &Path, mode: OpenMode) -> Resu
     })
 }
 
-/// Reads both index files; `None` if either is missing, damaged or of another length of log.
+/// The mark of a cleaned segment; one that fails its check is damage.
+pub(crate) fn read_mark(file: &dyn File, path: &Path, id: SegmentId) -> Result<Option<Mark>, LogError> {
+    let mark = Mark::read(file, id).map_err(|e| LogError::io("read", path, e))?;
+    mark.map_err(|damage| LogError::Corrupt {
+        path: path.to_owned(),
+        position: 0,
+        damage,
+    })
+}
+
+/// Reads both index files; `None` if either is missing, damaged, of another length of log, or from before a cleaning.
 pub(crate) fn load_index(
     cx: &StorageContext,
     dir: &Path,
     id: SegmentId,
     log_bytes: u64,
+    mark: Option<&Mark>,
 ) -> Result<Option<SegmentIndex>, LogError> {
     let Found::Body(offsets) = whole::read(&*cx.disk, &id.path(dir, INDEX), Kind::OffsetIndex)? else {
         return Ok(None);
@@ -127,7 +160,8 @@ pub(crate) fn load_index(
     let Found::Body(times) = whole::read(&*cx.disk, &id.path(dir, TIME_INDEX), Kind::TimeIndex)? else {
         return Ok(None);
     };
-    Ok(SegmentIndex::decode(id, log_bytes, &offsets, &times))
+    let stamp = mark.map_or(PLAIN, |mark| mark.stamp);
+    Ok(SegmentIndex::decode(id, log_bytes, stamp, &offsets, &times))
 }
 
 /// Rebuilds a sealed segment's index from its headers and writes it down.
@@ -137,17 +171,15 @@ fn rebuild_index(
     file: &dyn File,
     id: SegmentId,
     len: u64,
+    mark: Option<&Mark>,
     options: &LogOptions,
 ) -> Result<SegmentIndex, LogError> {
     let path = id.path(dir, LOG);
-    let mut index = SegmentIndex::new(id);
+    let mut index = SegmentIndex::of(id, mark);
+    let mut continuity = Continuity::new(id, mark);
     let mut walk = Walk::new(file, &path, 0..len, options.max_batch_bytes);
     while let Some(found) = walk.next()? {
-        if found.header.base_offset != index.next_offset {
-            let damage = Damage::WrongOffset {
-                expected: index.next_offset,
-                found: found.header.base_offset,
-            };
+        if let Some(damage) = continuity.step(&found.header) {
             return Err(LogError::Corrupt {
                 path,
                 position: found.pos,
@@ -188,6 +220,13 @@ pub(crate) fn remove_index(disk: &dyn Disk, dir: &Path, id: SegmentId) -> Result
         remove_if_exists(disk, &id.path(dir, extension))?;
     }
     Ok(())
+}
+
+/// Removes a segment with its index files and the snapshot taken where it begins.
+pub(crate) fn remove_segment(disk: &dyn Disk, dir: &Path, id: SegmentId) -> Result<(), LogError> {
+    remove_if_exists(disk, &id.path(dir, LOG))?;
+    remove_index(disk, dir, id)?;
+    remove_if_exists(disk, &id.path(dir, SNAPSHOT))
 }
 
 /// Removes a file; a missing one is fine.

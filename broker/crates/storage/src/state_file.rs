@@ -5,9 +5,11 @@
 //! ```text
 //! log_start_offset i64 | purged u8, term u32, index u64
 //! generation u64 | cuts: count u8 * Checkpoint (what truncations left, oldest first)
+//! floor: present u8, Checkpoint | first_dirty i64                                    since version 2
 //! ```
 //!
-//! `segments` is a cache that lets a start notice missing and shortened segments without opening them:
+//! `segments` is a cache that lets a start notice missing and shortened segments without opening them. It begins at the
+//! floor: below it a segment may have been written anew since.
 //!
 //! ```text
 //! generation u64 | count u32 * { base_offset i64 | first_index u64 | bytes u64 }
@@ -17,7 +19,7 @@
 use bytes::{Buf, BufMut};
 
 use crate::cuts::Cuts;
-use crate::entry::EntryId;
+use crate::entry::{Checkpoint, EntryId};
 use crate::format::{SegmentId, len_u32};
 
 /// What only the log itself knows.
@@ -29,6 +31,12 @@ pub(crate) struct LogState {
     pub(crate) generation: u64,
     /// What truncations left; older checkpoints hold only up to there.
     pub(crate) cuts: Cuts,
+    /// The beginning of a segment below which everything is durable and purged, and may have been cleaned.
+    ///
+    /// Lower watermarks are void: the files that they speak of may be others now.
+    pub(crate) floor: Option<Checkpoint>,
+    /// The first offset that no cleaning has looked at, if it is above the log start.
+    pub(crate) first_dirty: i64,
 }
 
 impl LogState {
@@ -41,6 +49,11 @@ impl LogState {
         out.put_u64(purged.index);
         out.put_u64(self.generation);
         self.cuts.encode(&mut out);
+        out.put_u8(u8::from(self.floor.is_some()));
+        if let Some(floor) = self.floor {
+            out.put_slice(&floor.encode());
+        }
+        out.put_i64(self.first_dirty);
         out
     }
 
@@ -52,13 +65,29 @@ impl LogState {
             index: b.try_get_u64().ok()?,
         };
         let generation = b.try_get_u64().ok()?;
-        let cuts = Cuts::decode(b)?;
-        Some(Self {
+        let cuts = Cuts::decode(&mut b)?;
+        let mut state = Self {
             log_start_offset,
             purged: purged.then_some(id),
             generation,
             cuts,
-        })
+            ..Self::default()
+        };
+        if b.is_empty() {
+            // Version 1.
+            return Some(state);
+        }
+        if b.try_get_u8().ok()? == 1 {
+            let (floor, rest) = b.split_at_checked(Checkpoint::LEN)?;
+            (state.floor, b) = (Some(Checkpoint::decode(floor)?), rest);
+        }
+        state.first_dirty = b.try_get_i64().ok()?;
+        b.is_empty().then_some(state)
+    }
+
+    /// The raft index below which entries cannot be found by index any more.
+    pub(crate) fn floor_index(&self) -> u64 {
+        self.floor.map_or(0, |floor| floor.segment.first_index)
     }
 
     /// The point down to which segments must exist.

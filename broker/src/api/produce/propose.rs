@@ -1,5 +1,6 @@
 //! First stage: find each partition, validate its batch, hand it to replication. Nothing here waits or copies
-//! record bytes.
+//! record bytes, but where the topic demands it: a compacted one has compressed records inflated for a look at their
+//! keys, one with a codec of its own has them compressed anew.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! What runs beside the requests: following the image, checkpoints, retention; and the orderly end.
+//! What runs beside the requests: following the image, checkpoints, retention (compaction is in `cleaner.rs`); and the
+//! orderly end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ impl Cluster {
             tasks.spawn("image follower", follow_image(Arc::clone(self))),
             tasks.spawn("checkpointer", checkpoint(Arc::clone(self))),
             tasks.spawn("retention", retention(Arc::clone(self))),
+            tasks.spawn("cleaner", super::cleaner::run(Arc::clone(self))),
             tasks.spawn("recovery watcher", watch_recovery(Arc::clone(self))),
         ];
         self.background.lock().extend(handles);
@@ -65,7 +67,7 @@ impl Cluster {
         }
     }
 
-    fn all_groups(&self) -> Vec<Arc<Group>> {
+    pub(super) fn all_groups(&self) -> Vec<Arc<Group>> {
         self.groups
             .read()
             .values()
@@ -176,7 +178,11 @@ async fn retention(cluster: Arc<Cluster>) {
                     .blocking(move || retain(&partition, now_ms))
                     .await;
             }
-            group.purge_deleted().await;
+            tokio::select! {
+                biased;
+                () = cluster.stop.wait() => return,
+                () = group.purge_deleted(&cluster.env, &cluster.host) => {}
+            }
         }
     }
 }
@@ -201,9 +207,14 @@ fn retain(partition: &Partition, now_ms: i64) {
         return;
     };
     let config = partition.config();
+    // Without the policy only DeleteRecords moves the log start.
+    let (retention_ms, retention_bytes) = match config.cleanup_policy.delete {
+        true => (config.retention_ms, config.retention_bytes),
+        false => (-1, -1),
+    };
     let point = log.roll_if_expired(now_ms).and_then(|_| {
         let bound = partition.offsets().high_watermark;
-        log.retention_point(now_ms, config.retention_ms, config.retention_bytes, bound)
+        log.retention_point(now_ms, retention_ms, retention_bytes, bound)
     });
     match point {
         Ok(Some(offset)) => {

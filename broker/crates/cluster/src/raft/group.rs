@@ -7,10 +7,11 @@ use std::time::Duration;
 use openraft::ServerState;
 use openraft_rt::WatchReceiver;
 use parking_lot::Mutex;
-use takhin_runtime::Shutdown;
+use takhin_runtime::{Env, Shutdown};
 use takhin_storage::{Checkpoint, Log};
 use tokio::sync::watch;
 
+use super::flush::flush;
 use super::hard_state::{GroupId, GroupState};
 use super::host::{GroupHost, OpenError, log_options};
 use super::log_store::LogStore;
@@ -22,6 +23,11 @@ use crate::metrics::Metrics;
 use crate::partition::Partition;
 
 pub(super) type Raft = openraft::Raft<TypeConfig, StateMachine>;
+
+type RaftMetrics = openraft::RaftMetrics<TypeConfig>;
+
+/// How long a purge is waited for.
+const PURGE_WAIT: Duration = Duration::from_secs(5);
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -107,7 +113,7 @@ impl Group {
 
     /// Lets openraft forget the entries of segments that lie wholly below the log start; storage deletes a segment
     /// when both agree that it is not needed.
-    pub(crate) async fn purge_deleted(&self) {
+    pub(crate) async fn purge_deleted(&self, env: &Env, host: &GroupHost) {
         let Some(running) = self.running.lock().clone() else {
             return;
         };
@@ -116,20 +122,69 @@ impl Group {
         let below = segments
             .iter()
             .take_while(|segment| segment.end.base_offset <= log_start);
-        let Some(upto) = below
-            .last()
-            .and_then(|segment| segment.end.first_index.checked_sub(1))
-        else {
+        let last = below.last();
+        if let Some(upto) = last.and_then(|segment| segment.end.first_index.checked_sub(1)) {
+            self.purge(env, host, upto).await;
+        }
+    }
+
+    /// Has openraft forget every entry up to and including `upto`, as far as they are applied.
+    ///
+    /// What a restart needs of them, the applied position and the membership, is made durable before. Returns when it is
+    /// done or cannot be done now; nobody is told, since the log says how far it is purged.
+    ///
+    /// # Cancel safety
+    /// Safe; what was asked of openraft still happens.
+    pub(crate) async fn purge(&self, env: &Env, host: &GroupHost, upto: u64) {
+        let Some(running) = self.running.lock().clone() else {
             return;
         };
-        let purged = running.raft.metrics().borrow_watched().purged.map(|id| id.index);
-        if purged.is_some_and(|purged| purged >= upto) {
+        let purged = running.log.end().purged;
+        if self.spec.observer.is_some() || purged.is_some_and(|purged| purged.index >= upto) {
             return;
         }
-        // Both fail only when the group has stopped; its supervisor is told by other means.
-        if running.raft.trigger().snapshot().await.is_ok() {
-            let _ = running.raft.trigger().purge_log(upto).await;
+        if let Err(reason) = self.save_applied(host, &running, upto).await {
+            tracing::debug!(partition = %self.spec.id, reason, "not purged");
+            return;
         }
+        let raft = &running.raft;
+        let snapshot = |m: &RaftMetrics| m.snapshot.as_ref().is_some_and(|id| id.index >= upto);
+        let purged = |m: &RaftMetrics| m.purged.as_ref().is_some_and(|id| id.index >= upto);
+        let purge = async {
+            // These calls fail only when the group has stopped; its supervisor is told by other means.
+            if !snapshot(&raft.metrics().borrow_watched()) {
+                let triggered = raft.trigger().snapshot().await.is_ok();
+                if !(triggered && reached(raft, snapshot).await) {
+                    return;
+                }
+            }
+            if raft.trigger().purge_log(upto).await.is_ok() {
+                reached(raft, purged).await;
+            }
+        };
+        if env.clock.timeout(PURGE_WAIT, purge).await.is_err() {
+            tracing::debug!(partition = %self.spec.id, upto, "purging takes long");
+        }
+    }
+
+    /// Makes durable that `upto` is applied.
+    async fn save_applied(&self, host: &GroupHost, running: &Running, upto: u64) -> Result<(), String> {
+        flush(&host.flusher, &running.log)
+            .await
+            .map_err(|e| e.to_string())?;
+        let Progress { applied, membership } = running.progress.lock().clone();
+        let applied = below(applied, &running.log.checkpoint());
+        if applied.is_none_or(|id| id.index < upto) {
+            return Err("not applied yet".to_owned());
+        }
+        let state = GroupState { applied, membership };
+        let saved = host.hard_state.save_state(self.spec.id, &state).await;
+        saved.map_err(|e| e.to_string())
+    }
+
+    /// Whether the group is to end.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.is_triggered()
     }
 
     /// Node ids and directories of the voters; `None` while the group is not open.
@@ -244,6 +299,19 @@ impl Group {
             log,
             term_begun,
         })
+    }
+}
+
+/// Waits until the metrics of a group say so; `false` if it stopped before.
+async fn reached(raft: &Raft, so: impl Fn(&RaftMetrics) -> bool) -> bool {
+    let mut metrics = raft.metrics();
+    loop {
+        if so(&metrics.borrow_watched()) {
+            return true;
+        }
+        if metrics.changed().await.is_err() {
+            return false;
+        }
     }
 }
 

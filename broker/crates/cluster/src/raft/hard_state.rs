@@ -93,6 +93,13 @@ impl HardStateStore {
         self.journal.put(&puts, false)
     }
 
+    /// Writes a state down; durable on return.
+    pub(crate) async fn save_state(&self, group: GroupId, state: &GroupState) -> Result<(), JournalError> {
+        let put = (key(group, STATE), Some(encode_state(state)));
+        let journal = Arc::clone(&self.journal);
+        self.tasks.blocking(move || journal.put(&[put], true)).await
+    }
+
     /// Forgets a deleted partition's group.
     pub(crate) fn forget(&self, group: GroupId) -> Result<(), JournalError> {
         self.journal

@@ -146,7 +146,11 @@ impl GroupHost {
 pub(super) fn log_options(config: &TopicConfig) -> LogOptions {
     LogOptions {
         segment_bytes: config.segment_bytes,
-        segment_ms: config.segment_ms,
+        // Only closed segments are compacted, so one must close before a record in it is overdue (Kafka's maxSegmentMs).
+        segment_ms: match config.cleanup_policy.compact {
+            true => config.segment_ms.min(config.max_compaction_lag_ms),
+            false => config.segment_ms,
+        },
         index_interval_bytes: config.index_interval_bytes,
         // An entry of the offset index has twelve bytes.
         index_max_entries: config.segment_index_bytes / 12,
@@ -176,7 +180,8 @@ fn config() -> Config {
         heartbeat_min_interval: Some(0),
         max_payload_entries: 256,
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: 0,
+        // A snapshot is only a position; what is purged, `Group::purge` says.
+        max_in_snapshot_log_to_keep: u64::MAX,
         log_stage_capacity: Some(8),
         enable_pre_vote: Some(true),
         enable_leader_restore: Some(false),

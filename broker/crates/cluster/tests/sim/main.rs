@@ -10,6 +10,7 @@
     reason = "the seeds to run come from the environment"
 )]
 
+mod compaction;
 mod durability;
 mod oracle;
 mod retention;

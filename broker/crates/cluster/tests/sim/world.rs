@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use takhin_cluster::{Acks, BrokerInfo, Cluster, ClusterOptions, Isolation, NewTopic, Partition, TopicError};
+use takhin_cluster::{
+    Acks, BrokerInfo, CleanerOptions, Cluster, ClusterOptions, Isolation, NewTopic, Partition, TopicError,
+};
 use takhin_config::live::Settings;
 use takhin_config::topic::TopicConfig;
 use takhin_protocol::record::{
@@ -175,6 +177,11 @@ pub(crate) async fn start(env: &Env, segment_bytes: u32) -> Result<Arc<Cluster>,
             ..Settings::default()
         }),
         checkpoint_interval: Duration::from_millis(100),
+        cleaner: CleanerOptions {
+            interval: Duration::from_secs(15),
+            memory: 64 << 10,
+            bytes_per_second: None,
+        },
         max_open_segments: 4,
         flush_parallelism: 1,
         min_free_bytes: 0,

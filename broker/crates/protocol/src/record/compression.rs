@@ -81,6 +81,9 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 /// Level that Kafka compresses with unless told otherwise.
 const ZSTD_LEVEL: i32 = 3;
 
+/// Levels of gzip are 0 to 9.
+const GZIP_BEST: u32 = 9;
+
 /// Decompresses the records of a batch into at most `budget` bytes.
 ///
 /// # Errors
@@ -173,18 +176,36 @@ fn snappy_block(block: &[u8], output: &mut Vec<u8>, budget: usize) -> io::Result
 ///
 /// The codec's own; none is known for input below 2 GiB.
 pub fn compress(codec: Compression, input: &[u8]) -> Result<Vec<u8>, CompressionError> {
+    compress_at(codec, None, input)
+}
+
+/// [`compress`] at a level of gzip or zstd; `None`, and a negative level of gzip, is the codec's own default. The other
+/// codecs have one level only.
+///
+/// # Errors
+///
+/// As [`compress`].
+pub fn compress_at(
+    codec: Compression,
+    level: Option<i32>,
+    input: &[u8],
+) -> Result<Vec<u8>, CompressionError> {
     let output = match codec {
         Compression::None => Ok(input.to_vec()),
-        Compression::Gzip => gzip(input),
+        Compression::Gzip => gzip(level, input),
         Compression::Snappy => xerial(input),
         Compression::Lz4 => lz4(input),
-        Compression::Zstd => zstd::bulk::compress(input, ZSTD_LEVEL),
+        Compression::Zstd => zstd::bulk::compress(input, level.unwrap_or(ZSTD_LEVEL)),
     };
     output.map_err(|source| CompressionError::Corrupt { codec, source })
 }
 
-fn gzip(input: &[u8]) -> io::Result<Vec<u8>> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+fn gzip(level: Option<i32>, input: &[u8]) -> io::Result<Vec<u8>> {
+    let level = level.and_then(|level| u32::try_from(level).ok());
+    let level = level.map_or_else(flate2::Compression::default, |level| {
+        flate2::Compression::new(level.min(GZIP_BEST))
+    });
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
     encoder.write_all(input)?;
     encoder.finish()
 }

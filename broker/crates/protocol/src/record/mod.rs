@@ -9,12 +9,14 @@ mod batch;
 mod builder;
 mod compression;
 mod records;
+mod rewrite;
 pub mod scan;
 mod validate;
 mod varint;
 
 pub use batch::{Attributes, Batch, BatchHeader, HEADER_LEN, NO_PRODUCER};
 pub use builder::{BatchBuilder, BuildError, NewRecord};
-pub use compression::{Compression, CompressionError, compress, decompress};
+pub use compression::{Compression, CompressionError, compress, compress_at, decompress};
 pub use records::{Header, Headers, Record, RecordError, Records};
+pub use rewrite::RewriteError;
 pub use validate::{BatchError, Limits, RecordCheck, validate_produced};

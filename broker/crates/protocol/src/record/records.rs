@@ -133,6 +133,11 @@ impl<'a> Records<'a> {
         Self { bytes, left: count }
     }
 
+    /// The bytes that were not read yet.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     fn read(&mut self) -> Result<Record<'a>, RecordError> {
         if self.bytes.is_empty() {
             return Err(RecordError::Truncated);

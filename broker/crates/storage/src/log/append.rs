@@ -5,6 +5,7 @@ use std::io::IoSlice;
 use takhin_protocol::record::{BatchHeader, HEADER_LEN};
 
 use super::{Log, State, Writer};
+use crate::cleaned::is_mark;
 use crate::entry::{Appended, EntryHead, LogStatus, NewEntry};
 use crate::error::LogError;
 use crate::heads::PlacedHead;
@@ -235,7 +236,7 @@ fn verify_entry(expected: &Expected, entry: &NewEntry, options: &LogOptions) -> 
             found: entry.term,
         });
     }
-    let what = if !plausible(header, options.max_batch_bytes) {
+    let what = if !plausible(header, options.max_batch_bytes) || is_mark(header) {
         "its header is not that of a batch"
     } else if header.total_len() != HEADER_LEN + entry.batch.body.len() {
         "its length is not that of its body"

@@ -5,10 +5,11 @@ use std::path::Path;
 use takhin_protocol::record::BatchHeader;
 use takhin_runtime::disk::OpenMode;
 
+use crate::cleaned::Mark;
 use crate::error::LogError;
 use crate::format::{Kind, LOG, SNAPSHOT, SegmentId};
 use crate::options::{LogOptions, StorageContext};
-use crate::segment::open_segment;
+use crate::segment::{open_segment, read_mark};
 use crate::snapshot::Derived;
 use crate::state_file::SealedLen;
 use crate::walk::Walk;
@@ -19,6 +20,23 @@ impl Derived {
     pub(crate) fn note(&mut self, term: u32, index: u64, header: &BatchHeader, max_producers: usize) {
         self.epochs.note(term, index, header.base_offset);
         self.producers.note(header, max_producers);
+    }
+
+    /// Takes note of a cleaned segment. Its epochs are in its mark: their first entries may be gone. Of a producer that
+    /// is live, compaction has kept the last batch.
+    fn note_cleaned(
+        &mut self,
+        mark: &Mark,
+        walk: &mut Walk<'_>,
+        max_producers: usize,
+    ) -> Result<(), LogError> {
+        for e in &mark.epochs {
+            self.epochs.note(e.epoch, e.first_index, e.first_offset);
+        }
+        while let Some(found) = walk.next()? {
+            self.producers.note(&found.header, max_producers);
+        }
+        Ok(())
     }
 }
 
@@ -57,6 +75,10 @@ pub(super) fn derive(
         let file = open_segment(&*cx.disk, &path, OpenMode::Read)?;
         let mut walk = Walk::new(&*file, &path, 0..segment.bytes, options.max_batch_bytes);
         let mut index = segment.id.first_index;
+        if let Some(mark) = read_mark(&*file, &path, segment.id)? {
+            derived.note_cleaned(&mark, &mut walk, options.max_producers)?;
+            continue;
+        }
         while let Some(found) = walk.next()? {
             let term = u32::try_from(found.header.partition_leader_epoch).unwrap_or(0);
             derived.note(term, index, &found.header, options.max_producers);

@@ -150,6 +150,7 @@ impl Log {
     /// Finds memberships at start; opens every segment that the range touches.
     pub fn hidden(&self, range: Range<u64>) -> Result<Vec<Entry>, LogError> {
         let mut out = Vec::new();
+        let range = range.start.max(self.end().first_index)..range.end;
         for id in self.segments_from_index(range.start) {
             if id.first_index >= range.end {
                 break;
@@ -183,7 +184,7 @@ impl Log {
     /// Refuses ranges that the log does not hold; an empty range is always fine.
     fn check_range(&self, range: &Range<u64>) -> Result<(), LogError> {
         let state = self.state.read();
-        let (first, end) = (state.first_index(), state.next_index());
+        let (first, end) = (state.first_entry(), state.next_index());
         if range.is_empty() || (range.start >= first && range.end <= end) {
             return Ok(());
         }

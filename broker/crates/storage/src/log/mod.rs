@@ -4,6 +4,7 @@
 //! `state` is held for lookups in memory only, so that a reader never waits for a write to the disk.
 
 mod append;
+mod clean;
 mod derive;
 mod entries;
 mod open;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 use takhin_protocol::record::HEADER_LEN;
 
+pub use self::clean::{CleanLimits, CleanReport, CleanRules, CleanStep, Cleanable, CleanerStatus, Cleaning};
 pub use self::recover::{RecoveryAction, RecoveryReport};
 pub use self::retain::{LogStats, SegmentStats};
 pub use self::sync::SyncTarget;
@@ -51,6 +53,7 @@ pub struct Log {
     options: RwLock<LogOptions>,
     writer: Mutex<Writer>,
     state: RwLock<State>,
+    cleaner: Mutex<CleanerStatus>,
 }
 
 /// What only writers use.
@@ -71,6 +74,8 @@ struct State {
     derived: Derived,
     heads: HeadRing,
     durable: Checkpoint,
+    /// Counts replacements of segments in this run: a look at several of them may have mixed old and new.
+    swaps: u64,
     /// Counts truncations of this run, so that a sync that began before one cannot raise the watermark.
     cuts: u64,
     dirty: sync::Dirty,
@@ -89,6 +94,11 @@ impl State {
         self.sealed
             .first()
             .map_or(self.active.index.id.first_index, |s| s.id.first_index)
+    }
+
+    /// The first entry that can be found by index: below the floor they cannot be counted.
+    fn first_entry(&self) -> u64 {
+        self.first_index().max(self.persisted.floor_index())
     }
 
     /// The last entry: held, or purged, or none.
@@ -139,7 +149,7 @@ impl Log {
         LogEnd {
             log_start_offset: state.persisted.log_start_offset,
             log_end_offset: state.end_offset(),
-            first_index: state.first_index(),
+            first_index: state.first_entry(),
             last: state.last(),
             purged: state.persisted.purged,
         }
@@ -260,30 +270,47 @@ impl Log {
         id: SegmentId,
         look: impl FnOnce(View<'_>) -> R,
     ) -> Result<Option<R>, LogError> {
-        let (sealed, next) = {
-            let state = self.state.read();
-            if state.active.index.id == id {
-                let view = View {
-                    file: &state.active.file,
-                    index: &state.active.index,
-                    heads: Some(&state.heads),
+        let opened: Arc<Opened> = loop {
+            let (sealed, next) = {
+                let state = self.state.read();
+                if state.active.index.id == id {
+                    let view = View {
+                        file: &state.active.file,
+                        index: &state.active.index,
+                        heads: Some(&state.heads),
+                    };
+                    return Ok(Some(look(view)));
+                }
+                let Ok(i) = state
+                    .sealed
+                    .binary_search_by_key(&id.first_index, |s| s.id.first_index)
+                else {
+                    return Ok(None);
                 };
-                return Ok(Some(look(view)));
-            }
-            let Ok(i) = state
-                .sealed
-                .binary_search_by_key(&id.first_index, |s| s.id.first_index)
-            else {
-                return Ok(None);
+                (state.sealed[i].clone(), state.after_sealed(i))
             };
-            (state.sealed[i].clone(), state.after_sealed(i))
+            match sealed.open(&self.cx, &self.dir, &self.options(), next) {
+                // Replaced between the look-up and the open: once that is over, there is another one to open.
+                Err(_) if sealed.is_retired() => drop(self.writer.lock()),
+                opened => break opened?,
+            }
         };
-        let opened: Arc<Opened> = sealed.open(&self.cx, &self.dir, &self.options(), next)?;
         Ok(Some(look(View {
             file: &opened.file,
             index: &opened.index,
             heads: None,
         })))
+    }
+
+    /// What `look` finds while no segment is replaced; it is called again when one was. For looks at several segments.
+    fn undisturbed<R>(&self, look: impl Fn() -> Result<R, LogError>) -> Result<R, LogError> {
+        loop {
+            let before = self.state.read().swaps;
+            let found = look();
+            if self.state.read().swaps == before {
+                return found;
+            }
+        }
     }
 
     /// All segments from the one that holds raft index `index` on.

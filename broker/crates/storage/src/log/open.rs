@@ -9,6 +9,7 @@ use super::derive::{derive, load_snapshot};
 use super::recover::{Recovered, Recovery, RecoveryAction, RecoveryReport};
 use super::sync::Dirty;
 use super::{Log, State, Writer, sync_failed};
+use crate::cleaned::Mark;
 use crate::entry::{Checkpoint, EntryId, LogStatus, PreviousStop};
 use crate::error::LogError;
 use crate::format::{
@@ -16,7 +17,7 @@ use crate::format::{
 };
 use crate::heads::HeadRing;
 use crate::options::{LogOptions, StorageContext};
-use crate::segment::{Active, Sealed, open_segment, remove_if_exists, remove_index};
+use crate::segment::{Active, Sealed, open_segment, remove_if_exists, remove_index, remove_segment};
 use crate::snapshot::Derived;
 use crate::state_file::{LogState, Manifest, SealedLen};
 use crate::whole::{self, Found};
@@ -74,6 +75,7 @@ impl Log {
             None => (checkpoint, previous),
         };
         let watermark = effective(checkpoint, &persisted);
+        drop_replaced(cx, dir, &persisted, &mut listing.segments, &mut report)?;
         drop_below_front(cx, dir, &persisted, &mut listing.segments, &mut report)?;
         let mut recovery = Recovery {
             cx,
@@ -148,17 +150,23 @@ impl Log {
             derived,
             heads: HeadRing::default(),
             durable,
+            swaps: 0,
             cuts: 0,
             dirty,
         };
         if state.status != LogStatus::Ready {
             // Where the readable prefix ends may be below what is recorded; the watermarks keep their order.
-            let end = state.end_checkpoint();
-            state.durable = if state.durable.next_index() > state.next_index() {
-                end
-            } else {
-                state.durable
-            };
+            if state.durable.next_index() > state.next_index() {
+                // Not the last entry ever held, which may be purged and lie behind the damage.
+                let last = state.next_index().checked_sub(1).map(|index| EntryId {
+                    term: state.derived.epochs.epoch_at(index).unwrap_or(0),
+                    index,
+                });
+                state.durable = Checkpoint {
+                    last,
+                    ..state.end_checkpoint()
+                };
+            }
             state.persisted.log_start_offset = state.persisted.log_start_offset.min(state.end_offset());
         }
         state.assert_order();
@@ -168,6 +176,7 @@ impl Log {
             options: RwLock::new(*options),
             writer: Mutex::new(Writer::default()),
             state: RwLock::new(state),
+            cleaner: Mutex::default(),
         })
     }
 
@@ -357,12 +366,58 @@ fn load_manifest(cx: &StorageContext, dir: &Path, generation: u64) -> Result<Opt
     )
 }
 
-/// The caller's watermark, lowered by truncations that it does not know of; `None` if nothing held is durable.
+/// The caller's watermark, lowered by truncations that it does not know of and raised to the floor; `None` if nothing
+/// held is durable.
 fn effective(checkpoint: Option<Checkpoint>, persisted: &LogState) -> Option<Checkpoint> {
-    let watermark = persisted.cuts.lower(checkpoint?);
+    let lowered = checkpoint.map(|checkpoint| persisted.cuts.lower(checkpoint));
+    let floor = persisted.floor;
+    let watermark = match (lowered, floor) {
+        (Some(lowered), Some(floor)) if floor.next_index() < lowered.next_index() => lowered,
+        (lowered, floor) => floor.or(lowered)?,
+    };
     let front = persisted.front();
     let deleted = watermark.next_index() < front.first_index && watermark.next_offset < front.base_offset;
     (!deleted).then_some(watermark)
+}
+
+/// Finishes the replacement of segments by a cleaned one: those that begin within it go (see `log/clean/swap.rs`).
+///
+/// Durable on return: when the cleaned segment is deleted some day, they must not come back.
+fn drop_replaced(
+    cx: &StorageContext,
+    dir: &Path,
+    persisted: &LogState,
+    segments: &mut Vec<SealedLen>,
+    report: &mut RecoveryReport,
+) -> Result<(), LogError> {
+    let disk = &*cx.disk;
+    let floor = persisted.floor_index();
+    let mut kept = Vec::with_capacity(segments.len());
+    let (mut covered, mut removed) = (0, false);
+    for segment in segments.drain(..) {
+        let path = segment.id.path(dir, LOG);
+        if segment.id.first_index < covered {
+            remove_segment(disk, dir, segment.id)?;
+            report.actions.push(RecoveryAction::Removed { file: path });
+            removed = true;
+            continue;
+        }
+        if segment.id.first_index < floor {
+            let file = open_segment(disk, &path, OpenMode::Read)?;
+            // One that fails its check is damage, which the walk over the segments will find.
+            let mark = Mark::read(&*file, segment.id).map_err(|e| LogError::io("read", &path, e))?;
+            if let Ok(Some(mark)) = mark {
+                covered = mark.end.first_index;
+            }
+        }
+        kept.push(segment);
+    }
+    *segments = kept;
+    if removed {
+        disk.sync_dir(dir)
+            .map_err(|e| LogError::io("sync directory", dir, e))?;
+    }
+    Ok(())
 }
 
 /// Finishes the deletion of segments below the log start and the purge point.
@@ -380,9 +435,7 @@ fn drop_below_front(
     let unused = unused.count();
     for segment in segments.drain(..unused) {
         let file = segment.id.path(dir, LOG);
-        remove_if_exists(&*cx.disk, &file)?;
-        remove_index(&*cx.disk, dir, segment.id)?;
-        remove_if_exists(&*cx.disk, &segment.id.path(dir, SNAPSHOT))?;
+        remove_segment(&*cx.disk, dir, segment.id)?;
         report.actions.push(RecoveryAction::Removed { file });
     }
     Ok(())

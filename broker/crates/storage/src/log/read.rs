@@ -24,6 +24,17 @@ struct OffsetPlan {
     /// Set when everything to the segment's end is wanted.
     end_is_all: bool,
     next_offset: i64,
+    end_index: u64,
+    /// Those from `start` on, up to the limit and the size that are wanted.
+    hidden: Vec<Hidden>,
+}
+
+/// How far a segment was read.
+struct ReadTo {
+    /// Whether to its end.
+    whole: bool,
+    /// Raft index after its last entry, exclusive.
+    end_index: u64,
 }
 
 /// What a caller of `read` still wants.
@@ -74,9 +85,18 @@ impl Log {
                 max_bytes: max_bytes.saturating_sub(out.bytes) as u64,
                 at_least_one: at_least_one && out.bytes == 0,
             };
-            let whole = self.read_segment(segment, &want, &mut out)?;
-            match self.segment_after(segment) {
-                Some(next) if whole && out.next_offset < limit_offset && out.bytes < max_bytes.max(1) => {
+            let Some(read) = self.read_segment(segment, &want, &mut out)? else {
+                // Truncated, deleted or merged with its predecessor since.
+                match self.segment_again(out.next_offset) {
+                    Some(again) if again != segment => segment = again,
+                    _ => return Ok(out),
+                }
+                continue;
+            };
+            match self.segment_after(read.end_index) {
+                Some(next)
+                    if read.whole && out.next_offset < limit_offset && out.bytes < max_bytes.max(1) =>
+                {
                     segment = next;
                 }
                 _ => return Ok(out),
@@ -84,13 +104,30 @@ impl Log {
         }
     }
 
-    /// Adds what one segment has of `want`; returns whether it was read to its end.
-    fn read_segment(&self, id: SegmentId, want: &Want, out: &mut FileRanges) -> Result<bool, LogError> {
-        let options = self.options();
+    /// Adds what one segment has of `want`; `None` if there is no such segment any more.
+    fn read_segment(
+        &self,
+        id: SegmentId,
+        want: &Want,
+        out: &mut FileRanges,
+    ) -> Result<Option<ReadTo>, LogError> {
         let Some(plan) = self.with_segment(id, |view| plan_offsets(&view, want))? else {
-            // Truncated or deleted since; the caller has what was found so far.
-            return Ok(false);
+            return Ok(None);
         };
+        let end_index = plan.end_index;
+        let whole = self.read_planned(id, plan, want, out)?;
+        Ok(Some(ReadTo { whole, end_index }))
+    }
+
+    /// Returns whether the segment was read to its end.
+    fn read_planned(
+        &self,
+        id: SegmentId,
+        plan: OffsetPlan,
+        want: &Want,
+        out: &mut FileRanges,
+    ) -> Result<bool, LogError> {
+        let options = self.options();
         let path = id.path(&self.dir, LOG);
         let mut start = plan.start;
         let mut first = None;
@@ -112,7 +149,7 @@ impl Log {
         let cap = start.saturating_add(want.max_bytes);
         if plan.end_is_all && plan.bytes <= cap {
             out.next_offset = plan.next_offset;
-            self.push_ranges(id, &plan.file, start..plan.bytes, out)?;
+            push_ranges(&plan, start..plan.bytes, out);
             return Ok(true);
         }
         let mut end = start;
@@ -139,49 +176,47 @@ impl Log {
             end = found.end();
             out.next_offset = found.header.next_offset();
         }
-        self.push_ranges(id, &plan.file, start..end, out)?;
+        push_ranges(&plan, start..end, out);
         Ok(whole)
     }
 
-    /// Adds `range` of a segment, split around hidden entries.
-    fn push_ranges(
-        &self,
-        id: SegmentId,
-        file: &Arc<dyn File>,
-        range: Range<u64>,
-        out: &mut FileRanges,
-    ) -> Result<(), LogError> {
-        let hidden: Vec<Hidden> = self
-            .with_segment(id, |view| view.index.hidden_in(range.start, range.end).to_vec())?
-            .unwrap_or_default();
-        let mut pos = range.start;
-        let gaps = hidden
-            .iter()
-            .map(|h| (u64::from(h.position), u64::from(h.position) + u64::from(h.len)));
-        for (gap_start, gap_end) in gaps.chain([(range.end, range.end)]) {
-            if gap_start > pos {
-                let len = to_usize(gap_start - pos);
-                out.ranges.push(FileRange {
-                    file: file.clone(),
-                    pos,
-                    len,
-                });
-                out.bytes += len;
-            }
-            pos = gap_end;
-        }
-        Ok(())
-    }
-
-    fn segment_after(&self, id: SegmentId) -> Option<SegmentId> {
+    /// The segment after one that ended before raft index `end_index`: the one that begins there, or one that has
+    /// swallowed it since. `None` if the log ends there.
+    fn segment_after(&self, end_index: u64) -> Option<SegmentId> {
         let state = self.state.read();
-        if state.active.index.id.first_index <= id.first_index {
+        if state.next_index() <= end_index {
             return None;
         }
-        let i = state
-            .sealed
-            .partition_point(|s| s.id.first_index <= id.first_index);
-        Some(state.sealed.get(i).map_or(state.active.index.id, |s| s.id))
+        Some(state.segment_of_index(end_index))
+    }
+
+    /// The segment that holds `offset` now; `None` if the log start has passed it.
+    fn segment_again(&self, offset: i64) -> Option<SegmentId> {
+        let state = self.state.read();
+        let held = state.persisted.log_start_offset <= offset && offset <= state.end_offset();
+        held.then(|| state.segment_of_offset(offset))
+    }
+}
+
+/// Adds `range` of a segment, split around hidden entries.
+fn push_ranges(plan: &OffsetPlan, range: Range<u64>, out: &mut FileRanges) {
+    let mut pos = range.start;
+    let gaps = plan
+        .hidden
+        .iter()
+        .map(|h| (u64::from(h.position), u64::from(h.position) + u64::from(h.len)))
+        .filter(|gap| gap.0 >= range.start && gap.0 < range.end);
+    for (gap_start, gap_end) in gaps.chain([(range.end, range.end)]) {
+        if gap_start > pos {
+            let len = to_usize(gap_start - pos);
+            out.ranges.push(FileRange {
+                file: plan.file.clone(),
+                pos,
+                len,
+            });
+            out.bytes += len;
+        }
+        pos = gap_end;
     }
 }
 
@@ -214,5 +249,7 @@ fn plan_offsets(view: &View<'_>, want: &Want) -> OffsetPlan {
             .pos,
         end_is_all: want.limit >= index.next_offset,
         next_offset: index.next_offset,
+        end_index: index.next_index,
+        hidden: index.hidden_in(start, index.bytes).to_vec(),
     }
 }

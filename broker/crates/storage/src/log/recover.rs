@@ -13,7 +13,8 @@
 //!
 //! What is cut is copied to `quarantine/` first. A `Damaged` log is not touched at all: its prefix is readable, its
 //! files stay as they were found. Checksums are verified from the watermark on; below it, segments are compared with
-//! the list of sealed segments or with their indexes, and headers are walked only where both are missing.
+//! the list of sealed segments or with their indexes, and headers are walked only where both are missing. Below the
+//! floor a cleaned segment says of itself how long it is and where it ends.
 //! Every step leads to the same result when it is repeated after a crash.
 
 use std::io;
@@ -24,6 +25,7 @@ use takhin_runtime::disk::{File, OpenMode};
 
 use super::quarantine::{cut_segment, move_segment};
 use super::scan::{Scan, ScanRange, scan, valid_batch_after};
+use crate::cleaned::Mark;
 use crate::entry::{Checkpoint, DamagedAt, PreviousStop};
 use crate::error::{Damage, LogError};
 use crate::format::{LOG, SegmentId};
@@ -197,13 +199,29 @@ impl Recovery<'_> {
         segment: SealedLen,
         epoch: u32,
     ) -> Result<Checked<(SegmentIndex, u32)>, LogError> {
-        if let Some((bytes, end)) = self.listed(segment.id) {
+        let mark = match self.mark(segment.id)? {
+            Ok(mark) => mark,
+            Err(damage) => {
+                let prefix = Box::new(SegmentIndex::new(segment.id));
+                return Ok(Err(Broken {
+                    i,
+                    damage,
+                    prefix,
+                    below_watermark: true,
+                }));
+            }
+        };
+        if let Some(mark) = &mark {
+            if mark.bytes == segment.bytes {
+                return Ok(Ok((SegmentIndex::of(segment.id, Some(mark)), epoch)));
+            }
+        } else if let Some((bytes, end)) = self.listed(segment.id) {
             if bytes == segment.bytes {
                 let mut index = SegmentIndex::new(segment.id);
                 (index.next_offset, index.next_index) = (end.base_offset, end.first_index);
                 return Ok(Ok((index, epoch)));
             }
-        } else if let Some(index) = load_index(self.cx, self.dir, segment.id, segment.bytes)? {
+        } else if let Some(index) = load_index(self.cx, self.dir, segment.id, segment.bytes, None)? {
             return Ok(Ok((index, epoch)));
         }
         let scan = self.scan(segment, segment.bytes, epoch)?;
@@ -232,7 +250,7 @@ impl Recovery<'_> {
             .filter(|w| w.segment == segment.id)
             .map_or(0, |w| w.position);
         if durable == segment.bytes
-            && let Some(index) = load_index(self.cx, self.dir, segment.id, segment.bytes)?
+            && let Some(index) = load_index(self.cx, self.dir, segment.id, segment.bytes, None)?
         {
             return Ok(Ok((index, epoch)));
         }
@@ -260,18 +278,25 @@ impl Recovery<'_> {
             crc_from,
             epoch,
         };
-        scan(
-            &*file,
-            &path,
-            SegmentIndex::new(segment.id),
-            &range,
-            &self.options,
-        )
+        scan(&*file, &path, segment.id, &range, &self.options)
     }
 
-    /// Length and end of a segment as the list of sealed segments has them.
+    /// The mark of a segment that may have been cleaned.
+    fn mark(&self, id: SegmentId) -> Result<Result<Option<Mark>, Damage>, LogError> {
+        if id.first_index >= self.persisted.floor_index() {
+            return Ok(Ok(None));
+        }
+        let path = id.path(self.dir, LOG);
+        let file = open_segment(&*self.cx.disk, &path, OpenMode::Read)?;
+        Mark::read(&*file, id).map_err(|e| LogError::io("read", &path, e))
+    }
+
+    /// Length and end of a segment as the list of sealed segments has them; it says nothing below the floor.
     fn listed(&self, id: SegmentId) -> Option<(u64, SegmentId)> {
         let manifest = self.manifest.as_ref()?;
+        if id.first_index < self.persisted.floor_index() {
+            return None;
+        }
         let i = manifest
             .segments
             .binary_search_by_key(&id.first_index, |s| s.id.first_index)

@@ -53,6 +53,7 @@ impl Log {
                 purged: Some(last),
                 generation,
                 cuts: Cuts::only(cut),
+                ..LogState::default()
             }
         };
         // From here on the old segments lie below the front and may go without looking like damage.

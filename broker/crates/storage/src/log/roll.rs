@@ -64,7 +64,7 @@ impl Log {
         let mut guard = self.state.write();
         let state = &mut *guard;
         let old = std::mem::replace(&mut state.active, next);
-        let sealed = Sealed::from_active(&self.cx, old.file, old.index);
+        let sealed = Sealed::from_open(&self.cx, old.file, old.index);
         state.sealed.push(sealed);
         state.dirty.names();
         let stale = state
@@ -125,13 +125,15 @@ impl Log {
 }
 
 impl State {
-    /// The list of sealed segments as it is now.
+    /// The list of sealed segments as it is now, from the floor on.
     pub(super) fn manifest(&self) -> Manifest {
+        let floor = self.persisted.floor_index();
         Manifest {
             generation: self.persisted.generation,
             segments: self
                 .sealed
                 .iter()
+                .filter(|s| s.id.first_index >= floor)
                 .map(|s| SealedLen {
                     id: s.id,
                     bytes: s.bytes,

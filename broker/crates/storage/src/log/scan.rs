@@ -5,8 +5,9 @@ use std::path::Path;
 use takhin_protocol::record::{BatchHeader, HEADER_LEN};
 use takhin_runtime::disk::File;
 
+use crate::cleaned::{Continuity, Mark};
 use crate::error::{Damage, LogError};
-use crate::format::to_usize;
+use crate::format::{SegmentId, to_usize};
 use crate::index::SegmentIndex;
 use crate::options::LogOptions;
 use crate::walk::{Blocks, HEADER_BLOCK, Located, SCAN_BLOCK, Walk, crc_ok, plausible};
@@ -31,16 +32,29 @@ pub(super) struct ScanRange {
     pub(super) epoch: u32,
 }
 
-/// Walks a segment from its beginning and notes every valid batch in `index`, which must be empty.
+/// Walks segment `id` from its beginning and notes every valid batch.
 pub(super) fn scan(
     file: &dyn File,
     path: &Path,
-    mut index: SegmentIndex,
+    id: SegmentId,
     range: &ScanRange,
     options: &LogOptions,
 ) -> Result<Scan, LogError> {
     let io = |e| LogError::io("read", path, e);
     let mut epoch = range.epoch;
+    let mark = match Mark::read(file, id).map_err(io)? {
+        Ok(mark) => mark,
+        Err(damage) => {
+            return Ok(Scan {
+                index: SegmentIndex::new(id),
+                epoch,
+                damage: Some(damage),
+            });
+        }
+    };
+    let mut index = SegmentIndex::of(id, mark.as_ref());
+    let mut continuity = Continuity::new(id, mark.as_ref());
+    let mut good = id.base_offset;
     let below = range.crc_from.min(range.len);
     let headers = Walk::new(file, path, 0..below, options.max_batch_bytes);
     let checked = Walk::with_block(file, path, below..range.len, options.max_batch_bytes, SCAN_BLOCK);
@@ -49,25 +63,23 @@ pub(super) fn scan(
             let found = match walk.step().map_err(io)? {
                 Ok(Some(found)) => found,
                 Ok(None) => break,
-                Err(damage) => {
-                    return Ok(Scan {
-                        index,
-                        epoch,
-                        damage: Some(damage),
-                    });
-                }
+                Err(damage) => return Ok(broken(index, epoch, damage, good)),
             };
-            let damage = match continues(&found.header, &index, epoch) {
+            let damage = match continues(&found.header, &mut continuity, epoch) {
                 Some(damage) => Some(damage),
                 None if check && !walk.crc_ok(&found).map_err(io)? => Some(Damage::BadCrc),
                 None => None,
             };
-            if damage.is_some() {
-                return Ok(Scan { index, epoch, damage });
+            if let Some(damage) = damage {
+                return Ok(broken(index, epoch, damage, good));
             }
+            good = found.header.next_offset();
             epoch = u32::try_from(found.header.partition_leader_epoch).unwrap_or(epoch);
             index.note(&found.header, options.index_interval_bytes);
         }
+    }
+    if mark.is_some_and(|mark| mark.bytes != index.bytes) {
+        return Ok(broken(index, epoch, Damage::WrongLength, good));
     }
     Ok(Scan {
         index,
@@ -76,10 +88,19 @@ pub(super) fn scan(
     })
 }
 
-fn continues(header: &BatchHeader, index: &SegmentIndex, last: u32) -> Option<Damage> {
-    let (expected, found) = (index.next_offset, header.base_offset);
-    if found != expected {
-        return Some(Damage::WrongOffset { expected, found });
+/// What lies before the damage: up to offset `good`, exclusive.
+fn broken(mut index: SegmentIndex, epoch: u32, damage: Damage, good: i64) -> Scan {
+    index.end_here(good);
+    Scan {
+        index,
+        epoch,
+        damage: Some(damage),
+    }
+}
+
+fn continues(header: &BatchHeader, continuity: &mut Continuity, last: u32) -> Option<Damage> {
+    if let Some(damage) = continuity.step(header) {
+        return Some(damage);
     }
     let found = u32::try_from(header.partition_leader_epoch).unwrap_or(0);
     (found < last).then_some(Damage::EpochBackwards { last, found })

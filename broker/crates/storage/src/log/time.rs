@@ -24,6 +24,10 @@ impl Log {
     ///
     /// `Corrupt`, `Undecodable`: the batch that holds it is damaged.
     pub fn offset_for_timestamp(&self, timestamp: i64) -> Result<Option<(i64, i64)>, LogError> {
+        self.undisturbed(|| self.first_at_or_after(timestamp))
+    }
+
+    fn first_at_or_after(&self, timestamp: i64) -> Result<Option<(i64, i64)>, LogError> {
         let start = self.end().log_start_offset;
         for segment in self.stats().segments {
             if segment.end.base_offset <= start || segment.bytes == 0 {
@@ -67,6 +71,10 @@ impl Log {
     ///
     /// As [`Log::offset_for_timestamp`].
     pub fn max_timestamp(&self) -> Result<Option<(i64, i64)>, LogError> {
+        self.undisturbed(|| self.largest_timestamp())
+    }
+
+    fn largest_timestamp(&self) -> Result<Option<(i64, i64)>, LogError> {
         let start = self.end().log_start_offset;
         let mut largest = None;
         for segment in self.stats().segments {
@@ -80,7 +88,7 @@ impl Log {
         }
         // The segment with the maximum may begin below the log start, and the maximum lie there.
         while let Some(timestamp) = largest {
-            match self.offset_for_timestamp(timestamp)? {
+            match self.first_at_or_after(timestamp)? {
                 Some(found) => return Ok(Some(found)),
                 None => largest = self.next_lower(timestamp, start)?,
             }

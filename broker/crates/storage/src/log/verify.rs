@@ -7,7 +7,6 @@ use super::Log;
 use super::scan::{ScanRange, scan};
 use crate::error::{Damage, LogError};
 use crate::format::LOG;
-use crate::index::SegmentIndex;
 
 /// A damaged place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +38,10 @@ impl Log {
     ///
     /// `Io` where the disk cannot read; damage is a finding.
     pub fn verify(&self, range: Range<i64>) -> Result<VerifyReport, LogError> {
+        self.undisturbed(|| self.scrub(&range))
+    }
+
+    fn scrub(&self, range: &Range<i64>) -> Result<VerifyReport, LogError> {
         let mut report = VerifyReport::default();
         let mut segments = self.stats().segments;
         segments.pop();
@@ -74,13 +77,7 @@ impl Log {
                 crc_from: 0,
                 epoch: 0,
             };
-            let scan = scan(
-                &*handle,
-                &file,
-                SegmentIndex::new(segment.id),
-                &what,
-                &self.options(),
-            )?;
+            let scan = scan(&*handle, &file, segment.id, &what, &self.options())?;
             let short = (scan.index.end() != segment.end).then_some(Damage::WrongLength);
             if let Some(damage) = scan.damage.or(short) {
                 finding(scan.index.bytes, scan.index.next_offset, damage);

@@ -9,12 +9,16 @@ use takhin_protocol::record::{BatchBuilder, Compression, NewRecord};
 use takhin_protocol::{PartitionIndex, TopicId, TopicPartition};
 use takhin_runtime::sim::SimDisk;
 use takhin_runtime::{Disk, OpenMode, RealDisk};
-use takhin_storage::{DataDir, EpochStart, Expected, Log, LogManager, PreviousStop, StorageContext};
+use takhin_storage::{DataDir, EntryId, EpochStart, Expected, Log, LogManager, PreviousStop, StorageContext};
 
-use crate::support::{all_entries, hidden, next_entry, small};
+use crate::compaction::{LIMITS, clean};
+use crate::support::{all_entries, consume, hidden, next_entry, small};
 
-/// Below the crate, which is where cargo runs tests.
+/// Below the crate, which is where cargo runs tests. Version 1 of all formats.
 const V1: &str = "tests/it/golden/v1";
+
+/// Version 2 of `state` and `.index`: the same entries, compacted.
+const V2: &str = "tests/it/golden/v2";
 
 fn partition() -> TopicPartition {
     let topic_id = TopicId("9f5c1a52-3c35-4e6a-8f0e-6e0c9d2b7a11".parse().unwrap());
@@ -87,22 +91,31 @@ fn write_entries(log: &Log) {
     }
 }
 
-/// `cargo test -p takhin-storage --test it -- --ignored write_the_golden`, for a new version of a format only.
+/// One pass over everything but the active segment.
+fn compact(log: &Arc<Log>) {
+    log.flush().unwrap();
+    log.purge_to(EntryId { term: 3, index: 22 }).unwrap();
+    assert!(clean(log, &LIMITS, 1_790_000_100_000).unwrap().is_some());
+}
+
+/// `cargo test -p takhin-storage --test it -- --ignored write_the_golden`, for a new version of a format only; the
+/// directory of the version before is not to change.
 #[test]
-#[ignore = "writes the files that the other test reads"]
+#[ignore = "writes the files that the other tests read"]
 fn write_the_golden_directory() {
     let disk = SimDisk::new(1);
     let (dir, logs, log, _) = open(&disk);
     write_entries(&log);
     log.flush().unwrap();
     log.truncate_after(Some(22)).unwrap();
+    compact(&log);
     dir.journal()
         .put(&[(b"vote/1".to_vec(), Some(b"term 3".to_vec()))], true)
         .unwrap();
     assert!(logs.close_all().unwrap());
     dir.close().unwrap();
-    RealDisk.create_dir_all(Path::new(V1)).unwrap();
-    copy(&disk, Path::new("/data"), &RealDisk, &PathBuf::from(V1));
+    RealDisk.create_dir_all(Path::new(V2)).unwrap();
+    copy(&disk, Path::new("/data"), &RealDisk, &PathBuf::from(V2));
 }
 
 #[test]
@@ -136,6 +149,34 @@ fn the_golden_directory_opens_without_rebuilding_anything() {
     assert_eq!(log.epochs(), starts);
     assert_eq!(log.hidden(0..u64::MAX).unwrap().len(), 3);
     assert_eq!(log.max_timestamp().unwrap(), Some((38, 1_790_000_000_022)));
+    assert!(log.verify(0..i64::MAX).unwrap().findings.is_empty());
+    log.append(&[hidden(&log, 4, b"goes on")]).unwrap();
+}
+
+#[test]
+fn the_compacted_golden_directory_opens_without_rebuilding_anything() {
+    let disk = SimDisk::new(2);
+    copy(&RealDisk, Path::new(V2), &disk, Path::new("/data"));
+    let (dir, _, log, actions) = open(&disk);
+    assert_eq!((dir.previous_stop(), actions), (PreviousStop::Clean, 0));
+
+    // The same entries, written and compacted now.
+    let other = SimDisk::new(3);
+    let (fresh, _) = crate::support::open_on(&other, small(), None, PreviousStop::Clean);
+    let fresh = Arc::new(fresh);
+    write_entries(&fresh);
+    fresh.truncate_after(Some(22)).unwrap();
+    compact(&fresh);
+    assert_eq!(consume(&log, 0, 40, 1000), consume(&fresh, 0, 40, 1000));
+    assert_eq!(log.stats(), fresh.stats());
+    assert_eq!(log.producers(), fresh.producers());
+    assert_eq!(log.epochs(), fresh.epochs());
+    assert_eq!(log.end(), fresh.end());
+    assert!(log.end().first_index > 0, "nothing was compacted");
+    assert_eq!(
+        log.cleanable(&crate::compaction::RULES, 0, i64::MAX).unwrap(),
+        None
+    );
     assert!(log.verify(0..i64::MAX).unwrap().findings.is_empty());
     log.append(&[hidden(&log, 4, b"goes on")]).unwrap();
 }

@@ -197,7 +197,7 @@ fn a_dump_shows_every_batch_and_what_is_wrong_with_it() {
     for (batch, entry) in batches.iter().zip(&entries) {
         assert_eq!(
             (batch.raft_index, batch.header),
-            (entry.index, entry.batch.header)
+            (Some(entry.index), entry.batch.header)
         );
         assert_eq!(batch.crc_ok, entry.index != 0);
         assert_eq!(batch.hidden, entry.index == 10);
