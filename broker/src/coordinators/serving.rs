@@ -165,22 +165,21 @@ impl Serving {
         (message.job)(&mut self.shard, &cx)
     }
 
-    /// Offsets of topics that are in `before` and no more; without it, of all that are not in the image.
+    /// Deletes offsets of topics that are gone: those of `before`, or before loading.
     fn forget_deleted_topics(&mut self, before: Option<&Image>) -> Result<(), Ended> {
         let image = Arc::clone(&self.image);
-        let names: Vec<&str> = match before {
-            Some(before) => before
-                .topics
-                .values()
-                .filter(|topic| image.topic_by_id(topic.id).is_none())
-                .map(|topic| topic.name.as_str())
-                .collect(),
-            None => Vec::new(),
+        let outcomes = match before {
+            None => self.shard.topics_missing(&ImageTopics(&image)),
+            Some(before) => {
+                // By id: a topic may have been created again under its name.
+                let gone = before
+                    .topics
+                    .values()
+                    .filter(|topic| image.topic_by_id(topic.id).is_none());
+                let names: Vec<&str> = gone.map(|topic| topic.name.as_str()).collect();
+                self.shard.topics_deleted(&names)
+            }
         };
-        if names.is_empty() {
-            return Ok(());
-        }
-        let outcomes = self.shard.topics_deleted(&names);
         self.carry_out(outcomes)
     }
 

@@ -17,7 +17,8 @@ const REPLICAS: usize = 3;
 
 /// Settings of the topic: compacted, synced before an offset is acknowledged, in segments small enough that loading a
 /// shard after compaction reads little.
-const SETTINGS: [(&str, &str); 3] = [
+const SETTINGS: [(&str, &str); 4] = [
+    ("cleanup.policy", "compact"),
     ("compression.type", "producer"),
     ("segment.bytes", "104857600"),
     ("takhin.durability", "flushed"),

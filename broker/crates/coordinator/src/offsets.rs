@@ -1,6 +1,6 @@
 //! Committed offsets, by group, topic and partition.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use takhin_protocol::messages::StrBytes;
 
@@ -74,6 +74,14 @@ impl Offsets {
             }
         }
         records
+    }
+
+    /// Names of all topics that a group has an offset for.
+    pub(crate) fn topics(&self) -> BTreeSet<StrBytes> {
+        self.groups
+            .values()
+            .flat_map(|topics| topics.keys().cloned())
+            .collect()
     }
 
     /// Tombstones for the offsets of all groups for these topics.

@@ -12,6 +12,7 @@ use super::{Shard, answer};
 use crate::group::{Group, own};
 use crate::outcome::{Context, Outcome, Reply};
 use crate::records::Record;
+use crate::topics::Topics;
 
 /// First version of DescribeGroups that says that a group does not exist (KIP-1043).
 const DESCRIBE_KNOWS_MISSING_GROUP: i16 = 6;
@@ -80,6 +81,17 @@ impl Shard {
             last.replies.push((cx.ticket, reply));
         }
         outcomes
+    }
+
+    /// After loading: offsets for topics that were deleted while nobody served the shard go as well.
+    pub fn topics_missing(&mut self, topics: &dyn Topics) -> Vec<Outcome> {
+        let committed = self.offsets.topics();
+        let missing: Vec<&str> = committed
+            .iter()
+            .map(StrBytes::as_str)
+            .filter(|name| topics.by_name(name).is_none())
+            .collect();
+        self.topics_deleted(&missing)
     }
 
     /// Topics were deleted: so are all groups' offsets for them. Each outcome is one batch; they are appended in order.

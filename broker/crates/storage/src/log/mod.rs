@@ -15,6 +15,7 @@ mod restart;
 mod retain;
 mod roll;
 mod scan;
+mod settle;
 mod sync;
 mod sync_failed;
 mod time;

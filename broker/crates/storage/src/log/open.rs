@@ -111,6 +111,11 @@ impl Log {
         if listing.sync_failed {
             sync_failed::settle(disk, dir)?;
         }
+        if log.status() == LogStatus::Ready
+            && matches!(previous, PreviousStop::Killed | PreviousStop::PowerLoss)
+        {
+            log.settle()?;
+        }
         Ok((log, report))
     }
 

@@ -456,3 +456,43 @@ fn a_crash_at_any_operation_loses_nothing_that_was_flushed() {
     }
     assert!(runs > 16 * 40);
 }
+
+/// The watermark that was stored is older than what was acknowledged, and after a kill nobody knows how much.
+#[test]
+fn what_a_killed_process_acknowledged_survives_failed_syncs_of_its_successors() {
+    let disk = SimDisk::new(6);
+    let failing_sync = |nth| FaultRule {
+        op: Op::SyncData,
+        path: ".log".into(),
+        when: When::Nth(nth),
+        fault: Fault::Eio,
+    };
+    let (log, _) = open_on(&disk, small(), None, PreviousStop::Clean);
+    fill(&log, 2);
+    let stored = log.flush().unwrap();
+    fill(&log, 30);
+    let acknowledged = log.flush().unwrap();
+    disk.crash(CrashMode::Process);
+
+    // The successor cannot make sure of it: the log stays closed, and nothing is cut.
+    disk.arm(failing_sync(1));
+    let cx = StorageContext::new(std::sync::Arc::new(disk.incarnation()));
+    Log::open(&cx, Path::new(DIR), small(), Some(stored), PreviousStop::Killed).unwrap_err();
+    disk.clear_faults();
+    let (log, _) = open_on(&disk, small(), Some(stored), PreviousStop::Killed);
+    assert_eq!(log.checkpoint().next_offset, acknowledged.next_offset);
+
+    // Later a sync of its own fails: that cuts what it has appended, and nothing else.
+    fill(&log, 1);
+    disk.arm(failing_sync(1));
+    log.flush().unwrap_err();
+    disk.clear_faults();
+    let (log, _) = open_on(&disk, small(), Some(log.checkpoint()), PreviousStop::Failed);
+    assert_eq!(log.end().log_end_offset, acknowledged.next_offset);
+    disk.crash(CrashMode::Power);
+    let (log, _) = open_on(&disk, small(), Some(stored), PreviousStop::PowerLoss);
+    assert_eq!(
+        (log.status(), log.end().log_end_offset),
+        (LogStatus::Ready, acknowledged.next_offset)
+    );
+}

@@ -374,4 +374,10 @@ fn offsets_of_deleted_topics_go_with_them() {
     rig.fail_over();
     assert_eq!(rig.committed(), left);
     assert_eq!(rig.shard.topics_deleted(&["t"]), []);
+    // Another was deleted while nobody served the shard.
+    assert_eq!(rig.shard.topics_missing(&rig.topics), []);
+    rig.topics.0.remove("u");
+    let outcomes = rig.shard.topics_missing(&rig.topics);
+    outcomes.into_iter().for_each(|outcome| rig.absorb(outcome));
+    assert_eq!(rig.committed(), []);
 }
