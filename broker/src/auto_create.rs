@@ -25,7 +25,8 @@ impl AutoCreate {
     /// Begins the creation of a topic that does not exist, unless it has begun. Returns what the client is told
     /// meanwhile.
     pub(crate) fn request(&self, broker: &Arc<Broker>, image: &Image, name: &TopicName) -> ErrorCode {
-        let kafka = &broker.config.kafka;
+        let settings = broker.settings();
+        let kafka = &settings.node.kafka;
         let partitions = i32::try_from(kafka.num_partitions).unwrap_or(i32::MAX);
         let replication_factor = i16::try_from(kafka.default_replication_factor).unwrap_or(i16::MAX);
         let partitions = match placement::assign(image, partitions, replication_factor) {

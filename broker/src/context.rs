@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use takhin_cluster::Cluster;
 use takhin_config::NodeConfig;
+use takhin_config::live::Settings;
 use takhin_protocol::ErrorCode;
 use takhin_protocol::messages::{Encodable, EncodeError, HeaderVersion, StrBytes};
 use takhin_runtime::{Env, Shutdown};
@@ -20,6 +21,7 @@ use crate::reply::{CloseReason, Outcome, Reply};
 #[derive(Debug)]
 pub(crate) struct Broker {
     pub(crate) env: Env,
+    /// As read at start; what can be set while the broker runs is in [`Broker::settings`].
     pub(crate) config: Arc<NodeConfig>,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) fetch_sessions: FetchSessions,
@@ -28,6 +30,13 @@ pub(crate) struct Broker {
     pub(crate) metrics: Arc<Metrics>,
     /// Triggered when the node stops: waiting fetches answer at once.
     pub(crate) stopping: Shutdown,
+}
+
+impl Broker {
+    /// The settings in force.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.cluster.image().settings)
+    }
 }
 
 /// One connection, as requests see it.
@@ -62,8 +71,9 @@ impl RequestContext {
         &self.peer.broker.cluster
     }
 
-    pub(crate) fn config(&self) -> &NodeConfig {
-        &self.peer.broker.config
+    /// The settings in force.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        self.peer.broker.settings()
     }
 
     /// The span of this request's work, when requests are traced.

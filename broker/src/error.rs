@@ -20,7 +20,7 @@ impl ToErrorCode for ProduceError {
             Self::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
             Self::InvalidProducerEpoch { .. } => ErrorCode::InvalidProducerEpoch,
             // Retriable, and clients back off; the batch was not appended.
-            Self::TooManyInFlight { .. } => ErrorCode::NotEnoughReplicas,
+            Self::TooManyInFlight { .. } | Self::NotEnoughReplicas { .. } => ErrorCode::NotEnoughReplicas,
             Self::LargerThanSegment { .. } => ErrorCode::RecordListTooLarge,
             // Appended, then in doubt: the client looks for the leader and retries; an idempotent one gets the
             // original offset if it was committed. Kafka answers produces that wait when leadership goes the same.
@@ -72,7 +72,10 @@ impl ToErrorCode for TopicError {
             Self::Exists { .. } => ErrorCode::TopicAlreadyExists,
             Self::Collides { .. } => ErrorCode::InvalidTopicException,
             Self::Unknown => ErrorCode::UnknownTopicOrPartition,
+            Self::NotAnIncrease { .. } => ErrorCode::InvalidPartitions,
             Self::Config(_) => ErrorCode::InvalidConfig,
+            // Kafka's answer, although the entry is the fault and not the request (KAFKA-13609).
+            Self::ReadOnlyConfig(_) => ErrorCode::InvalidRequest,
             Self::NotController => ErrorCode::NotController,
             Self::Timeout => ErrorCode::RequestTimedOut,
         }

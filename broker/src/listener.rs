@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use takhin_config::node::Limits;
 use takhin_runtime::net::{Listener, Stream};
 use tokio::sync::watch;
 use tracing::{Instrument as _, debug, debug_span, warn};
@@ -20,8 +21,6 @@ use crate::metrics::ListenerMetrics;
 /// Counts the connections of all listeners.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    max_total: usize,
-    max_per_address: usize,
     open: Mutex<BTreeMap<IpAddr, usize>>,
     total: watch::Sender<usize>,
 }
@@ -34,19 +33,20 @@ struct Place {
 }
 
 impl Gate {
-    pub(crate) fn new(max_total: u32, max_per_address: u32) -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
-            max_total: max_total as usize,
-            max_per_address: max_per_address as usize,
             open: Mutex::default(),
             total: watch::Sender::new(0),
         })
     }
 
-    fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+    /// Takes a place if the limits leave one. Connections that are open stay open when limits fall.
+    fn enter(self: &Arc<Self>, address: IpAddr, limits: &Limits) -> Option<Place> {
         let mut open = self.open.lock();
         let here = open.get(&address).copied().unwrap_or(0);
-        if *self.total.borrow() >= self.max_total || here >= self.max_per_address {
+        if *self.total.borrow() >= limits.max_connections as usize
+            || here >= limits.max_connections_per_ip as usize
+        {
             return None;
         }
         open.insert(address, here + 1);
@@ -111,7 +111,10 @@ impl Acceptor {
     fn admit(&self, stream: Stream) {
         let metrics = &self.metrics;
         let address = stream.peer_addr();
-        let Some(place) = self.gate.enter(address.ip()) else {
+        let Some(place) = self
+            .gate
+            .enter(address.ip(), &self.broker.settings().node.kafka.limits)
+        else {
             metrics.refused.inc();
             debug!(%address, listener = &*self.name, "connection refused: too many are open");
             return;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use takhin_cluster::{BrokerInfo, CleanerOptions, Cluster, ClusterOptions, Endpoint, Waiter};
-use takhin_config::topic::TopicConfig;
+use takhin_config::live::Settings;
 use takhin_config::{Limit, NodeConfig};
 use takhin_runtime::net::{ListenError, Listener};
 use takhin_runtime::telemetry::health::{Flag, Health, Probe};
@@ -98,7 +98,7 @@ impl Node {
             );
         }
         let limits = &config.kafka.limits;
-        let gate = Gate::new(limits.max_connections, limits.max_connections_per_ip);
+        let gate = Gate::new();
         let budget = Budget::new(
             limits.max_request_memory.as_u64(),
             limits.max_request_size.as_u64(),
@@ -304,9 +304,8 @@ fn cluster_options(config: &NodeConfig, bound: &[Bound]) -> ClusterOptions {
         broker,
         data_dir: config.node.data_dir.clone(),
         cluster_name: config.cluster.name.clone(),
-        topic_defaults: TopicConfig::defaults(config),
+        settings: Arc::new(Settings::of(config.clone())),
         checkpoint_interval: storage.checkpoint_interval,
-        retention_interval: storage.retention_check_interval,
         cleaner: CleanerOptions {
             interval: storage.cleaner_interval,
             memory: usize::try_from(storage.cleaner_memory.as_u64()).unwrap_or(usize::MAX),

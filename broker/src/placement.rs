@@ -34,12 +34,25 @@ pub(crate) fn assign(
         let message = "Number of partitions must be larger than 0.".to_owned();
         return Err(Unplaceable::new(ErrorCode::InvalidPartitions, message));
     }
-    check_total(count)?;
     let width = usize::try_from(replication_factor).unwrap_or(0);
     if width == 0 {
         let message = "Replication factor must be larger than 0.".to_owned();
         return Err(Unplaceable::new(ErrorCode::InvalidReplicationFactor, message));
     }
+    assign_more(image, 0, count, width)
+}
+
+/// Replicas for each of `count` partitions that come after `existing` ones, spread as by [`assign`].
+///
+/// # Errors
+/// INVALID_REPLICATION_FACTOR above the number of brokers, POLICY_VIOLATION above [`MAX_PARTITIONS_PER_REQUEST`].
+pub(crate) fn assign_more(
+    image: &Image,
+    existing: usize,
+    count: usize,
+    width: usize,
+) -> Result<Vec<Vec<i32>>, Unplaceable> {
+    check_total(count)?;
     let brokers: Vec<i32> = image.brokers.keys().copied().collect();
     if width > brokers.len() {
         let message = format!(
@@ -50,7 +63,7 @@ pub(crate) fn assign(
         return Err(Unplaceable::new(ErrorCode::InvalidReplicationFactor, message));
     }
     let replicas = |first: usize| (0..width).map(|i| brokers[(first + i) % brokers.len()]).collect();
-    Ok((0..count).map(replicas).collect())
+    Ok((existing..existing + count).map(replicas).collect())
 }
 
 /// Whether one request may create `count` partitions.
@@ -77,38 +90,51 @@ pub(crate) fn check_assignment(
     chosen: &[(i32, Vec<i32>)],
 ) -> Result<Vec<Vec<i32>>, Unplaceable> {
     check_total(chosen.len())?;
-    let refuse = |message: String| Err(Unplaceable::new(ErrorCode::InvalidReplicaAssignment, message));
     let mut by_index = chosen.to_vec();
     by_index.sort_unstable_by_key(|(index, _)| *index);
-    let width = by_index.first().map_or(0, |(_, replicas)| replicas.len());
-    for (expected, (index, replicas)) in (0..).zip(&by_index) {
+    for (expected, (index, _)) in (0..).zip(&by_index) {
         if *index != expected {
-            return refuse("partitions should be a consecutive 0-based integer sequence".to_owned());
-        }
-        if replicas.is_empty() {
-            return refuse("The manual partition assignment includes an empty replica list.".to_owned());
-        }
-        if replicas.len() != width {
-            return refuse(format!(
-                "The manual partition assignment includes a partition with {} replica(s), but this is not consistent \
-                 with previous partitions, which have {width} replica(s).",
-                replicas.len()
-            ));
-        }
-        for (i, broker) in replicas.iter().enumerate() {
-            if replicas[..i].contains(broker) {
-                return refuse(format!(
-                    "The manual partition assignment includes broker {broker} more than once."
-                ));
-            }
-            if !image.brokers.contains_key(broker) {
-                return refuse(format!(
-                    "The manual partition assignment includes broker {broker}, but no such broker is registered."
-                ));
-            }
+            let message = "partitions should be a consecutive 0-based integer sequence".to_owned();
+            return Err(Unplaceable::new(ErrorCode::InvalidReplicaAssignment, message));
         }
     }
+    let width = by_index.first().map_or(0, |(_, replicas)| replicas.len());
+    for (_, replicas) in &by_index {
+        check_replicas(image, replicas, width)?;
+    }
     Ok(by_index.into_iter().map(|(_, replicas)| replicas).collect())
+}
+
+/// Checks the replicas that the client chose for one partition of a topic with `width` replicas: that many, known
+/// brokers, none twice.
+///
+/// # Errors
+/// INVALID_REPLICA_ASSIGNMENT.
+pub(crate) fn check_replicas(image: &Image, replicas: &[i32], width: usize) -> Result<(), Unplaceable> {
+    let refuse = |message: String| Err(Unplaceable::new(ErrorCode::InvalidReplicaAssignment, message));
+    if replicas.is_empty() {
+        return refuse("The manual partition assignment includes an empty replica list.".to_owned());
+    }
+    if replicas.len() != width {
+        return refuse(format!(
+            "The manual partition assignment includes a partition with {} replica(s), but this is not consistent \
+             with previous partitions, which have {width} replica(s).",
+            replicas.len()
+        ));
+    }
+    for (i, broker) in replicas.iter().enumerate() {
+        if replicas[..i].contains(broker) {
+            return refuse(format!(
+                "The manual partition assignment includes broker {broker} more than once."
+            ));
+        }
+        if !image.brokers.contains_key(broker) {
+            return refuse(format!(
+                "The manual partition assignment includes broker {broker}, but no such broker is registered."
+            ));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -138,6 +164,10 @@ mod tests {
     fn partitions_are_spread_and_leaders_rotate() {
         let placed = assign(&image(&[1, 2, 5]), 4, 2).unwrap();
         assert_eq!(placed, [[1, 2], [2, 5], [5, 1], [1, 2]]);
+        assert_eq!(
+            assign_more(&image(&[1, 2, 5]), 4, 2, 2).unwrap(),
+            [[2, 5], [5, 1]]
+        );
         let code = |partitions, factor| assign(&image(&[1, 2]), partitions, factor).unwrap_err().code;
         assert_eq!(code(0, 1), ErrorCode::InvalidPartitions);
         assert_eq!(code(1, 3), ErrorCode::InvalidReplicationFactor);

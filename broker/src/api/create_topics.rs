@@ -21,10 +21,10 @@ use takhin_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse, StrBy
 use takhin_protocol::{ErrorCode, TopicName};
 use uuid::Uuid;
 
+use super::change::{self, Refused};
 use crate::context::RequestContext;
 use crate::dispatch::Api;
-use crate::error::ToErrorCode as _;
-use crate::placement::{self, Unplaceable};
+use crate::placement;
 
 pub(crate) struct CreateTopics;
 
@@ -43,7 +43,9 @@ impl Api for CreateTopics {
             )
             .await;
         }
-        let results = plans.into_iter().map(|(name, plan)| result(cx, name, plan));
+        let results = plans
+            .into_iter()
+            .map(|(name, plan)| result(cx, &image, name, plan));
         CreateTopicsResponse::default().with_topics(results.collect())
     }
 }
@@ -52,21 +54,6 @@ impl Api for CreateTopics {
 struct Plan {
     new: NewTopic,
     id: Uuid,
-}
-
-/// Why it cannot be.
-struct Refused {
-    code: ErrorCode,
-    message: String,
-}
-
-impl From<Unplaceable> for Refused {
-    fn from(error: Unplaceable) -> Self {
-        Self {
-            code: error.code,
-            message: error.message,
-        }
-    }
 }
 
 type Planned = (takhin_protocol::messages::TopicName, Result<Plan, Refused>);
@@ -88,10 +75,7 @@ fn plan_all(cx: &RequestContext, image: &Image, request: &CreateTopicsRequest) -
             if !reported.insert(&topic.name) {
                 continue;
             }
-            Err(Refused {
-                code: ErrorCode::InvalidRequest,
-                message: "Duplicate topic name.".to_owned(),
-            })
+            Err(Refused::new(ErrorCode::InvalidRequest, "Duplicate topic name."))
         } else {
             plan(cx, image, topic)
         };
@@ -106,19 +90,14 @@ fn plan_all(cx: &RequestContext, image: &Image, request: &CreateTopicsRequest) -
 }
 
 fn plan(cx: &RequestContext, image: &Image, topic: &CreatableTopic) -> Result<Plan, Refused> {
-    let name = TopicName::parse(&topic.name).map_err(|error| Refused {
-        code: ErrorCode::InvalidTopicException,
-        message: error.to_string(),
-    })?;
-    let partitions = partitions(cx, image, topic)?;
+    let name = TopicName::parse(&topic.name)
+        .map_err(|error| Refused::new(ErrorCode::InvalidTopicException, error.to_string()))?;
+    let partitions = partitions(image, topic)?;
     let mut overrides = BTreeMap::new();
     for config in &topic.configs {
         let Some(value) = &config.value else {
             let message = format!("Null value not supported for topic configs: {}", config.name);
-            return Err(Refused {
-                code: ErrorCode::InvalidConfig,
-                message,
-            });
+            return Err(Refused::new(ErrorCode::InvalidConfig, message));
         };
         overrides.insert(config.name.to_string(), value.to_string());
     }
@@ -127,24 +106,18 @@ fn plan(cx: &RequestContext, image: &Image, topic: &CreatableTopic) -> Result<Pl
         partitions,
         overrides,
     };
-    cx.cluster().check_topic(&new).map_err(|error| Refused {
-        code: error.to_error_code(),
-        message: error.to_string(),
-    })?;
+    cx.cluster().check_topic(&new)?;
     Ok(Plan { new, id: Uuid::nil() })
 }
 
-fn partitions(cx: &RequestContext, image: &Image, topic: &CreatableTopic) -> Result<Vec<Vec<i32>>, Refused> {
+fn partitions(image: &Image, topic: &CreatableTopic) -> Result<Vec<Vec<i32>>, Refused> {
     if !topic.assignments.is_empty() {
         if topic.num_partitions != -1 || topic.replication_factor != -1 {
             let message =
                 "Both numPartitions or replicationFactor and replicasAssignments were set. Both cannot be \
                            used at the same time."
                     .to_owned();
-            return Err(Refused {
-                code: ErrorCode::InvalidRequest,
-                message,
-            });
+            return Err(Refused::new(ErrorCode::InvalidRequest, message));
         }
         let chosen: Vec<(i32, Vec<i32>)> = topic
             .assignments
@@ -153,7 +126,7 @@ fn partitions(cx: &RequestContext, image: &Image, topic: &CreatableTopic) -> Res
             .collect();
         return Ok(placement::check_assignment(image, &chosen)?);
     }
-    let kafka = &cx.config().kafka;
+    let kafka = &image.settings.node.kafka;
     let count = match topic.num_partitions {
         -1 => i32::try_from(kafka.num_partitions).unwrap_or(i32::MAX),
         count => count,
@@ -165,37 +138,19 @@ fn partitions(cx: &RequestContext, image: &Image, topic: &CreatableTopic) -> Res
     Ok(placement::assign(image, count, replication_factor)?)
 }
 
-/// Creates a planned topic in a task of its own, so that a client that goes away does not leave it half made.
 async fn create(cx: &RequestContext, plan: &mut Result<Plan, Refused>, timeout_ms: i32) {
     let Ok(planned) = plan else { return };
     let (cluster, new) = (Arc::clone(cx.cluster()), planned.new.clone());
-    let env = &cx.broker().env;
-    let creating = env
-        .tasks
-        .spawn("create topic", async move { cluster.create_topic(new).await });
-    let refusal = match env.clock.timeout(cx.time_left(timeout_ms), creating).await {
-        Ok(Ok(Ok(info))) => {
-            planned.id = info.id;
-            return;
-        }
-        Ok(Ok(Err(error))) => Refused {
-            code: error.to_error_code(),
-            message: error.to_string(),
-        },
-        Ok(Err(failed)) => Refused {
-            code: ErrorCode::UnknownServerError,
-            message: failed.to_string(),
-        },
-        Err(_) => Refused {
-            code: ErrorCode::RequestTimedOut,
-            message: "the topic was not created in time; it may still be".to_owned(),
-        },
-    };
-    *plan = Err(refusal);
+    let creating = async move { cluster.create_topic(new).await };
+    match change::make(cx, timeout_ms, "create topic", creating).await {
+        Ok(info) => planned.id = info.id,
+        Err(refused) => *plan = Err(refused),
+    }
 }
 
 fn result(
     cx: &RequestContext,
+    image: &Image,
     name: takhin_protocol::messages::TopicName,
     plan: Result<Plan, Refused>,
 ) -> CreatableTopicResult {
@@ -205,21 +160,25 @@ fn result(
         Err(refused) => {
             return result
                 .with_error_code(cx.code(refused.code))
-                .with_error_message(Some(StrBytes::from_string(refused.message)))
+                .with_error_message(refused.text())
                 .with_configs(Some(Vec::new()));
         }
     };
     let width = plan.new.partitions.first().map_or(0, Vec::len);
-    let configs = topic::describe(cx.config(), &plan.new.overrides)
-        .into_iter()
-        .map(|entry| {
-            CreatableTopicConfigs::default()
-                .with_name(StrBytes::from_string(entry.name))
-                .with_value(entry.value.map(StrBytes::from_string))
-                .with_read_only(entry.read_only)
-                .with_config_source(entry.source.code())
-                .with_is_sensitive(entry.sensitive)
-        });
+    let configs = topic::describe(
+        &cx.broker().config,
+        image.dynamic(cx.cluster().node_id()),
+        &plan.new.overrides,
+    )
+    .into_iter()
+    .map(|entry| {
+        CreatableTopicConfigs::default()
+            .with_name(StrBytes::from_string(entry.name))
+            .with_value(entry.value.map(StrBytes::from_string))
+            .with_read_only(entry.read_only)
+            .with_config_source(entry.source.code())
+            .with_is_sensitive(entry.sensitive)
+    });
     result
         .with_topic_id(plan.id)
         .with_num_partitions(i32::try_from(plan.new.partitions.len()).unwrap_or(i32::MAX))

@@ -6,7 +6,6 @@
 //!
 //! A deletion that does not show in `timeout_ms` answers REQUEST_TIMED_OUT and may still happen.
 
-use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -18,9 +17,10 @@ use takhin_protocol::messages::delete_topics_response::DeletableTopicResult;
 use takhin_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse, StrBytes, TopicName};
 use uuid::Uuid;
 
+use super::change::{self, Refused};
+use super::config_resource::repeated;
 use crate::context::RequestContext;
 use crate::dispatch::Api;
-use crate::error::ToErrorCode as _;
 
 pub(crate) struct DeleteTopics;
 
@@ -31,11 +31,11 @@ impl Api for DeleteTopics {
     async fn handle(cx: &RequestContext, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
         let image = cx.cluster().image();
         let timeout_ms = request.timeout_ms;
-        let mut named = BTreeSet::new();
-        let targets: Vec<Target> = asked(cx.version, request)
+        let mut targets: Vec<Target> = asked(cx.version, request)
             .into_iter()
-            .map(|topic| find(cx, &image, topic, &mut named))
+            .map(|topic| find(&image, topic, cx.version))
             .collect();
+        refuse_repeated(&mut targets);
         let results = join_all(targets.into_iter().map(|target| delete(cx, target, timeout_ms))).await;
         DeleteTopicsResponse::default().with_responses(results)
     }
@@ -61,11 +61,27 @@ fn asked(version: i16, request: DeleteTopicsRequest) -> Vec<DeleteTopicState> {
 struct Target {
     name: Option<TopicName>,
     id: Uuid,
-    found: Result<Uuid, (ErrorCode, String)>,
+    found: Result<Uuid, Refused>,
 }
 
-fn find(cx: &RequestContext, image: &Image, asked: DeleteTopicState, named: &mut BTreeSet<Uuid>) -> Target {
-    let refuse = |code, message: &str| Err((code, message.to_owned()));
+/// A topic that is named twice, be it by name and by id, is not deleted (as in Kafka).
+fn refuse_repeated(targets: &mut [Target]) {
+    let found = targets.iter().filter_map(|target| target.found.as_ref().ok());
+    let repeated = repeated(found.copied());
+    for target in targets {
+        if target.found.as_ref().is_ok_and(|id| repeated.contains(id)) {
+            target.found = Err(Refused::new(ErrorCode::InvalidRequest, "Duplicate topic."));
+        }
+    }
+}
+
+/// KIP-322.
+fn knows_deletion_disabled(version: i16) -> bool {
+    version >= 3
+}
+
+fn find(image: &Image, asked: DeleteTopicState, version: i16) -> Target {
+    let refuse = |code, message: &str| Err(Refused::new(code, message));
     let (name, id) = (asked.name, asked.topic_id);
     let topic = match (&name, id.is_nil()) {
         (Some(name), true) => image.topic(name).ok_or(ErrorCode::UnknownTopicOrPartition),
@@ -73,10 +89,14 @@ fn find(cx: &RequestContext, image: &Image, asked: DeleteTopicState, named: &mut
         (None, true) | (Some(_), false) => Err(ErrorCode::InvalidRequest),
     };
     let found = match topic {
-        Ok(_) if !cx.config().kafka.delete_topic_enable => {
-            refuse(ErrorCode::TopicDeletionDisabled, "Topic deletion is disabled.")
+        Ok(_) if !image.settings.node.kafka.delete_topic_enable => {
+            let code = if knows_deletion_disabled(version) {
+                ErrorCode::TopicDeletionDisabled
+            } else {
+                ErrorCode::InvalidRequest
+            };
+            refuse(code, "Topic deletion is disabled.")
         }
-        Ok(topic) if !named.insert(topic.id) => refuse(ErrorCode::InvalidRequest, "Duplicate topic."),
         Ok(topic) => Ok(topic.id),
         Err(ErrorCode::InvalidRequest) => refuse(
             ErrorCode::InvalidRequest,
@@ -111,25 +131,14 @@ async fn delete(cx: &RequestContext, target: Target, timeout_ms: i32) -> Deletab
     };
     match deleted {
         Ok(()) => result,
-        Err((code, message)) => result
-            .with_error_code(cx.code(code))
-            .with_error_message(Some(StrBytes::from_string(message))),
+        Err(refused) => result
+            .with_error_code(cx.code(refused.code))
+            .with_error_message(refused.text()),
     }
 }
 
-async fn delete_found(cx: &RequestContext, id: Uuid, timeout_ms: i32) -> Result<(), (ErrorCode, String)> {
+async fn delete_found(cx: &RequestContext, id: Uuid, timeout_ms: i32) -> Result<(), Refused> {
     let cluster = Arc::clone(cx.cluster());
-    let env = &cx.broker().env;
-    let deleting = env
-        .tasks
-        .spawn("delete topic", async move { cluster.delete_topic(id).await });
-    match env.clock.timeout(cx.time_left(timeout_ms), deleting).await {
-        Ok(Ok(Ok(()))) => Ok(()),
-        Ok(Ok(Err(error))) => Err((error.to_error_code(), error.to_string())),
-        Ok(Err(failed)) => Err((ErrorCode::UnknownServerError, failed.to_string())),
-        Err(_) => {
-            let message = "the topic was not deleted in time; it may still be".to_owned();
-            Err((ErrorCode::RequestTimedOut, message))
-        }
-    }
+    let deleting = async move { cluster.delete_topic(id).await };
+    change::make(cx, timeout_ms, "delete topic", deleting).await
 }

@@ -1,6 +1,7 @@
 //! DescribeConfigs (key 32), versions 1-4.
 //!
-//! Shows every setting of topics and of this broker: effective value, where it comes from, type, documentation.
+//! Shows every setting of topics and of this broker: effective value, where it comes from, type, documentation. A
+//! broker without a name stands for what was set on all brokers while they run.
 //!
 //! - v1: sources and synonyms (KIP-226). v3: types and documentation (KIP-569). v4: flexible encoding.
 //!
@@ -10,20 +11,19 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
+use takhin_cluster::ConfigTarget;
 use takhin_config::{ConfigEntry, broker_keys, topic};
-use takhin_protocol::ErrorCode;
 use takhin_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use takhin_protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
 };
 use takhin_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse, StrBytes};
 
+use super::change::Refused;
+use super::config_resource;
 use crate::context::RequestContext;
 use crate::dispatch::Api;
 use crate::replicas::View;
-
-const TOPIC: i8 = 2;
-const BROKER: i8 = 4;
 
 pub(crate) struct DescribeConfigs;
 
@@ -62,14 +62,8 @@ fn describe(
     with: With,
 ) -> DescribeConfigsResult {
     let name = resource.resource_name;
-    let entries = match resource.resource_type {
-        TOPIC => topic_entries(cx, view, &name),
-        BROKER => broker_entries(cx, &name),
-        other => Err((
-            ErrorCode::InvalidRequest,
-            format!("Unsupported resource type: {other}"),
-        )),
-    };
+    let entries = config_resource::target(cx, resource.resource_type, &name)
+        .and_then(|target| entries(cx, view, &target));
     let result = DescribeConfigsResult::default()
         .with_resource_type(resource.resource_type)
         .with_resource_name(name);
@@ -89,40 +83,23 @@ fn describe(
                 .map(|entry| config(entry, with));
             result.with_configs(configs.collect())
         }
-        Err((code, message)) => result
-            .with_error_code(cx.code(code))
-            .with_error_message(Some(StrBytes::from_string(message))),
+        Err(refused) => result
+            .with_error_code(cx.code(refused.code))
+            .with_error_message(refused.text()),
     }
 }
 
-type Entries = Result<Vec<ConfigEntry>, (ErrorCode, String)>;
-
-fn topic_entries(cx: &RequestContext, view: &View, name: &str) -> Entries {
-    if let Err(invalid) = takhin_protocol::TopicName::parse(name) {
-        return Err((ErrorCode::InvalidTopicException, invalid.to_string()));
-    }
-    let found = view
-        .topic(name)
-        .map_err(|code| (code, format!("topic {name} does not exist")))?;
-    Ok(topic::describe(cx.config(), &found.overrides))
-}
-
-/// The name is this broker's id; the empty name means the defaults of all brokers, of which there are none.
-fn broker_entries(cx: &RequestContext, name: &str) -> Entries {
-    if name.is_empty() {
-        return Ok(Vec::new());
-    }
-    let own = cx.cluster().node_id();
-    match name.parse::<i32>() {
-        Ok(id) if id == own => Ok(broker_keys::describe(cx.config())),
-        Ok(id) => Err((
-            ErrorCode::InvalidRequest,
-            format!("Unexpected broker id, expected {own}, but received {id}"),
-        )),
-        Err(_) => Err((
-            ErrorCode::InvalidRequest,
-            format!("Broker id must be an integer, but it is: {name}"),
-        )),
+fn entries(cx: &RequestContext, view: &View, target: &ConfigTarget) -> Result<Vec<ConfigEntry>, Refused> {
+    let started_with = &cx.broker().config;
+    let dynamic = view.image.dynamic(cx.cluster().node_id());
+    match target {
+        ConfigTarget::Topic(name) => {
+            let unknown = |code| Refused::new(code, format!("The topic '{name}' does not exist."));
+            let topic = view.topic(name).map_err(unknown)?;
+            Ok(topic::describe(started_with, dynamic, &topic.overrides))
+        }
+        ConfigTarget::Broker(None) => Ok(broker_keys::describe_defaults(dynamic.all)),
+        ConfigTarget::Broker(Some(_)) => Ok(broker_keys::describe(started_with, dynamic)),
     }
 }
 

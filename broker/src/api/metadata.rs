@@ -37,7 +37,7 @@ impl Api for Metadata {
         let describe = Describe {
             cx,
             view: &view,
-            may_create: request.allow_auto_topic_creation && cx.config().kafka.auto_create_topics,
+            may_create: request.allow_auto_topic_creation && cx.settings().node.kafka.auto_create_topics,
             with_operations: request.include_topic_authorized_operations,
         };
         let asked = request

@@ -3,24 +3,37 @@
 //! From it follow the ApiVersions answer, the version gate, the metric labels and `docs/reference/kafka-apis.md`.
 //! Advertised means implemented, for every version in the range.
 
+mod alter_configs;
 pub(crate) mod api_versions;
+mod change;
+mod config_resource;
 mod consumer_group_describe;
 mod consumer_group_heartbeat;
 mod coordinate;
+mod create_partitions;
 mod create_topics;
 mod delete_groups;
+mod delete_records;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
 mod describe_groups;
+mod describe_log_dirs;
+mod describe_producers;
+mod describe_quorum;
+mod describe_topic_partitions;
+mod elect_leaders;
 mod fetch;
 mod find_coordinator;
 mod heartbeat;
+mod incremental_alter_configs;
 mod init_producer_id;
 mod join_group;
 mod leave_group;
+mod list_config_resources;
 mod list_groups;
 mod list_offsets;
+mod list_partition_reassignments;
 mod metadata;
 mod offset_commit;
 mod offset_delete;
@@ -64,12 +77,23 @@ table! {
     plain api_versions::ApiVersions,
     plain create_topics::CreateTopics,
     plain delete_topics::DeleteTopics,
+    plain delete_records::DeleteRecords,
     plain init_producer_id::InitProducerId,
     plain offset_for_leader_epoch::OffsetForLeaderEpoch,
     plain describe_configs::DescribeConfigs,
+    plain alter_configs::AlterConfigs,
+    plain describe_log_dirs::DescribeLogDirs,
+    plain create_partitions::CreatePartitions,
     plain delete_groups::DeleteGroups,
+    plain elect_leaders::ElectLeaders,
+    plain incremental_alter_configs::IncrementalAlterConfigs,
+    plain list_partition_reassignments::ListPartitionReassignments,
     plain offset_delete::OffsetDelete,
+    plain describe_quorum::DescribeQuorum,
     plain describe_cluster::DescribeCluster,
+    plain describe_producers::DescribeProducers,
     plain consumer_group_heartbeat::ConsumerGroupHeartbeat,
     plain consumer_group_describe::ConsumerGroupDescribe,
+    plain list_config_resources::ListConfigResources,
+    plain describe_topic_partitions::DescribeTopicPartitions,
 }

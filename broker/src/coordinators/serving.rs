@@ -240,6 +240,7 @@ impl Serving {
             ProduceError::StorageOffline { .. }
             | ProduceError::OutOfOrderSequence { .. }
             | ProduceError::InvalidProducerEpoch { .. }
+            | ProduceError::NotEnoughReplicas { .. }
             | ProduceError::TooManyInFlight { .. }
             | ProduceError::LargerThanSegment { .. } => Ended::NotCommitted,
         }

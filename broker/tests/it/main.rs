@@ -3,8 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod admin;
+mod alter_configs;
 mod command_line;
 mod connections;
+mod create_partitions;
+mod delete_records;
+mod describe;
 mod fetch;
 mod framing;
 mod fuzz;

@@ -4,19 +4,23 @@
 mod cleaner;
 mod maintenance;
 mod open;
+mod quorum;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use parking_lot::{Mutex, RwLock};
-use takhin_config::node::Durability;
+use takhin_config::alter::Change;
+use takhin_config::live::Settings;
 use takhin_config::topic::TopicConfig;
 use takhin_runtime::{Env, Published, Shutdown};
 use takhin_storage::{DataDir, LogManager};
 use uuid::Uuid;
 
-use crate::controller::{Controller, NewTopic, TopicError};
+use crate::controller::{ConfigTarget, Controller, NewTopic, TopicError};
 use crate::disk_gate::DiskGate;
 use crate::metadata::{BrokerInfo, Image, TopicInfo};
 use crate::metrics::Metrics;
@@ -25,6 +29,7 @@ use crate::raft::{FlushDriver, Group, GroupHost, GroupSpec};
 
 pub use cleaner::{CleanerOptions, MAX_COMPACTED_BATCH};
 pub use open::StartError;
+pub use quorum::{Quorum, QuorumVoter};
 
 /// The metadata group's topic id, as Kafka's `METADATA_TOPIC_ID`.
 const METADATA_TOPIC_ID: Uuid = Uuid::from_u128(1);
@@ -41,12 +46,10 @@ pub struct ClusterOptions {
     pub data_dir: std::path::PathBuf,
     /// Name of the cluster: a directory founded under another name is refused.
     pub cluster_name: String,
-    /// Topic settings where a topic has none of its own.
-    pub topic_defaults: TopicConfig,
+    /// Settings at start, of the node and of topics that have none of their own.
+    pub settings: Arc<Settings>,
     /// Pause between two checkpoints of all groups.
     pub checkpoint_interval: Duration,
-    /// Pause between two retention checks.
-    pub retention_interval: Duration,
     /// Compaction.
     pub cleaner: CleanerOptions,
     /// Sealed segments kept open.
@@ -214,6 +217,50 @@ impl Cluster {
         Ok(topic)
     }
 
+    /// Adds partitions with these replicas to a topic that has `existing` of them; on return those here have leaders,
+    /// or ten seconds have passed.
+    ///
+    /// # Errors
+    /// [`TopicError`]; nothing was added, except after [`TopicError::Timeout`], where it may yet be.
+    ///
+    /// # Cancel safety
+    /// A dropped call may or may not have added them.
+    pub async fn create_partitions(
+        &self,
+        id: Uuid,
+        existing: usize,
+        partitions: Vec<Vec<i32>>,
+    ) -> Result<(), TopicError> {
+        self.controller
+            .create_partitions(id, existing, partitions)
+            .await?;
+        self.reconciled(self.image().end_offset).await;
+        // Late leaders show in the metadata as they come.
+        let _ = self.env.clock.timeout(LEADER_WAIT, self.leaders(id)).await;
+        Ok(())
+    }
+
+    /// Changes the configuration of a topic or broker, or with `validate_only` finds out whether that can be done; on
+    /// return the change is in force here.
+    ///
+    /// # Errors
+    /// [`TopicError`]; nothing was changed, except after [`TopicError::Timeout`], where it may yet be.
+    ///
+    /// # Cancel safety
+    /// A dropped call may or may not have made the change.
+    pub async fn alter_config(
+        &self,
+        target: &ConfigTarget,
+        change: &Change,
+        validate_only: bool,
+    ) -> Result<(), TopicError> {
+        self.controller
+            .alter_config(target, change, validate_only)
+            .await?;
+        self.reconciled(self.image().end_offset).await;
+        Ok(())
+    }
+
     /// Deletes a topic; on return its partitions here answer no more.
     ///
     /// # Errors
@@ -254,7 +301,7 @@ impl Cluster {
         }
     }
 
-    /// Starts and stops groups until they are those of `image`.
+    /// Starts, changes and stops groups until they are those of `image`.
     async fn reconcile(&self, image: &Image) {
         let mut wanted = BTreeMap::new();
         for topic in image.topics.values() {
@@ -270,22 +317,17 @@ impl Cluster {
                 }
             }
         }
+        let mut changed = Vec::new();
         let gone: Vec<Arc<Group>> = {
             let mut groups = self.groups.write();
             for (id, config) in &wanted {
-                groups.entry(*id).or_insert_with(|| {
-                    let flushed = config.durability == Durability::Flushed;
-                    let partition = Partition::new(*id, Arc::clone(config), Arc::clone(&self.disk_gate));
-                    Group::start(
-                        Arc::clone(&self.host),
-                        GroupSpec {
-                            id: *id,
-                            partition,
-                            flushed,
-                            observer: None,
-                        },
-                    )
-                });
+                match groups.entry(*id) {
+                    Entry::Occupied(group) if !Arc::ptr_eq(&group.get().spec.partition.config(), config) => {
+                        changed.push((Arc::clone(group.get()), Arc::clone(config)));
+                    }
+                    Entry::Occupied(_) => {}
+                    Entry::Vacant(place) => drop(place.insert(self.start_group(*id, config))),
+                }
             }
             let gone = groups
                 .keys()
@@ -294,10 +336,26 @@ impl Cluster {
                 .collect::<Vec<_>>();
             gone.iter().filter_map(|id| groups.remove(id)).collect()
         };
+        join_all(
+            changed
+                .iter()
+                .map(|(group, config)| self.host.configure(group, config)),
+        )
+        .await;
         for group in gone {
             self.delete(&group).await;
         }
         self.reconciled.update(|done| *done = image.end_offset);
+    }
+
+    fn start_group(&self, id: PartitionId, config: &Arc<TopicConfig>) -> Arc<Group> {
+        let partition = Partition::new(id, Arc::clone(config), Arc::clone(&self.disk_gate));
+        let spec = GroupSpec {
+            id,
+            partition,
+            observer: None,
+        };
+        Group::start(Arc::clone(&self.host), spec)
     }
 
     async fn delete(&self, group: &Group) {

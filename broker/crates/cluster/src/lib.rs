@@ -19,8 +19,11 @@ mod partition;
 mod raft;
 mod replicator;
 
-pub use cluster::{CleanerOptions, Cluster, ClusterOptions, ClusterStats, MAX_COMPACTED_BATCH, StartError};
-pub use controller::{NewTopic, TopicError};
+pub use cluster::{
+    CleanerOptions, Cluster, ClusterOptions, ClusterStats, MAX_COMPACTED_BATCH, Quorum, QuorumVoter,
+    StartError,
+};
+pub use controller::{ConfigTarget, NewTopic, TopicError};
 pub use metadata::{BrokerInfo, Endpoint, Image, MetadataRecord, PartitionInfo, TopicInfo};
 pub use metrics::ClusterMetrics;
 pub use partition::{

@@ -48,6 +48,10 @@ impl ConfigKind {
 pub enum ConfigSource {
     /// Set on the topic.
     Topic,
+    /// Set on the broker while it runs.
+    DynamicBroker,
+    /// Set on all brokers while they run.
+    DynamicDefaultBroker,
     /// Set in the broker's configuration.
     StaticBroker,
     /// Set nowhere.
@@ -59,6 +63,8 @@ impl ConfigSource {
     pub fn code(self) -> i8 {
         match self {
             Self::Topic => 1,
+            Self::DynamicBroker => 2,
+            Self::DynamicDefaultBroker => 3,
             Self::StaticBroker => 4,
             Self::Default => 5,
         }

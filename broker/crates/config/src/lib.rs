@@ -3,6 +3,8 @@
 //! - [`node`]: the node file, [`NodeConfig`]; [`load`](load()) reads it from file, environment and command line.
 //! - [`topic`]: the settings of a topic, [`TopicConfig`], under Kafka's names.
 //! - [`broker_keys`]: what DescribeConfigs shows of a broker.
+//! - [`live`]: settings as they are in force, with what brokers were told since the start.
+//! - [`alter`]: what a change makes of the settings of a topic or broker.
 //! - [`docs`]: the reference pages, written from the same tables.
 //!
 //! The crate does no I/O: whoever calls brings the text of the file and the environment. It knows what a value
@@ -19,9 +21,11 @@
 
 #![forbid(unsafe_code)]
 
+pub mod alter;
 pub mod broker_keys;
 pub mod docs;
 pub mod kind;
+pub mod live;
 pub mod load;
 mod nearest;
 pub mod node;

@@ -1,6 +1,7 @@
 //! The node file: every setting of a broker process, each declared once.
 //!
-//! All of them are read at start; a change takes effect with the next start.
+//! All of them are read at start; a change of the file takes effect with the next start. Those marked `dynamic` can
+//! also be set while the broker runs, under Kafka's names (AlterConfigs); what is set so wins over all sources here.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -71,19 +72,19 @@ section! {
         /// Consumer groups and the offsets that they commit.
         groups: Groups = Groups::default();
         /// Whether producing to or asking for a missing topic creates it.
-        auto_create_topics: bool = true, kafka Boolean "auto.create.topics.enable";
+        auto_create_topics: bool = true, kafka Boolean "auto.create.topics.enable" dynamic;
         /// Whether DeleteTopics is served.
-        delete_topic_enable: bool = true, kafka Boolean "delete.topic.enable";
+        delete_topic_enable: bool = true, kafka Boolean "delete.topic.enable" dynamic;
         /// Partitions of a topic created without a number.
-        num_partitions: u32 = 1, in 1..=10_000, kafka Int "num.partitions";
+        num_partitions: u32 = 1, in 1..=10_000, kafka Int "num.partitions" dynamic;
         /// Replicas of a topic created without a number; no more than there are brokers.
-        default_replication_factor: u16 = 1, in 1..=7, kafka Int "default.replication.factor";
+        default_replication_factor: u16 = 1, in 1..=7, kafka Int "default.replication.factor" dynamic;
         /// Largest record batch, as sent, that a topic without its own `max.message.bytes` takes.
         message_max_bytes: ByteSize = ByteSize::bytes(1_048_588),
-            in ByteSize::kib(1)..=ByteSize::gib(1), kafka Int "message.max.bytes";
+            in ByteSize::kib(1)..=ByteSize::gib(1), kafka Int "message.max.bytes" dynamic;
         /// Largest Fetch response, whatever the client asks for. A first batch that is larger is sent whole.
         fetch_max_bytes: ByteSize = ByteSize::mib(55),
-            in ByteSize::kib(1)..=ByteSize::gib(1), kafka Int "fetch.max.bytes";
+            in ByteSize::kib(1)..=ByteSize::gib(1), kafka Int "fetch.max.bytes" dynamic;
         /// Incremental fetch sessions (KIP-227) kept at a time; consumers without one send full requests.
         fetch_session_slots: u32 = 1000, in 0..=100_000, kafka Int "max.incremental.fetch.session.cache.slots";
     }
@@ -144,9 +145,9 @@ section! {
     /// Bounds on what clients may use. At a bound the broker refuses or waits; it never grows past it.
     Limits {
         /// Connections at a time; further ones are closed at once.
-        max_connections: u32 = 10_000, in 1..=1_000_000, kafka Int "max.connections";
+        max_connections: u32 = 10_000, in 1..=1_000_000, kafka Int "max.connections" dynamic;
         /// Connections at a time from one IP address; further ones are closed at once.
-        max_connections_per_ip: u32 = 10_000, in 1..=1_000_000, kafka Int "max.connections.per.ip";
+        max_connections_per_ip: u32 = 10_000, in 1..=1_000_000, kafka Int "max.connections.per.ip" dynamic;
         /// Largest request; a connection that announces a larger one is closed.
         max_request_size: ByteSize = ByteSize::mib(100),
             in ByteSize::kib(64)..=ByteSize::gib(1), kafka Int "socket.request.max.bytes";
@@ -193,25 +194,25 @@ section! {
         /// When a record counts as written: `flushed` once it is on the medium, `cached` once it is in the page
         /// cache. `cached` loses acknowledged records when all replicas lose power. Topics override it with
         /// `takhin.durability`.
-        durability: Durability = Durability::Flushed, kafka String "takhin.durability";
+        durability: Durability = Durability::Flushed, kafka String "takhin.durability" dynamic;
         /// Size at which a segment is closed and the next one begun.
         segment_size: ByteSize = ByteSize::gib(1),
-            in ByteSize::mib(1)..=ByteSize::bytes(i32::MAX.unsigned_abs() as u64), kafka Int "log.segment.bytes";
+            in ByteSize::mib(1)..=ByteSize::bytes(i32::MAX.unsigned_abs() as u64), kafka Int "log.segment.bytes" dynamic;
         /// Age at which a segment is closed even if it is not full.
         segment_age: Duration = Duration::from_secs(7 * 86_400),
-            in Duration::from_millis(1)..=CENTURY, kafka Long "log.roll.ms";
+            in Duration::from_millis(1)..=CENTURY, kafka Long "log.roll.ms" dynamic;
         /// Bytes of log between two entries of the offset index.
         index_interval: ByteSize = ByteSize::kib(4),
-            in ByteSize::bytes(0)..=ByteSize::bytes(i32::MAX.unsigned_abs() as u64), kafka Int "log.index.interval.bytes";
+            in ByteSize::bytes(0)..=ByteSize::bytes(i32::MAX.unsigned_abs() as u64), kafka Int "log.index.interval.bytes" dynamic;
         /// Age at which records are deleted, a whole segment at a time.
         retention_time: Limit<Duration> = Limit::At(Duration::from_secs(7 * 86_400)),
-            in Limit::At(Duration::ZERO)..=Limit::Unlimited, kafka Long "log.retention.ms";
+            in Limit::At(Duration::ZERO)..=Limit::Unlimited, kafka Long "log.retention.ms" dynamic;
         /// Size of a partition above which its oldest segments are deleted.
         retention_size: Limit<ByteSize> = Limit::Unlimited,
-            in Limit::At(ByteSize::bytes(0))..=Limit::Unlimited, kafka Long "log.retention.bytes";
+            in Limit::At(ByteSize::bytes(0))..=Limit::Unlimited, kafka Long "log.retention.bytes" dynamic;
         /// Pause between two looks for segments that may be deleted.
         retention_check_interval: Duration = Duration::from_secs(300),
-            in Duration::from_millis(1)..=Duration::from_secs(86_400), kafka Long "log.retention.check.interval.ms";
+            in Duration::from_millis(1)..=Duration::from_secs(86_400), kafka Long "log.retention.check.interval.ms" dynamic;
         /// Pause between two looks for compacted topics that have become dirty enough.
         cleaner_interval: Duration = Duration::from_secs(15),
             in Duration::from_millis(1)..=Duration::from_secs(86_400), kafka Long "log.cleaner.backoff.ms";

@@ -24,6 +24,11 @@ pub(crate) trait Scalar: Sized + Clone + PartialOrd {
     fn kafka(&self) -> String {
         self.show()
     }
+
+    /// Reads what [`Scalar::kafka`] shows; the error says in Kafka's units what was expected.
+    fn parse_kafka(text: &str) -> Result<Self, ParseError> {
+        Self::parse(text)
+    }
 }
 
 macro_rules! integers {
@@ -114,6 +119,9 @@ impl Scalar for ByteSize {
     fn kafka(&self) -> String {
         self.as_u64().to_string()
     }
+    fn parse_kafka(text: &str) -> Result<Self, ParseError> {
+        whole(text, "a whole number of bytes").map(Self::bytes)
+    }
 }
 
 impl Scalar for Duration {
@@ -127,6 +135,13 @@ impl Scalar for Duration {
     fn kafka(&self) -> String {
         self.as_millis().to_string()
     }
+    fn parse_kafka(text: &str) -> Result<Self, ParseError> {
+        whole(text, "a whole number of milliseconds").map(Self::from_millis)
+    }
+}
+
+fn whole(text: &str, expected: &str) -> Result<u64, ParseError> {
+    text.trim().parse().map_err(|_| ParseError::expected(expected))
 }
 
 macro_rules! limits {
@@ -150,6 +165,12 @@ macro_rules! limits {
                     Self::At(value) => value.kafka(),
                     Self::Unlimited => "-1".to_owned(),
                 }
+            }
+            fn parse_kafka(text: &str) -> Result<Self, ParseError> {
+                if text.trim() == "-1" {
+                    return Ok(Self::Unlimited);
+                }
+                <$ty>::parse_kafka(text).map(Self::At).map_err(|error| ParseError(format!("{error}, or -1")))
             }
         }
     )*};

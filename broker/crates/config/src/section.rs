@@ -7,6 +7,7 @@ use crate::kind::ConfigKind;
 use crate::nearest::nearest;
 use crate::scalar::Scalar;
 use crate::tree::{Node, Origin};
+use crate::units::ParseError;
 
 /// A row of the table of all node settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub struct SettingDoc {
     pub required: bool,
     /// Kafka's name and type of the same setting.
     pub kafka: Option<(&'static str, ConfigKind)>,
+    /// Whether AlterConfigs changes it while the broker runs.
+    pub dynamic: bool,
 }
 
 /// One value of a loaded configuration.
@@ -72,6 +75,7 @@ pub(crate) struct Rules<T> {
     pub(crate) range: Option<RangeInclusive<T>>,
     pub(crate) required: Option<&'static str>,
     pub(crate) kafka: Option<(&'static str, ConfigKind)>,
+    pub(crate) dynamic: bool,
 }
 
 impl<T> Rules<T> {
@@ -81,6 +85,7 @@ impl<T> Rules<T> {
             range: None,
             required: None,
             kafka: None,
+            dynamic: false,
         }
     }
 }
@@ -173,6 +178,11 @@ pub(crate) trait Setting: Sized {
 
     /// Appends all values.
     fn effective(&self, path: &str, values: &mut Vec<Effective>);
+
+    /// Sets the setting with this Kafka name, from text in Kafka's units; `None` if it is none that can be set so.
+    fn assign(&mut self, _rules: &Rules<Self>, _name: &str, _text: &str) -> Option<Result<(), ParseError>> {
+        None
+    }
 }
 
 /// A setting of which there can be a list.
@@ -237,6 +247,7 @@ fn row<T>(path: &str, kind: String, default: Option<String>, rules: &Rules<T>) -
         doc: rules.doc.trim().to_owned(),
         required: rules.required.is_some(),
         kafka: rules.kafka,
+        dynamic: rules.dynamic,
     }
 }
 
@@ -270,6 +281,22 @@ impl<T: Scalar> Setting for T {
             value: self.show(),
             kafka_value: self.kafka(),
         });
+    }
+
+    fn assign(&mut self, rules: &Rules<Self>, name: &str, text: &str) -> Option<Result<(), ParseError>> {
+        if !rules.dynamic || rules.kafka.is_none_or(|(kafka, _)| kafka != name) {
+            return None;
+        }
+        Some(T::parse_kafka(text).and_then(|value| match &rules.range {
+            Some(range) if !range.contains(&value) => {
+                let (low, high) = (range.start().kafka(), range.end().kafka());
+                Err(ParseError::expected(&format!("{low} to {high}")))
+            }
+            _ => {
+                *self = value;
+                Ok(())
+            }
+        }))
     }
 }
 
@@ -367,7 +394,7 @@ impl<T: Element> Setting for Vec<T> {
 }
 
 /// Declares a struct of settings: fields with doc, type and default, and where it applies the allowed range
-/// (`in`), Kafka's name (`kafka`), and why there can be no default (`required`).
+/// (`in`), Kafka's name (`kafka`, and `dynamic` if AlterConfigs changes it while the broker runs), and why there can be no default (`required`).
 macro_rules! section {
     (
         $(#[doc = $section_doc:literal])*
@@ -376,7 +403,7 @@ macro_rules! section {
                 $(#[doc = $doc:literal])*
                 $field:ident : $ty:ty = $default:expr
                 $(, in $range:expr)?
-                $(, kafka $kind:ident $kafka:literal)?
+                $(, kafka $kind:ident $kafka:literal $($dynamic:ident)?)?
                 $(, required $why:literal)?
                 ;
             )*
@@ -405,7 +432,7 @@ macro_rules! section {
                 let doc = concat!($($section_doc, "\n"),*).trim().to_owned();
                 rows.push(Row::Section { path: path.to_owned(), doc });
                 $(
-                    let rules = $crate::section::rules!($ty, $($doc)* $(, in $range)? $(, kafka $kind $kafka)? $(, required $why)?);
+                    let rules = $crate::section::rules!($ty, $($doc)* $(, in $range)? $(, kafka $kind $kafka $($dynamic)?)? $(, required $why)?);
                     Setting::describe(&self.$field, &join(path, stringify!($field)), &rules, rows);
                 )*
             }
@@ -420,7 +447,7 @@ macro_rules! section {
                 use $crate::section::{Setting, join};
                 let children = reader.children(path, node, &[$(stringify!($field)),*]);
                 $(
-                    let rules = $crate::section::rules!($ty, $($doc)* $(, in $range)? $(, kafka $kind $kafka)? $(, required $why)?);
+                    let rules = $crate::section::rules!($ty, $($doc)* $(, in $range)? $(, kafka $kind $kafka $($dynamic)?)? $(, required $why)?);
                     let child = children.and_then(|children| children.get(stringify!($field)));
                     let $field = Setting::read(self.$field, &join(path, stringify!($field)), child, &rules, reader);
                 )*
@@ -430,6 +457,22 @@ macro_rules! section {
             fn effective(&self, path: &str, values: &mut Vec<$crate::section::Effective>) {
                 use $crate::section::{Setting, join};
                 $(Setting::effective(&self.$field, &join(path, stringify!($field)), values);)*
+            }
+
+            fn assign(
+                &mut self,
+                _: &$crate::section::Rules<Self>,
+                name: &str,
+                text: &str,
+            ) -> Option<Result<(), $crate::units::ParseError>> {
+                $(
+                    let rules = $crate::section::rules!($ty, $($doc)* $(, in $range)? $(, kafka $kind $kafka $($dynamic)?)? $(, required $why)?);
+                    let done = $crate::section::Setting::assign(&mut self.$field, &rules, name, text);
+                    if done.is_some() {
+                        return done;
+                    }
+                )*
+                None
             }
         }
 
@@ -459,11 +502,14 @@ pub(crate) use section;
 
 /// The [`Rules`] of one field, from its declaration in [`section!`].
 macro_rules! rules {
-    ($ty:ty, $($doc:literal)* $(, in $range:expr)? $(, kafka $kind:ident $kafka:literal)? $(, required $why:literal)?) => {{
+    ($ty:ty, $($doc:literal)* $(, in $range:expr)? $(, kafka $kind:ident $kafka:literal $($dynamic:ident)?)? $(, required $why:literal)?) => {{
         #[allow(unused_mut)]
         let mut rules = $crate::section::Rules::<$ty>::new(concat!($($doc, "\n"),*));
         $(rules.range = Some($range);)?
-        $(rules.kafka = Some(($kafka, $crate::kind::ConfigKind::$kind));)?
+        $(
+            rules.kafka = Some(($kafka, $crate::kind::ConfigKind::$kind));
+            $(rules.$dynamic = true;)?
+        )?
         $(rules.required = Some($why);)?
         rules
     }};

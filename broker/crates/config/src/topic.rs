@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::kind::{ConfigEntry, ConfigSource, ConfigSynonym};
+use crate::kind::{ConfigEntry, ConfigKind, ConfigSource, ConfigSynonym};
+use crate::live::Dynamic;
 use crate::nearest::nearest;
 use crate::node::{Durability, NodeConfig};
 
@@ -229,9 +230,13 @@ impl TopicKey {
 /// Every topic setting with its value for a topic with these overrides, in order of the names; DescribeConfigs
 /// of a topic (KIP-133, KIP-226).
 ///
-/// The broker's own value counts as static when it differs from the default. Overrides of unknown names, which
+/// `dynamic` is what the broker was told while it ran; its own value counts as static when it differs from the default. Overrides of unknown names, which
 /// a newer version may have left behind, are not shown.
-pub fn describe(node: &NodeConfig, overrides: &BTreeMap<String, String>) -> Vec<ConfigEntry> {
+pub fn describe(
+    node: &NodeConfig,
+    dynamic: Dynamic<'_>,
+    overrides: &BTreeMap<String, String>,
+) -> Vec<ConfigEntry> {
     let at_broker: BTreeMap<&str, String> = broker_values(node)
         .map(|(key, value)| (key.name, value))
         .collect();
@@ -241,6 +246,7 @@ pub fn describe(node: &NodeConfig, overrides: &BTreeMap<String, String>) -> Vec<
             synonyms.push(synonym(key.name, value, ConfigSource::Topic));
         }
         let name = key.broker_key.unwrap_or(key.name);
+        synonyms.extend(crate::broker_keys::dynamic_links(dynamic, name));
         if let Some(value) = at_broker.get(key.name).filter(|value| *value != key.default) {
             synonyms.push(synonym(name, value, ConfigSource::StaticBroker));
         }
@@ -257,6 +263,13 @@ pub fn describe(node: &NodeConfig, overrides: &BTreeMap<String, String>) -> Vec<
         }
     };
     TOPIC_KEYS.iter().map(entry).collect()
+}
+
+/// Type and value of one setting for a topic that has none of its own.
+pub fn find(node: &NodeConfig, dynamic: Dynamic<'_>, name: &str) -> Option<(ConfigKind, String)> {
+    let mut entries = describe(node, dynamic, &BTreeMap::new()).into_iter();
+    let entry = entries.find(|entry| entry.name == name)?;
+    Some((entry.kind, entry.value?))
 }
 
 fn synonym(name: &str, value: &str, source: ConfigSource) -> ConfigSynonym {
@@ -327,7 +340,7 @@ mod tests {
         assert_eq!(config.durability, Durability::Cached);
         assert_eq!(config.message_timestamp_type, TimestampType::LogAppendTime);
 
-        let entries = describe(&node, &mine);
+        let entries = describe(&node, Dynamic::NONE, &mine);
         let entry = entries
             .iter()
             .find(|entry| entry.name == "segment.bytes")

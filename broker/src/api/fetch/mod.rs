@@ -60,7 +60,7 @@ async fn fetch(cx: RequestContext, request: FetchRequest) -> Outcome {
     let limits = Limits {
         max_bytes: usize::try_from(request.max_bytes)
             .unwrap_or(0)
-            .min(cx.config().kafka.fetch_max_bytes.as_usize()),
+            .min(cx.settings().node.kafka.fetch_max_bytes.as_usize()),
         isolation: super::list_offsets::isolation(request.isolation_level),
     };
     let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0);

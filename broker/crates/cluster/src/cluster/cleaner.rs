@@ -103,7 +103,7 @@ async fn look(cluster: &Cluster) -> Vec<Due> {
             uncleanable += 1;
             continue;
         }
-        let (rules, now_ms) = (rules(partition.config()), cluster.env.clock.now_ms());
+        let (rules, now_ms) = (rules(&partition.config()), cluster.env.clock.now_ms());
         let looked = Arc::clone(&log);
         let found = cluster
             .env

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use takhin_config::node::Durability;
+
 use super::{Cluster, wait_for_leader};
 use crate::partition::Partition;
 use crate::raft::{Group, flush};
@@ -99,8 +101,9 @@ async fn follow_image(cluster: Arc<Cluster>) {
 /// Syncs what cached topics have written, so that a recovery scans seconds of data and not all of it. Nobody waits:
 /// a failure shows as the log's state.
 fn flush_cached(cluster: &Cluster, groups: &[Arc<Group>], from_bytes: u64) {
-    for group in groups.iter().filter(|group| !group.spec.flushed) {
-        if let Some(log) = group.spec.partition.log()
+    for group in groups {
+        if group.spec.partition.config().durability == Durability::Cached
+            && let Some(log) = group.spec.partition.log()
             && log.unsynced_bytes() >= from_bytes
         {
             cluster.flusher.flusher().submit(log, drop);
@@ -163,7 +166,7 @@ async fn retention(cluster: Arc<Cluster>) {
         tokio::select! {
             biased;
             () = cluster.stop.wait() => return,
-            () = cluster.env.clock.sleep(cluster.options.retention_interval) => {}
+            () = retention_pause(&cluster) => {}
         }
         for group in cluster.all_groups() {
             let partition = Arc::clone(&group.spec.partition);
@@ -180,6 +183,20 @@ async fn retention(cluster: Arc<Cluster>) {
                 () = cluster.stop.wait() => return,
                 () = group.purge_deleted(&cluster.env, &cluster.host) => {}
             }
+        }
+    }
+}
+
+/// Lasts as long as the pause between two checks is set to be, from its beginning on.
+async fn retention_pause(cluster: &Cluster) {
+    let began = cluster.env.clock.instant();
+    loop {
+        let image = cluster.controller.image();
+        let pause = image.settings.node.storage.retention_check_interval;
+        tokio::select! {
+            biased;
+            () = cluster.env.clock.sleep_until(began + pause) => return,
+            _ = cluster.controller.image_after(image.end_offset) => {}
         }
     }
 }

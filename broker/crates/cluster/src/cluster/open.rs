@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::{Cluster, ClusterOptions, METADATA_TOPIC_ID, wait_for_failure, wait_for_leader};
 use crate::controller::{Controller, MetadataObserver, TopicError};
-use crate::metadata::{Image, MetadataRecord};
+use crate::metadata::{Image, MetadataRecord, Origin};
 use crate::metrics::Metrics;
 use crate::partition::{Partition, PartitionId};
 use crate::raft::{FlushDriver, Group, GroupHost, GroupSpec, HostOptions};
@@ -73,14 +73,18 @@ impl Cluster {
             journal: Arc::clone(data_dir.journal()),
             metrics: metrics.clone(),
         });
-        let (metadata_group, image) = start_metadata(&host, &options.topic_defaults);
+        let origin = Origin {
+            broker: options.broker.id,
+            settings: Arc::clone(&options.settings),
+        };
+        let (metadata_group, image) = start_metadata(&host, &origin);
         let metadata = Arc::clone(&metadata_group.spec.partition);
         if let Err(reason) = serving(&env, &metadata).await {
             metadata_group.stop().await;
             flusher.stop(&env).await;
             return Err(StartError::Metadata { reason });
         }
-        let controller = Controller::new(env.clone(), metadata, image, options.topic_defaults.clone());
+        let controller = Controller::new(env.clone(), metadata, image, origin);
         let cluster = Arc::new(Self {
             env,
             options,
@@ -169,21 +173,20 @@ async fn open_directory(env: &Env, options: &ClusterOptions) -> Result<Opened, S
     env.tasks.blocking(open).await
 }
 
-fn start_metadata(host: &Arc<GroupHost>, defaults: &TopicConfig) -> (Arc<Group>, Published<Arc<Image>>) {
-    let (observer, image) = MetadataObserver::new(defaults.clone());
+fn start_metadata(host: &Arc<GroupHost>, origin: &Origin) -> (Arc<Group>, Published<Arc<Image>>) {
+    let (observer, image) = MetadataObserver::new(origin.clone());
     let id = PartitionId {
         topic_id: METADATA_TOPIC_ID,
         index: 0,
     };
     let config = TopicConfig {
         durability: Durability::Flushed,
-        ..defaults.clone()
+        ..origin.settings.topic_defaults.clone()
     };
     let partition = Partition::new(id, Arc::new(config), Arc::default());
     let spec = GroupSpec {
         id,
         partition,
-        flushed: true,
         observer: Some(observer),
     };
     (Group::start(Arc::clone(host), spec), image)

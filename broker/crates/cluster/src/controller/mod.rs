@@ -1,18 +1,19 @@
 //! Changes of the cluster's metadata: checked against the image, proposed to the metadata group, answered once the
 //! image shows them.
 
+mod configs;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use takhin_config::topic::TopicConfig;
 use takhin_protocol::record::{Batch, BatchBuilder, Compression, NewRecord, Records};
 use takhin_runtime::{Env, Published};
 use tokio::sync::Mutex as AsyncMutex;
 use uuid::Uuid;
 
-use crate::metadata::{Image, MetadataRecord, TopicInfo};
+use crate::metadata::{Image, MetadataRecord, Origin, TopicInfo};
 use crate::partition::{Acks, Partition};
 use crate::raft::Observer;
 
@@ -21,6 +22,8 @@ const PRODUCER_ID_BLOCK: i64 = 1000;
 
 /// How long a change may take to commit and show.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
+
+pub use configs::ConfigTarget;
 
 /// A topic to create.
 #[derive(Debug, Clone)]
@@ -53,9 +56,22 @@ pub enum TopicError {
     /// No such topic.
     #[error("no such topic")]
     Unknown,
+    /// The number of partitions can only grow, and it has changed since the caller looked, or does not grow.
+    #[error("topic {name} has {current} partitions; {wanted} would not be an increase by what was assigned")]
+    NotAnIncrease {
+        /// The topic.
+        name: String,
+        /// Partitions that it has.
+        current: usize,
+        /// Partitions asked for.
+        wanted: usize,
+    },
     /// A configuration entry is wrong.
     #[error("{0}")]
     Config(String),
+    /// A configuration entry that is read at start only.
+    #[error("{0}")]
+    ReadOnlyConfig(String),
     /// The metadata group has no leader here at the moment.
     #[error("the controller is not available")]
     NotController,
@@ -67,15 +83,15 @@ pub enum TopicError {
 /// The next image for every committed record.
 pub(crate) struct MetadataObserver {
     image: Published<Arc<Image>>,
-    defaults: TopicConfig,
+    origin: Origin,
 }
 
 impl MetadataObserver {
-    pub(crate) fn new(defaults: TopicConfig) -> (Arc<Self>, Published<Arc<Image>>) {
-        let image = Published::new(Arc::new(Image::default()));
+    pub(crate) fn new(origin: Origin) -> (Arc<Self>, Published<Arc<Image>>) {
+        let image = Published::new(Arc::new(Image::first(&origin)));
         let observer = Self {
             image: image.clone(),
-            defaults,
+            origin,
         };
         (Arc::new(observer), image)
     }
@@ -94,7 +110,7 @@ impl Observer for MetadataObserver {
             // Copies only what somebody still reads.
             let image = Arc::make_mut(image);
             for record in &records {
-                image.replay(record, &self.defaults);
+                image.replay(record, &self.origin);
             }
             image.end_offset = batch.header.next_offset();
         });
@@ -107,7 +123,7 @@ pub(crate) struct Controller {
     env: Env,
     metadata: Arc<Partition>,
     image: Published<Arc<Image>>,
-    defaults: TopicConfig,
+    origin: Origin,
     /// Held from check to commit, so that no two changes are checked against the same image.
     turn: AsyncMutex<()>,
     producer_ids: Mutex<std::ops::Range<i64>>,
@@ -118,14 +134,14 @@ impl Controller {
         env: Env,
         metadata: Arc<Partition>,
         image: Published<Arc<Image>>,
-        defaults: TopicConfig,
+        origin: Origin,
     ) -> Self {
         let (turn, producer_ids) = (AsyncMutex::new(()), Mutex::new(0..0));
         Self {
             env,
             metadata,
             image,
-            defaults,
+            origin,
             turn,
             producer_ids,
         }
@@ -221,9 +237,34 @@ impl Controller {
                 existing: existing.clone(),
             });
         }
-        self.defaults
+        image
+            .settings
+            .topic_defaults
             .with_overrides(&new.overrides)
             .map_err(|e| TopicError::Config(e.to_string()))?;
+        Ok(())
+    }
+
+    /// Adds partitions to a topic that has `existing` of them.
+    pub(crate) async fn create_partitions(
+        &self,
+        id: Uuid,
+        existing: usize,
+        partitions: Vec<Vec<i32>>,
+    ) -> Result<(), TopicError> {
+        let _turn = self.turn.lock().await;
+        let image = self.image();
+        let topic = image.topic_by_id(id).ok_or(TopicError::Unknown)?;
+        let current = topic.partitions.len();
+        if current != existing || partitions.is_empty() {
+            return Err(TopicError::NotAnIncrease {
+                name: topic.name.clone(),
+                current,
+                wanted: existing + partitions.len(),
+            });
+        }
+        let record = MetadataRecord::CreatePartitions { id, partitions };
+        self.commit_in_turn(&[record]).await?;
         Ok(())
     }
 

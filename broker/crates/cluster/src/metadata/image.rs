@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use takhin_config::live::{Dynamic, Settings, Values};
 use takhin_config::topic::TopicConfig;
 use uuid::Uuid;
 
@@ -69,6 +70,17 @@ pub struct Image {
     pub topic_names: BTreeMap<Uuid, String>,
     /// First producer id that no broker has been given yet.
     pub next_producer_id: i64,
+    /// What brokers were told while they ran; under no id what all of them were told.
+    pub broker_configs: BTreeMap<Option<i32>, Values>,
+    /// The settings in force on this broker.
+    pub settings: Arc<Settings>,
+}
+
+/// What an image starts from: this broker, and its settings before it is told any while it runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    pub(crate) broker: i32,
+    pub(crate) settings: Arc<Settings>,
 }
 
 impl Image {
@@ -82,9 +94,26 @@ impl Image {
         self.topics.get(self.topic_names.get(&id)?)
     }
 
+    /// What broker `id` was told while it ran.
+    pub fn dynamic(&self, id: i32) -> Dynamic<'_> {
+        let values = |broker| self.broker_configs.get(&broker).unwrap_or(Dynamic::NONE.all);
+        Dynamic {
+            own: values(Some(id)),
+            all: values(None),
+        }
+    }
+
+    /// The image before the first record.
+    pub(crate) fn first(origin: &Origin) -> Self {
+        Self {
+            settings: Arc::clone(&origin.settings),
+            ..Self::default()
+        }
+    }
+
     /// Applies one committed record. Records were validated when they were proposed; one that does not fit
     /// (a topic that is gone) changes nothing, so that replay is total.
-    pub fn replay(&mut self, record: &MetadataRecord, defaults: &TopicConfig) {
+    pub(crate) fn replay(&mut self, record: &MetadataRecord, origin: &Origin) {
         self.version += 1;
         match record {
             MetadataRecord::Cluster { cluster_id } => self.cluster_id.clone_from(cluster_id),
@@ -97,21 +126,35 @@ impl Image {
                 partitions,
                 overrides,
             } => {
-                let config = defaults
-                    .with_overrides(overrides)
-                    .unwrap_or_else(|_| defaults.clone());
                 let topic = TopicInfo {
                     name: name.clone(),
                     id: *id,
-                    partitions: partitions
-                        .iter()
-                        .map(|r| PartitionInfo { replicas: r.clone() })
-                        .collect(),
+                    partitions: placed(partitions).collect(),
                     overrides: overrides.clone(),
-                    config: Arc::new(config),
+                    config: Arc::new(effective(&self.settings.topic_defaults, overrides)),
                 };
                 self.topic_names.insert(*id, name.clone());
                 self.topics.insert(name.clone(), Arc::new(topic));
+            }
+            MetadataRecord::CreatePartitions { id, partitions } => {
+                if let Some(topic) = self.topic_mut(*id) {
+                    topic.partitions.extend(placed(partitions));
+                }
+            }
+            MetadataRecord::TopicConfigs { id, overrides } => {
+                let settings = Arc::clone(&self.settings);
+                if let Some(topic) = self.topic_mut(*id) {
+                    topic.overrides.clone_from(overrides);
+                    topic.configure(&settings.topic_defaults);
+                }
+            }
+            MetadataRecord::BrokerConfigs { broker, values } => {
+                self.broker_configs.insert(*broker, values.clone());
+                let settings = Arc::new(origin.settings.with(self.dynamic(origin.broker)));
+                for topic in self.topics.values_mut() {
+                    Arc::make_mut(topic).configure(&settings.topic_defaults);
+                }
+                self.settings = settings;
             }
             MetadataRecord::DeleteTopic { id } => {
                 if let Some(name) = self.topic_names.remove(id) {
@@ -121,4 +164,32 @@ impl Image {
             MetadataRecord::ProducerIds { next } => self.next_producer_id = self.next_producer_id.max(*next),
         }
     }
+
+    /// A living topic, to be changed; copied if somebody still reads it.
+    fn topic_mut(&mut self, id: Uuid) -> Option<&mut TopicInfo> {
+        self.topics.get_mut(self.topic_names.get(&id)?).map(Arc::make_mut)
+    }
+}
+
+impl TopicInfo {
+    /// Works out the effective configuration. One that stays as it is stays the same value, too, so that nobody who
+    /// follows it has work to do.
+    fn configure(&mut self, defaults: &TopicConfig) {
+        let config = effective(defaults, &self.overrides);
+        if config != *self.config {
+            self.config = Arc::new(config);
+        }
+    }
+}
+
+fn effective(defaults: &TopicConfig, overrides: &Values) -> TopicConfig {
+    defaults
+        .with_overrides(overrides)
+        .unwrap_or_else(|_| defaults.clone())
+}
+
+fn placed(partitions: &[Vec<i32>]) -> impl Iterator<Item = PartitionInfo> {
+    partitions.iter().map(|replicas| PartitionInfo {
+        replicas: replicas.clone(),
+    })
 }

@@ -3,5 +3,6 @@
 mod image;
 mod record;
 
+pub(crate) use image::Origin;
 pub use image::{BrokerInfo, Endpoint, Image, PartitionInfo, TopicInfo};
 pub use record::MetadataRecord;

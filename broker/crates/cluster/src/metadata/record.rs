@@ -37,6 +37,27 @@ pub enum MetadataRecord {
         /// Configuration as given.
         overrides: BTreeMap<String, String>,
     },
+    /// A topic got more partitions, after those that it had.
+    CreatePartitions {
+        /// Its identity.
+        id: Uuid,
+        /// Replicas of each new partition.
+        partitions: Vec<Vec<i32>>,
+    },
+    /// A topic's own configuration was changed.
+    TopicConfigs {
+        /// Its identity.
+        id: Uuid,
+        /// All that is set now.
+        overrides: BTreeMap<String, String>,
+    },
+    /// The configuration of one broker, or of all of them, was changed while they ran.
+    BrokerConfigs {
+        /// Which broker; none for all.
+        broker: Option<i32>,
+        /// All that is set there now.
+        values: BTreeMap<String, String>,
+    },
     /// A topic was deleted.
     DeleteTopic {
         /// Its identity.

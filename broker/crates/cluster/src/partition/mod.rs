@@ -14,6 +14,7 @@
 //!   and everything queued behind it is discarded, and nothing is proposed until a new term has begun.
 
 mod control;
+mod delete_records;
 mod in_flight;
 mod produce;
 mod read;

@@ -17,6 +17,9 @@ use crate::replicator::ProposeError;
 /// Producers remembered for one partition; the longest silent ones are forgotten first, which KIP-360 makes harmless.
 const MAX_PRODUCERS: usize = 100_000;
 
+/// A group has one voter, which leads when it accepts a batch.
+const IN_SYNC_REPLICAS: u16 = 1;
+
 impl Partition {
     /// Proposes a validated batch and returns its ticket.
     ///
@@ -27,8 +30,15 @@ impl Partition {
     /// # Errors
     /// Every [`ProduceError`] that can be known before the append; nothing was proposed then.
     pub fn produce(self: &Arc<Self>, batch: Batch, acks: Acks) -> Result<Ticket, ProduceError> {
+        let config = self.config();
+        if acks == Acks::All && config.min_insync_replicas > IN_SYNC_REPLICAS {
+            return Err(ProduceError::NotEnoughReplicas {
+                in_sync: IN_SYNC_REPLICAS,
+                wanted: config.min_insync_replicas,
+            });
+        }
         let size = batch.header.total_len();
-        let limit = usize::try_from(self.config().segment_bytes).unwrap_or(usize::MAX);
+        let limit = usize::try_from(config.segment_bytes).unwrap_or(usize::MAX);
         if size > limit {
             return Err(ProduceError::LargerThanSegment { size, limit });
         }

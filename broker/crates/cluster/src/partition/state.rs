@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use takhin_config::topic::TopicConfig;
 use takhin_storage::{Log, ProducerTable};
 use tokio::sync::Notify;
@@ -22,7 +22,7 @@ const MAX_WAITERS: usize = 16 * 1024;
 /// One partition on this broker.
 pub struct Partition {
     id: PartitionId,
-    pub(super) config: Arc<TopicConfig>,
+    config: RwLock<Arc<TopicConfig>>,
     disk: Arc<DiskGate>,
     pub(super) state: Mutex<State>,
     /// Set when a proposal failed, cleared by the supervisor.
@@ -89,7 +89,7 @@ impl Partition {
         let state = Mutex::new(state);
         Arc::new(Self {
             id,
-            config,
+            config: RwLock::new(config),
             disk,
             state,
             rejected: AtomicBool::new(false),
@@ -102,9 +102,14 @@ impl Partition {
         self.id
     }
 
-    /// The topic's effective configuration.
-    pub fn config(&self) -> &Arc<TopicConfig> {
-        &self.config
+    /// The topic's effective configuration as of now.
+    pub fn config(&self) -> Arc<TopicConfig> {
+        Arc::clone(&self.config.read())
+    }
+
+    /// From now on the partition goes by `config`.
+    pub(crate) fn set_config(&self, config: Arc<TopicConfig>) {
+        *self.config.write() = config;
     }
 
     /// Whether the disk has room for more records.

@@ -78,6 +78,14 @@ pub enum ProduceError {
         /// Newest epoch seen.
         current: i16,
     },
+    /// `acks=all`, and fewer replicas are in sync than `min.insync.replicas` asks for.
+    #[error("{in_sync} replicas are in sync, min.insync.replicas asks for {wanted}")]
+    NotEnoughReplicas {
+        /// Replicas in sync.
+        in_sync: u16,
+        /// `min.insync.replicas`.
+        wanted: u16,
+    },
     /// Too many batches wait for this partition already; the client should retry.
     #[error("{limit} batches are in flight to this partition")]
     TooManyInFlight {

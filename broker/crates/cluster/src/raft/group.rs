@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::flush::flush;
 use super::hard_state::{GroupId, GroupState};
-use super::host::{GroupHost, OpenError};
+use super::host::{GroupHost, OpenError, log_options};
 use super::log_store::LogStore;
 use super::network::NoPeers;
 use super::outbox::Outbox;
@@ -37,8 +37,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 pub(crate) struct GroupSpec {
     pub(crate) id: GroupId,
     pub(crate) partition: Arc<Partition>,
-    /// Whether entries count as stored only after a sync.
-    pub(crate) flushed: bool,
     /// Sees every committed batch from the first on, at each start.
     pub(crate) observer: Option<Arc<dyn Observer>>,
 }
@@ -189,6 +187,18 @@ impl Group {
         self.stop.is_triggered()
     }
 
+    /// Node ids and directories of the voters; `None` while the group is not open.
+    pub(crate) fn voters(&self) -> Option<Vec<(u64, uuid::Uuid)>> {
+        let running = self.running.lock().clone()?;
+        let metrics = running.raft.metrics();
+        let membership = metrics.borrow_watched().membership_config.clone();
+        let membership = membership.membership();
+        let voters = membership
+            .voter_ids()
+            .filter_map(|id| Some((id, membership.get_node(&id)?.directory)));
+        Some(voters.collect())
+    }
+
     async fn supervise(self: &Arc<Self>, host: &Arc<GroupHost>) {
         let mut pause = FIRST_PAUSE;
         loop {
@@ -247,6 +257,8 @@ impl Group {
         let state = opened.state;
         spec.partition
             .attach(Arc::clone(&log), log.end().last.map_or(0, |id| id.term.into()));
+        // The configuration may have changed while the log was being opened; from `attach` on a change finds the log.
+        log.set_options(log_options(&spec.partition.config()));
         let applied = if spec.observer.is_some() {
             None
         } else {
@@ -263,8 +275,8 @@ impl Group {
             log: Arc::clone(&log),
             flusher: host.flusher.clone(),
             hard_state: Arc::clone(&host.hard_state),
-            sink: Arc::clone(&spec.partition) as _,
-            flushed: spec.flushed,
+            partition: Arc::clone(&spec.partition),
+            order: Arc::default(),
             begins_after: Arc::default(),
             full_bodies: spec.observer.is_some(),
         };

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use openraft::{Config, SnapshotPolicy};
+use takhin_config::node::Durability;
 use takhin_config::topic::TopicConfig;
 use takhin_runtime::Env;
 use takhin_storage::{Flusher, Log, LogManager, LogOptions, LogStatus};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
+use super::flush::flush;
 use super::group::{Group, GroupSpec};
 use super::hard_state::{GroupId, GroupState, HardStateStore};
 use crate::metrics::Metrics;
@@ -87,7 +89,7 @@ impl GroupHost {
         let failed = |e: &dyn std::error::Error| OpenError::Failed(describe(e));
         let state = self.hard_state.state(spec.id).map_err(|e| failed(&e))?;
         let (manager, id) = (Arc::clone(&self.manager), spec.id.into());
-        let options = log_options(spec.partition.config());
+        let options = log_options(&spec.partition.config());
         let opened = self.env.tasks.blocking(move || manager.open(id, options)).await;
         let (log, report) = opened.map_err(|e| failed(&e))?;
         for action in &report.actions {
@@ -102,6 +104,24 @@ impl GroupHost {
             )));
         }
         Ok(OpenedLog { log, state })
+    }
+
+    /// Puts a changed topic configuration into force in a group.
+    ///
+    /// Once this returns everything that was acknowledged is as safe as the new configuration promises: a topic that
+    /// becomes flushed has its log synced first.
+    pub(crate) async fn configure(&self, group: &Group, config: &Arc<TopicConfig>) {
+        let partition = &group.spec.partition;
+        partition.set_config(Arc::clone(config));
+        let Some(log) = partition.log() else {
+            // Opening: it goes by the configuration that it finds then.
+            return;
+        };
+        log.set_options(log_options(config));
+        // A failure shows as the log's state, and the group's supervisor sees to it.
+        if config.durability == Durability::Flushed && log.unsynced_bytes() > 0 {
+            let _ = flush(&self.flusher, &log).await;
+        }
     }
 
     /// Writes down where each group stands, so that the next start scans only what came after.
@@ -123,7 +143,7 @@ impl GroupHost {
 }
 
 /// The storage settings of a topic.
-fn log_options(config: &TopicConfig) -> LogOptions {
+pub(super) fn log_options(config: &TopicConfig) -> LogOptions {
     LogOptions {
         segment_bytes: config.segment_bytes,
         // Only closed segments are compacted, so one must close before a record in it is overdue (Kafka's maxSegmentMs).

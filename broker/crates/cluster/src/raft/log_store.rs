@@ -16,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 use futures_util::{Stream, stream};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend, RaftLogReader};
+use takhin_config::node::Durability;
 use takhin_protocol::record::Batch;
 use takhin_runtime::Env;
 use takhin_storage::{EntryHead, EntryId, Flusher, Log, NewEntry};
@@ -23,8 +24,10 @@ use takhin_storage::{EntryHead, EntryId, Flusher, Log, NewEntry};
 use super::flush::flush;
 use super::hard_state::{GroupId, HardStateStore};
 use super::hidden::{self, Hidden};
+use super::io_order::{IoOrder, Stored};
 use super::types::{Data, RaftEntry, RaftLogId, RaftVote, TypeConfig, log_id};
-use crate::replicator::ProposalSink;
+use crate::partition::Partition;
+use crate::replicator::ProposalSink as _;
 
 /// Bytes of one answer to a reader; openraft itself limits only the number of entries.
 const READ_BYTES: usize = 1 << 20;
@@ -40,9 +43,9 @@ pub(crate) struct LogStore {
     pub(crate) log: Arc<Log>,
     pub(crate) flusher: Flusher,
     pub(crate) hard_state: Arc<HardStateStore>,
-    pub(crate) sink: Arc<dyn ProposalSink>,
-    /// Whether an entry counts as stored only after a sync.
-    pub(crate) flushed: bool,
+    pub(crate) partition: Arc<Partition>,
+    /// Tells openraft of stored entries in the order in which they were appended.
+    pub(crate) order: Arc<IoOrder<IOFlushed<TypeConfig>>>,
     /// The index before the first entry, in a log that began above 0.
     pub(crate) begins_after: Arc<OnceLock<u64>>,
     /// Whether the state machine needs the batches themselves, not only their offsets.
@@ -50,6 +53,11 @@ pub(crate) struct LogStore {
 }
 
 impl LogStore {
+    /// Whether an entry counts as stored only after a sync.
+    fn is_flushed(&self) -> bool {
+        self.partition.config().durability == Durability::Flushed
+    }
+
     fn to_new_entry(&self, entry: RaftEntry, end: &mut i64) -> io::Result<NewEntry> {
         let term = term_u32(*entry.log_id.committed_leader_id())?;
         let epoch =
@@ -186,6 +194,12 @@ fn term_u32(term: impl std::ops::Deref<Target = u64>) -> io::Result<u32> {
     u32::try_from(*term).map_err(|_| io::Error::other("term exceeds 32 bits"))
 }
 
+impl Stored for IOFlushed<TypeConfig> {
+    fn stored(self, result: io::Result<()>) {
+        self.io_completed(result);
+    }
+}
+
 impl RaftLogReader<TypeConfig> for LogStore {
     async fn entries_stream<RB>(
         &mut self,
@@ -244,7 +258,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &RaftVote) -> Result<(), io::Error> {
-        if self.flushed {
+        if self.is_flushed() {
             flush(&self.flusher, &self.log).await.map_err(io::Error::other)?;
         }
         self.hard_state.save_vote(self.group, vote).await
@@ -266,13 +280,15 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         }
         // A page-cache write of what has just been received: shorter than handing the thread's tasks to another one.
         self.log.append(&batches).map_err(io::Error::other)?;
-        self.sink.appended(end);
-        if self.flushed {
+        self.partition.appended(end);
+        if self.is_flushed() {
+            let (order, place) = (Arc::clone(&self.order), self.order.enter(callback));
             self.flusher.submit(Arc::clone(&self.log), move |result| {
-                callback.io_completed(result.map(drop).map_err(io::Error::other));
+                order.stored(place, result.map(drop).map_err(io::Error::other));
             });
         } else {
-            callback.io_completed(Ok(()));
+            let place = self.order.enter(callback);
+            self.order.stored(place, Ok(()));
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ mod group;
 mod hard_state;
 mod hidden;
 mod host;
+mod io_order;
 mod log_store;
 mod network;
 mod outbox;

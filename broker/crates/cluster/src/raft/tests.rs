@@ -15,7 +15,6 @@ use super::log_store::LogStore;
 use super::state_machine::StateMachine;
 use super::types::{Runtime, TypeConfig};
 use crate::partition::Partition;
-use crate::replicator::ProposalSink;
 
 struct Builder;
 
@@ -45,8 +44,8 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, tempfile::TempDir> for Bui
             log: Arc::clone(&log),
             flusher: running_flusher(&env, &cx, dir.path()),
             hard_state: Arc::new(HardStateStore::new(journal, env.tasks.clone())),
-            sink: Arc::clone(&partition) as Arc<dyn ProposalSink>,
-            flushed: true,
+            partition: Arc::clone(&partition),
+            order: Arc::default(),
             begins_after: Arc::default(),
             full_bodies: false,
         };

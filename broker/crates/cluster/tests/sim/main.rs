@@ -11,6 +11,7 @@
 )]
 
 mod compaction;
+mod durability;
 mod oracle;
 mod retention;
 mod votes;

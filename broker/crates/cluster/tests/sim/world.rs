@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use takhin_cluster::{
     Acks, BrokerInfo, CleanerOptions, Cluster, ClusterOptions, Isolation, NewTopic, Partition, TopicError,
 };
+use takhin_config::live::Settings;
 use takhin_config::topic::TopicConfig;
 use takhin_protocol::record::{
     Batch, BatchBuilder, BatchHeader, Compression, HEADER_LEN, NewRecord, Records,
@@ -168,12 +169,14 @@ pub(crate) async fn start(env: &Env, segment_bytes: u32) -> Result<Arc<Cluster>,
         data_dir: "data".into(),
         cluster_name: "sim".into(),
         // Far below what a user may set, so that a short life rolls many segments.
-        topic_defaults: TopicConfig {
-            segment_bytes,
-            ..TopicConfig::default()
-        },
+        settings: Arc::new(Settings {
+            topic_defaults: TopicConfig {
+                segment_bytes,
+                ..TopicConfig::default()
+            },
+            ..Settings::default()
+        }),
         checkpoint_interval: Duration::from_millis(100),
-        retention_interval: Duration::from_secs(300),
         cleaner: CleanerOptions {
             interval: Duration::from_secs(15),
             memory: 64 << 10,

@@ -17,7 +17,7 @@ pub mod sim;
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// How to open a file.
@@ -73,6 +73,8 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// Makes everything written so far to the file system holding `path` durable (`syncfs(2)`).
     fn sync_fs(&self, path: &Path) -> io::Result<()>;
+    /// The path from the root of the tree; it need not exist.
+    fn absolute(&self, path: &Path) -> io::Result<PathBuf>;
     /// Free and total space.
     fn space(&self, path: &Path) -> io::Result<Space>;
     /// Takes the exclusive lock on `path` (created if missing) until the guard drops; `WouldBlock` when another

@@ -15,7 +15,7 @@ mod tree;
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -389,6 +389,10 @@ impl Disk for SimDisk {
             generation,
             _file: file,
         }))
+    }
+
+    fn absolute(&self, path: &Path) -> io::Result<PathBuf> {
+        Ok(Path::new("/").join(path))
     }
 
     fn boot_id(&self) -> io::Result<String> {
