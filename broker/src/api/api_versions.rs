@@ -5,9 +5,10 @@
 //! - A version that we do not have is answered in version 0 with UNSUPPORTED_VERSION and our own range, so that the
 //!   client can come down (KIP-511).
 //! - v3: name and version of the client software (KIP-511), features (KIP-584).
+//! - v4: features whose lowest level is 0 (KIP-1022).
 //!
-//! Clients act on feature levels as well as on versions: `group.version` 1 says that KIP-848 groups are served. Lists
-//! that are empty are left out: librdkafka before 2.2 misreads explicitly encoded ones.
+//! Clients act on feature levels as well as on versions: `group.version` 1 says that KIP-848 groups are served. Version 3
+//! has no tagged fields here: librdkafka before 2.2 misreads them.
 
 use std::ops::RangeInclusive;
 
@@ -21,10 +22,9 @@ use crate::context::RequestContext;
 use crate::dispatch::Api;
 use crate::reply::{Outcome, Reply};
 
-/// First version with features.
-const FEATURES_FROM: i16 = 3;
-/// First version that may show features whose lowest level is 0.
-const LEVEL_ZERO_FROM: i16 = 4;
+/// First version that features are shown in. Version 3 could, but not those whose lowest level is 0 (KIP-1022), and old
+/// librdkafka misreads what it does not know.
+const FEATURES_FROM: i16 = 4;
 
 pub(crate) struct ApiVersions;
 
@@ -63,16 +63,10 @@ fn with_features(cx: &RequestContext, response: ApiVersionsResponse) -> ApiVersi
             .with_name(StrBytes::from_static_str(name))
             .with_max_version(level)
     });
-    // Clients of version 3 do not expect features that may be at level 0 (KIP-1022).
-    let supported = if cx.version < LEVEL_ZERO_FROM {
-        Vec::new()
-    } else {
-        supported.to_vec()
-    };
     // Grows with every change of the metadata, as an epoch must.
     let epoch = cx.cluster().image().end_offset;
     response
-        .with_supported_features(supported)
+        .with_supported_features(supported.to_vec())
         .with_finalized_features_epoch(epoch)
         .with_finalized_features(finalized.to_vec())
 }

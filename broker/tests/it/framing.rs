@@ -78,6 +78,11 @@ async fn old_librdkafka_can_read_api_versions_3() {
     // correlation, error, count; 7 bytes for each API; throttle time, number of tagged fields.
     assert_eq!(frame.len(), 4 + 2 + 1 + 7 * apis + 4 + 1);
     assert_eq!(frame.last(), Some(&0));
+    // Newer clients are told of KIP-848 groups.
+    let response = client.call(4, &software()).await;
+    let finalized = &response.finalized_features[0];
+    assert_eq!((&*finalized.name, finalized.max_version_level), ("group.version", 1));
+    assert!(response.finalized_features_epoch >= 0);
     broker.stop().await;
 }
 

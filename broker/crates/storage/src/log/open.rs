@@ -111,11 +111,7 @@ impl Log {
         if listing.sync_failed {
             sync_failed::settle(disk, dir)?;
         }
-        if log.status() == LogStatus::Ready
-            && matches!(previous, PreviousStop::Killed | PreviousStop::PowerLoss)
-        {
-            log.settle()?;
-        }
+        log.settle(previous)?;
         Ok((log, report))
     }
 

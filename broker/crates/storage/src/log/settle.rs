@@ -13,7 +13,7 @@ use std::io::IoSlice;
 use takhin_runtime::disk::{File, OpenMode};
 
 use super::Log;
-use crate::entry::Checkpoint;
+use crate::entry::{Checkpoint, LogStatus, PreviousStop};
 use crate::error::LogError;
 use crate::format::{LOG, SegmentId};
 use crate::segment::open_segment;
@@ -26,7 +26,11 @@ impl Log {
     ///
     /// # Errors
     /// `Io`, `Full`: the log is not to be used; opening may be tried again.
-    pub(super) fn settle(&self) -> Result<(), LogError> {
+    pub(super) fn settle(&self, previous: PreviousStop) -> Result<(), LogError> {
+        let inherits = matches!(previous, PreviousStop::Killed | PreviousStop::PowerLoss);
+        if !inherits || self.status() != LogStatus::Ready {
+            return Ok(());
+        }
         let (durable, segments) = {
             let state = self.state.read();
             let active = &state.active.index;

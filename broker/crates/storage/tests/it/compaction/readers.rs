@@ -1,7 +1,7 @@
 //! Readers while segments are replaced: a pass runs in the middle of a read, at each place where a read looks at a file.
 
 use std::io::{self, IoSlice};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -86,6 +86,9 @@ impl Disk for Watched {
     }
     fn sync_fs(&self, path: &Path) -> io::Result<()> {
         self.0.sync_fs(path)
+    }
+    fn absolute(&self, path: &Path) -> io::Result<PathBuf> {
+        self.0.absolute(path)
     }
     fn space(&self, path: &Path) -> io::Result<Space> {
         self.0.space(path)
