@@ -122,7 +122,8 @@ fn nodes(cx: &RequestContext, quorum: &Quorum) -> Vec<Node> {
     let known = voters.filter_map(|voter| replicas::node(cx, &image, voter.id));
     let nodes = known.map(|node| {
         let listener = Listener::default()
-            .with_name(StrBytes::from_string(cx.peer.listener.to_string()))
+            // The Java client takes names in capitals only, as listener names are in Kafka.
+            .with_name(StrBytes::from_string(cx.peer.listener.to_uppercase()))
             .with_host(node.host)
             .with_port(u16::try_from(node.port).unwrap_or(u16::MAX));
         Node::default()

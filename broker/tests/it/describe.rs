@@ -234,6 +234,7 @@ async fn the_controllers_quorum_is_the_metadata_group() {
         if version >= 2 {
             assert!(!voter.replica_directory_id.is_nil());
             assert_eq!(response.nodes[0].node_id.0, 1);
+            assert_eq!(&*response.nodes[0].listeners[0].name, "INTERNAL");
         }
         client.create(&format!("t{version}"), 1, &[]).await;
         for (name, index) in [("t0", 0), ("__cluster_metadata", 1)] {

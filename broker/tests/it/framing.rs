@@ -81,7 +81,10 @@ async fn old_librdkafka_can_read_api_versions_3() {
     // Newer clients are told of KIP-848 groups.
     let response = client.call(4, &software()).await;
     let finalized = &response.finalized_features[0];
-    assert_eq!((&*finalized.name, finalized.max_version_level), ("group.version", 1));
+    assert_eq!(
+        (&*finalized.name, finalized.max_version_level),
+        ("group.version", 1)
+    );
     assert!(response.finalized_features_epoch >= 0);
     broker.stop().await;
 }
