@@ -18,6 +18,7 @@ pub mod kcat;
 pub mod process;
 pub mod records;
 pub mod rng;
+pub mod session;
 pub mod tools;
 pub mod wait;
 pub mod wire;

@@ -129,6 +129,11 @@ impl Running {
         self.child.stdin.take()
     }
 
+    /// The pipe from its standard output, if it was set up and not yet taken.
+    pub fn stdout(&mut self) -> Option<std::process::ChildStdout> {
+        self.child.stdout.take()
+    }
+
     /// Its exit status if it has ended.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)

@@ -16,6 +16,10 @@ pub(super) fn command(broker: &Broker) -> Result<Command> {
     command.arg("dev").arg("--data-dir").arg(&broker.data);
     command.arg("--kafka").arg(broker.kafka.to_string());
     command.arg("--admin").arg(broker.admin.to_string());
+    // As for Apache Kafka: a test's members join when they come.
+    command
+        .arg("--set")
+        .arg("kafka.groups.initial_rebalance_delay=0s");
     for (key, value) in &broker.settings {
         command.arg("--set").arg(format!("{key}={value}"));
     }

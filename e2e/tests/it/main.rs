@@ -6,6 +6,7 @@
 mod abuse;
 mod clients;
 mod crash;
+mod groups;
 mod java_tools;
 mod packages;
 mod power;
@@ -24,6 +25,7 @@ fn main() -> anyhow::Result<()> {
 
     let mut suites = Suites::new(Kind::from_env()?);
     clients::add(&mut suites);
+    groups::add(&mut suites);
     java_tools::add(&mut suites);
     packages::add(&mut suites);
     abuse::add(&mut suites);
