@@ -3,11 +3,15 @@
 //! Independent of the broker's own codec on purpose: a mistake there must not cancel itself out here. Only
 //! non-flexible versions (request header v1, response header v0), which every broker since 0.11 understands.
 
+mod groups;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+
+pub use groups::{Asker, Described, Join, Joined};
 
 /// API keys used here.
 pub mod api {
@@ -260,6 +264,17 @@ impl Writer {
         );
         Ok(self.raw(&short_string(v)))
     }
+    /// NULLABLE_STRING.
+    pub fn nullable(&mut self, v: Option<&str>) -> Result<&mut Self> {
+        match v {
+            Some(v) => self.string(v),
+            None => Ok(self.i16(-1)),
+        }
+    }
+    /// BYTES.
+    pub fn bytes(&mut self, v: &[u8]) -> Result<&mut Self> {
+        Ok(self.i32(i32::try_from(v.len())?).raw(v))
+    }
     /// VARINT or VARLONG, zig-zag.
     pub fn varint(&mut self, v: i64) -> &mut Self {
         let mut rest = (v.cast_unsigned() << 1) ^ (v >> 63).cast_unsigned();
@@ -303,8 +318,14 @@ impl<'a> Reader<'a> {
     }
     /// STRING.
     pub fn string(&mut self) -> Result<&'a str> {
-        let length = usize::try_from(self.i16()?).context("null where a string must be")?;
-        Ok(std::str::from_utf8(self.some(length)?)?)
+        self.nullable()?.context("null where a string must be")
+    }
+    /// NULLABLE_STRING.
+    pub fn nullable(&mut self) -> Result<Option<&'a str>> {
+        match usize::try_from(self.i16()?) {
+            Ok(length) => Ok(Some(std::str::from_utf8(self.some(length)?)?)),
+            Err(_) => Ok(None),
+        }
     }
     /// NULLABLE_BYTES.
     pub fn bytes(&mut self) -> Result<Option<&'a [u8]>> {

@@ -3,6 +3,7 @@
 
 mod batches;
 mod frames;
+mod groups;
 
 use std::fs;
 
@@ -20,6 +21,8 @@ pub(crate) fn add(suites: &mut Suites) {
     suites.add("abuse::forged_batches", batches::forged);
     suites.add("abuse::fetches_out_of_range", batches::odd_fetches);
     suites.add("abuse::names_that_are_paths", batches::names);
+    suites.add("abuse::strangers_to_a_group", groups::strangers);
+    suites.add("abuse::assignments_of_what_is_not_there", groups::odd_assignments);
 }
 
 /// What a test may add to the resident memory of a broker without a garbage collector.
