@@ -13,6 +13,7 @@
 
 pub mod broker;
 pub mod checker;
+pub mod committer;
 pub mod disk;
 pub mod kcat;
 pub mod process;

@@ -6,6 +6,7 @@
 mod abuse;
 mod clients;
 mod crash;
+mod group_crash;
 mod groups;
 mod java_tools;
 mod packages;
@@ -30,6 +31,7 @@ fn main() -> anyhow::Result<()> {
     packages::add(&mut suites);
     abuse::add(&mut suites);
     crash::add(&mut suites);
+    group_crash::add(&mut suites);
     power::add(&mut suites);
     storage::add(&mut suites);
     readme::add(&mut suites);
