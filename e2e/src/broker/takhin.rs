@@ -16,10 +16,14 @@ pub(super) fn command(broker: &Broker) -> Result<Command> {
     command.arg("dev").arg("--data-dir").arg(&broker.data);
     command.arg("--kafka").arg(broker.kafka.to_string());
     command.arg("--admin").arg(broker.admin.to_string());
-    // As for Apache Kafka: a test's members join when they come.
-    command
-        .arg("--set")
-        .arg("kafka.groups.initial_rebalance_delay=0s");
+    // As for Apache Kafka: a test's members join when they come, and are not waited for long.
+    for setting in [
+        "initial_rebalance_delay=0s",
+        "consumer_session_timeout=6s",
+        "consumer_heartbeat_interval=500ms",
+    ] {
+        command.arg("--set").arg(format!("kafka.groups.{setting}"));
+    }
     for (key, value) in &broker.settings {
         command.arg("--set").arg(format!("{key}={value}"));
     }

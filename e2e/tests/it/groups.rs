@@ -20,7 +20,6 @@ pub(crate) fn add(suites: &mut Suites) {
         "groups::others_take_over_from_a_killed_member",
         handover::handovers,
     );
-    suites.add("groups::kcat_takes_over_from_kcat", kcat::takes_over);
 }
 
 /// A stock client as a session, and how its consumers can share the partitions.
@@ -38,6 +37,8 @@ enum Strategy {
     RoundRobin,
     /// Members keep what does not move (KIP-429).
     Cooperative,
+    /// The broker decides who gets what, and members keep what does not move (KIP-848).
+    Consumer,
     /// Members with names that outlive their processes (KIP-345).
     Static,
 }
@@ -48,6 +49,7 @@ impl Strategy {
             Self::Range => "range",
             Self::RoundRobin => "roundrobin",
             Self::Cooperative => "cooperative",
+            Self::Consumer => "consumer",
             Self::Static => "static",
         }
     }
@@ -62,7 +64,7 @@ impl Strategy {
 
     /// Whether members keep partitions over a rebalance.
     fn keeps(self) -> bool {
-        self == Self::Cooperative
+        matches!(self, Self::Cooperative | Self::Consumer)
     }
 }
 
@@ -70,7 +72,12 @@ const CLIENTS: [Client; 4] = [
     Client {
         name: "confluent-kafka",
         start: Session::confluent,
-        strategies: &[Strategy::Range, Strategy::Cooperative, Strategy::Static],
+        strategies: &[
+            Strategy::Range,
+            Strategy::Cooperative,
+            Strategy::Consumer,
+            Strategy::Static,
+        ],
     },
     Client {
         name: "kafka-python",
@@ -85,7 +92,12 @@ const CLIENTS: [Client; 4] = [
     Client {
         name: "java",
         start: Session::java,
-        strategies: &[Strategy::Range, Strategy::Cooperative, Strategy::Static],
+        strategies: &[
+            Strategy::Range,
+            Strategy::Cooperative,
+            Strategy::Consumer,
+            Strategy::Static,
+        ],
     },
 ];
 

@@ -5,18 +5,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use takhin_e2e::Broker;
 use takhin_e2e::session::Session;
 
-use super::{Client, Strategy, all_at, fill, partitions, times_read, until, with_each_client};
+use super::{Client, Strategy, all_at, fill, kcat, partitions, times_read, until, with_each_client};
 use crate::suite::{Context, create_topic};
 
 const PARTITIONS: i32 = 4;
 
 pub(super) fn handovers(context: &Context) -> Result<()> {
-    context.with_shared(|broker| with_each_client(|client| handover(broker, client)))
+    context.with_shared(|broker| {
+        std::thread::scope(|scope| {
+            let kcat = scope.spawn(|| kcat::handover(broker));
+            with_each_client(|client| handover(broker, client))?;
+            kcat.join()
+                .map_err(|_| anyhow::anyhow!("kcat: a panic"))?
+                .context("kcat")
+        })
+    })
 }
 
 /// The groups of one client: a topic, and a group per strategy, whose members have its name.

@@ -8,11 +8,11 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use takhin_e2e::process::{self, Running};
 use takhin_e2e::session::{LIMIT, Session};
-use takhin_e2e::{tools, wait};
+use takhin_e2e::{Broker, tools, wait};
 use tempfile::TempDir;
 
 use super::{all_at, fill, partitions};
-use crate::suite::{Context, create_topic};
+use crate::suite::create_topic;
 
 const TOPIC: &str = "kcat-group";
 const GROUP: &str = "kcats";
@@ -70,46 +70,44 @@ impl Kcat {
     }
 }
 
-pub(super) fn takes_over(context: &Context) -> Result<()> {
-    context.with_shared(|broker| {
-        create_topic(broker, TOPIC, PARTITIONS, &[])?;
-        fill(broker, TOPIC, PARTITIONS, 0..10)?;
-        let bootstrap = broker.bootstrap();
-        let mut admin = Session::confluent(&bootstrap)?;
-        let mut first = Kcat::start(&bootstrap)?;
-        first.wait_read(40)?;
-        wait_committed(&mut admin, 10)?;
-        let mut second = Kcat::start(&bootstrap)?;
-        wait::until("two members", LIMIT, || Ok(shares(&mut admin)? == [2, 2]))?;
+pub(super) fn handover(broker: &Broker) -> Result<()> {
+    create_topic(broker, TOPIC, PARTITIONS, &[])?;
+    fill(broker, TOPIC, PARTITIONS, 0..10)?;
+    let bootstrap = broker.bootstrap();
+    let mut admin = Session::confluent(&bootstrap)?;
+    let mut first = Kcat::start(&bootstrap)?;
+    first.wait_read(40)?;
+    wait_committed(&mut admin, 10)?;
+    let mut second = Kcat::start(&bootstrap)?;
+    wait::until("two members", LIMIT, || Ok(shares(&mut admin)? == [2, 2]))?;
 
-        fill(broker, TOPIC, PARTITIONS, 10..15)?;
-        first.wait_read(50)?;
-        second.wait_read(10)?;
-        wait_committed(&mut admin, 15)?;
-        second.process.kill();
-        fill(broker, TOPIC, PARTITIONS, 15..20)?;
-        first.wait_read(70)?;
-        ensure!(shares(&mut admin)? == [4], "the one that is left has everything");
+    fill(broker, TOPIC, PARTITIONS, 10..15)?;
+    first.wait_read(50)?;
+    second.wait_read(10)?;
+    wait_committed(&mut admin, 15)?;
+    second.process.kill();
+    fill(broker, TOPIC, PARTITIONS, 15..20)?;
+    first.wait_read(70)?;
+    ensure!(shares(&mut admin)? == [4], "the one that is left has everything");
 
-        let mut times: BTreeMap<_, usize> = BTreeMap::new();
-        for record in [first.read()?, second.read()?].concat() {
-            *times.entry(record).or_default() += 1;
-        }
-        let all: BTreeSet<_> = (0..PARTITIONS)
-            .flat_map(|partition| (0..20).map(move |offset| (partition, offset)))
-            .collect();
-        ensure!(
-            times.keys().copied().eq(all) && times.values().all(|&n| n == 1),
-            "{times:?}"
-        );
+    let mut times: BTreeMap<_, usize> = BTreeMap::new();
+    for record in [first.read()?, second.read()?].concat() {
+        *times.entry(record).or_default() += 1;
+    }
+    let all: BTreeSet<_> = (0..PARTITIONS)
+        .flat_map(|partition| (0..20).map(move |offset| (partition, offset)))
+        .collect();
+    ensure!(
+        times.keys().copied().eq(all) && times.values().all(|&n| n == 1),
+        "{times:?}"
+    );
 
-        first.process.terminate()?;
-        let status = first.process.wait(LIMIT)?;
-        ensure!(status.success(), "kcat {}", process::ending(status));
-        let described = admin.answer(&format!("describe {GROUP}"))?;
-        ensure!(described["state"] == "Empty", "after the end: {described}");
-        wait_committed(&mut admin, 20)
-    })
+    first.process.terminate()?;
+    let status = first.process.wait(LIMIT)?;
+    ensure!(status.success(), "kcat {}", process::ending(status));
+    let described = admin.answer(&format!("describe {GROUP}"))?;
+    ensure!(described["state"] == "Empty", "after the end: {described}");
+    wait_committed(&mut admin, 20)
 }
 
 /// Waits until the group has committed this offset for each partition.
