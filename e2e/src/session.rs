@@ -179,14 +179,22 @@ impl Session {
         answer.map_err(|code| anyhow::anyhow!("{}: {words}: refused with error code {code:?}", self.name))
     }
 
-    /// Commits all that a consumer has read, and waits until it is acknowledged.
-    pub fn commit(&mut self, name: &str) -> Result<BTreeMap<String, i64>> {
-        let before = self.member(name)?.commits.len();
-        self.tell(&format!("commit {name}"))?;
+    /// Has these consumers commit all that they have read, and waits until it is acknowledged.
+    pub fn commit(&mut self, names: &[&str]) -> Result<()> {
+        let mut before = Vec::new();
+        for name in names {
+            before.push(self.member(name)?.commits.len());
+            self.tell(&format!("commit {name}"))?;
+        }
         let client = self.name;
-        wait::value(format_args!("{client}: commit of {name}"), LIMIT, || {
+        wait::until(format_args!("{client}: commits of {names:?}"), LIMIT, || {
             self.pump()?;
-            Ok(self.member(name)?.commits.get(before).cloned())
+            for (name, before) in names.iter().zip(&before) {
+                if self.member(name)?.commits.len() <= *before {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
         })
     }
 
@@ -281,7 +289,8 @@ impl Session {
         Ok(())
     }
 
-    fn complaints(&self) -> String {
+    /// The end of its standard error, for messages.
+    pub fn complaints(&self) -> String {
         let text = fs::read_to_string(self.dir.path().join("stderr")).unwrap_or_default();
         process::tail(&text, 30)
     }

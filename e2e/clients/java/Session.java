@@ -274,11 +274,8 @@ public class Session {
     }
 
     private static final class Ended extends RuntimeException {
-        final int status;
-
-        Ended(int status) {
+        Ended() {
             super(null, null, false, false);
-            this.status = status;
         }
     }
 
@@ -287,28 +284,29 @@ public class Session {
         var out = new ByteArrayOutputStream();
         var err = new ByteArrayOutputStream();
         PrintStream errBefore = System.err;
+        // Some tools catch what is thrown here and exit once more: the first status is theirs.
+        List<Integer> statuses = new ArrayList<>();
         Exit.Procedure exit = (status, message) -> {
-            throw new Ended(status);
+            statuses.add(status);
+            throw new Ended();
         };
         Exit.setExitProcedure(exit);
         Exit.setHaltProcedure(exit);
         System.setOut(new PrintStream(out, true, StandardCharsets.UTF_8));
         System.setErr(new PrintStream(err, true, StandardCharsets.UTF_8));
-        int status = 0;
         try {
             String[] args = words.subList(1, words.size()).toArray(String[]::new);
             Class.forName(words.get(0)).getMethod("main", String[].class).invoke(null, (Object) args);
         } catch (java.lang.reflect.InvocationTargetException e) {
-            if (e.getCause() instanceof Ended ended) {
-                status = ended.status;
-            } else {
-                e.getCause().printStackTrace(new PrintStream(err, true, StandardCharsets.UTF_8));
-                status = 1;
+            if (!(e.getCause() instanceof Ended)) {
+                e.getCause().printStackTrace(System.err);
+                statuses.add(1);
             }
         } finally {
             System.setOut(OUT);
             System.setErr(errBefore);
         }
+        int status = statuses.isEmpty() ? 0 : statuses.get(0);
         return Map.of("status", status, "out", out.toString(StandardCharsets.UTF_8), "err", err.toString(StandardCharsets.UTF_8));
     }
 }

@@ -10,13 +10,18 @@ from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from kafka.errors import BrokerResponseError, NoError
 from kafka.structs import OffsetAndMetadata
 
-from session import POLL_SECONDS, Member, Refused, label, places, serve
+from session import Member, Refused, label, places, serve
 
 STRATEGIES = {
     "range": RangePartitionAssignor,
     "roundrobin": RoundRobinPartitionAssignor,
     "cooperative": CooperativeStickyAssignor,
 }
+
+
+# A poll that ends while the answer of a JoinGroup is on its way loses it: kafka-python 3.0.12 then thinks that it is in
+# the group, has no partitions and sends no heartbeats. A join takes a few milliseconds.
+POLL_MILLISECONDS = 1000
 
 
 class Listener(ConsumerRebalanceListener):
@@ -46,7 +51,7 @@ class KafkaPython(Member):
         self.consumer.subscribe([self.topic], listener=Listener(self))
 
     def poll(self):
-        for records in self.consumer.poll(POLL_SECONDS * 1000).values():
+        for records in self.consumer.poll(POLL_MILLISECONDS).values():
             for record in records:
                 self.read(record.topic, record.partition, record.offset)
 

@@ -142,7 +142,7 @@ fn all_at(partitions: &BTreeSet<String>, offset: i64) -> BTreeMap<String, i64> {
 }
 
 /// Adds one record for each offset in `offsets` to each partition.
-fn fill(broker: &Broker, topic: &str, partitions: i32, offsets: Range<i64>) -> Result<()> {
+pub(crate) fn fill(broker: &Broker, topic: &str, partitions: i32, offsets: Range<i64>) -> Result<()> {
     const NOW: i64 = 1_793_491_200_000;
     let mut connection = wire::Connection::open(broker.address())?;
     let values: Vec<_> = offsets.clone().map(|offset| offset.to_string()).collect();
@@ -163,7 +163,7 @@ fn fill(broker: &Broker, topic: &str, partitions: i32, offsets: Range<i64>) -> R
 }
 
 /// Waits until `holds` of the sessions; says what the members had when it never does.
-fn until(
+pub(crate) fn until(
     what: impl Display,
     sessions: &mut [&mut Session],
     mut holds: impl FnMut(&[&mut Session]) -> Result<bool>,
@@ -174,7 +174,12 @@ fn until(
         }
         holds(sessions)
     });
-    waited.with_context(|| format!("{:#?}", sessions.iter().map(|s| s.members()).collect::<Vec<_>>()))
+    waited.with_context(|| {
+        let shown = sessions
+            .iter()
+            .map(|s| format!("{:?}\n{}", s.members(), s.complaints()));
+        shown.collect::<Vec<_>>().join("\n")
+    })
 }
 
 /// How often each record was read by these members.

@@ -1,11 +1,14 @@
 //! The command line tools that come with Apache Kafka.
 
+mod groups;
+
 use std::fs::File;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use takhin_e2e::{kcat, process, tools};
+use takhin_e2e::session::Session;
+use takhin_e2e::{Broker, kcat, process, tools};
 
 use crate::suite::{Context, Suites, create_topic};
 
@@ -18,6 +21,57 @@ pub(crate) fn add(suites: &mut Suites) {
         "java_tools::producer_performance_writes_what_it_says",
         performance,
     );
+    suites.add("java_tools::consumer_groups_does_every_verb", groups::every_verb);
+}
+
+/// What a tool printed that ran in a session.
+struct Tool {
+    words: String,
+    status: i64,
+    /// Standard output, then standard error.
+    text: String,
+}
+
+impl Tool {
+    /// Runs the main class of a tool against `broker`.
+    fn run(session: &mut Session, broker: &Broker, class: &str, words: &str) -> Result<Self> {
+        let words = format!("{class} --bootstrap-server {} {words}", broker.bootstrap());
+        let answer = session.answer(&format!("tool {words}"))?;
+        let part = |key| answer[key].as_str().unwrap_or_default();
+        Ok(Self {
+            status: answer["status"].as_i64().context("no exit status")?,
+            text: part("out").to_owned() + part("err"),
+            words,
+        })
+    }
+
+    fn says(&self, what: &str) -> Result<&Self> {
+        let Self { words, status, text } = self;
+        ensure!(
+            text.contains(what),
+            "{words}: {what:?} is not in ({status}) {text}"
+        );
+        Ok(self)
+    }
+
+    /// A line that begins with these words.
+    fn has_row(&self, row: &[&str]) -> Result<()> {
+        let Self { words, text, .. } = self;
+        let found = text
+            .lines()
+            .any(|line| line.split_whitespace().take(row.len()).eq(row.iter().copied()));
+        ensure!(found, "{words}: no row {row:?} in {text}");
+        Ok(())
+    }
+
+    fn has_no_row(&self, first: &str) -> Result<()> {
+        let Self { words, text, .. } = self;
+        let found = text
+            .lines()
+            .any(|line| line.split_whitespace().next() == Some(first));
+        ensure!(!found, "{words}: a row {first:?} in {text}");
+        Ok(())
+    }
 }
 
 fn tool(class: &str, words: &[&str]) -> Result<process::Output> {

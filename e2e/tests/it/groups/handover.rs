@@ -57,10 +57,8 @@ impl Groups<'_> {
     }
 
     fn commit(&self, session: &mut Session) -> Result<()> {
-        for strategy in self.client.strategies {
-            session.commit(strategy.name())?;
-        }
-        Ok(())
+        let names: Vec<_> = self.client.strategies.iter().map(|s| s.name()).collect();
+        session.commit(&names)
     }
 
     /// Waits until each member of `session` has read this many records.
