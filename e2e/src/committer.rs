@@ -39,7 +39,7 @@ pub struct Committer {
 }
 
 impl Committer {
-    /// Two members of the group `members` on `topic`, and groups without members beside them.
+    /// Two members of the group `members` on `topic`, two of KIP-848 in `consumers`, and groups without members.
     pub fn start(bootstrap: &str, topic: &str, partitions: i32) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let mut command = tools::python("committer.py")?;

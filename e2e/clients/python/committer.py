@@ -2,8 +2,8 @@
 
 usage: committer.py BOOTSTRAP TOPIC PARTITIONS LOG
 
-Two members share the partitions in the group `members`; the groups `simple-0` to `simple-3` have no members, only
-offsets. Each commit is one higher than the last of its group and partition, whoever sent that. Log lines, in order:
+Two members share the partitions in the group `members`, and two others, of KIP-848, in the group `consumers`; the groups
+`simple-0` to `simple-3` have no members, only offsets. Each commit is one higher than the last of its group and partition, whoever sent that. Log lines, in order:
     S group partition offset     about to be sent
     A group partition offset     acknowledged
 What is refused or gets no answer has no second line. Ends when standard input does.
@@ -45,17 +45,20 @@ class Committer(threading.Thread):
         super().__init__()
         self.log, self.stop, self.group, self.topic = log, stop, group, topic
         self.owned = set(partitions)
-        self.consumer = Consumer({
+        config = {
             "bootstrap.servers": bootstrap,
             "group.id": group,
             "enable.auto.commit": False,
-            "session.timeout.ms": 10000,
-            "heartbeat.interval.ms": 500,
             "reconnect.backoff.ms": 20,
             "reconnect.backoff.max.ms": 200,
             "retry.backoff.ms": 20,
             "socket.timeout.ms": 5000,
-        })
+        }
+        if group == "consumers":
+            config["group.protocol"] = "consumer"
+        else:
+            config |= {"session.timeout.ms": 10000, "heartbeat.interval.ms": 500}
+        self.consumer = Consumer(config)
         if not partitions:
             self.consumer.subscribe([topic], on_assign=self.assign, on_revoke=self.revoke, on_lost=self.revoke)
 
@@ -92,7 +95,8 @@ def main():
     bootstrap, topic, partitions, path = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
     stop, log = threading.Event(), Log(path)
     simple = [f"simple-{n}" for n in range(SIMPLE_GROUPS)]
-    threads = [Committer(log, stop, bootstrap, "members", topic, []) for _ in range(MEMBERS)]
+    threads = [Committer(log, stop, bootstrap, group, topic, []) for group in ("members", "consumers")
+               for _ in range(MEMBERS)]
     threads += [Committer(log, stop, bootstrap, group, topic, range(partitions)) for group in simple]
     for thread in threads:
         thread.start()

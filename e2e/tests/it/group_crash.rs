@@ -13,7 +13,8 @@ use crate::suite::{Context, Suites, create_topic};
 
 const TOPIC: &str = "group-crash";
 const PARTITIONS: i32 = 3;
-const MEMBERS: &str = "members";
+/// The groups that have members, of the classic protocol and of KIP-848.
+const WITH_MEMBERS: [&str; 2] = ["members", "consumers"];
 const LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) fn add(suites: &mut Suites) {
@@ -39,7 +40,7 @@ fn kill_loop(context: &Context) -> Result<()> {
         let doomed = format!("doomed-{round}");
         make_and_delete(&broker, &doomed)?;
         // At a random moment of the load, so never between two requests only.
-        let more = i64::try_from(rng.within(1..200))?;
+        let more = i64::try_from(rng.within(1..100))?;
         wait_members(&mut committer, more)?;
         broker.kill();
         broker.start()?;
@@ -66,12 +67,15 @@ fn kill_loop(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Waits for `more` acknowledged commits of the members.
+/// Waits for `more` acknowledged commits of the members of each group.
 fn wait_members(committer: &mut Committer, more: i64) -> Result<()> {
-    let goal = committer.commits()?.total(MEMBERS) + more;
-    committer.wait("commits of the members", LIMIT, |commits| {
-        commits.total(MEMBERS) >= goal
-    })
+    for group in WITH_MEMBERS {
+        let goal = committer.commits()?.total(group) + more;
+        committer.wait(&format!("commits of {group}"), LIMIT, |commits| {
+            commits.total(group) >= goal
+        })?;
+    }
+    Ok(())
 }
 
 /// Every commit is there as it was acknowledged, or as it was sent later.
@@ -125,7 +129,7 @@ fn make_and_delete(broker: &Broker, group: &str) -> Result<()> {
 fn both_are_members(broker: &Broker) -> Result<()> {
     let mut connection = Connection::open(broker.address())?;
     wait::until("two members", LIMIT, || {
-        let group = connection.describe_group(MEMBERS)?;
+        let group = connection.describe_group(WITH_MEMBERS[0])?;
         let shared = group
             .members
             .iter()

@@ -149,11 +149,6 @@ fn joins(connection: &mut Connection, member: &Member) -> Result<Vec<Verdict>> {
             INVALID_SESSION_TIMEOUT,
         ),
         (
-            "a session of -1 ms",
-            of(|j| j.session_timeout = -1),
-            INVALID_SESSION_TIMEOUT,
-        ),
-        (
             "a session of 25 days",
             of(|j| j.session_timeout = i32::MAX),
             INVALID_SESSION_TIMEOUT,

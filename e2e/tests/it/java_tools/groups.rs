@@ -35,7 +35,8 @@ pub(super) fn every_verb(context: &Context) -> Result<()> {
         })?;
         tool(&mut session, broker, "--describe --group tool-group")?.says("has no active members")?;
         resets(&mut session, broker)?;
-        end(&mut session, broker)
+        end(&mut session, broker)?;
+        console_consumers(&mut session, broker)
     })
 }
 
@@ -129,4 +130,31 @@ fn end(session: &mut Session, broker: &Broker) -> Result<()> {
     tool(session, broker, "--list")?
         .has_no_row(GROUP)
         .context("after --delete")
+}
+
+/// The console consumer as a member of a group: what it has read it does not read again.
+fn console_consumers(session: &mut Session, broker: &Broker) -> Result<()> {
+    for (end, protocol) in [(10, "classic"), (11, "consumer")] {
+        let mut consume = |from: i64, to: i64| {
+            let words = format!(
+                "--topic {TOPIC} --group console-{protocol} --from-beginning --timeout-ms 30000 \
+                 --command-property group.protocol={protocol} --max-messages {}",
+                2 * (to - from)
+            );
+            let class = "org.apache.kafka.tools.consumer.ConsoleConsumer";
+            let told = Tool::run(session, broker, class, &words)?;
+            let mut read: Vec<i64> = told.text.lines().filter_map(|line| line.parse().ok()).collect();
+            read.sort_unstable();
+            // Each value is the offset of its record, and there are two partitions.
+            let expected: Vec<_> = (from..to).flat_map(|offset| [offset, offset]).collect();
+            ensure!(read == expected, "{protocol}: {}", told.text);
+            let committed = session.answer(&format!("committed console-{protocol}"))?;
+            ensure!(committed == at(to, to), "{protocol}: committed {committed}");
+            Ok(())
+        };
+        consume(0, end)?;
+        fill(broker, TOPIC, 2, end..end + 1)?;
+        consume(end, end + 1)?;
+    }
+    Ok(())
 }
