@@ -126,6 +126,8 @@ const commands = {
   trim: async (...words) => {
     const wanted = places(words)
     const [{ topic }] = wanted
+    // Without it kafkajs knows no leader of the topic.
+    await admin.fetchTopicOffsets(topic)
     await admin.deleteTopicRecords({ topic, partitions: wanted.map(({ partition, offset }) => ({ partition, offset })) })
     const offsets = await admin.fetchTopicOffsets(topic)
     const trimmed = offsets.filter((o) => wanted.some((w) => w.partition === o.partition))

@@ -1,5 +1,6 @@
 //! Consumer groups with stock clients: reading, committing, taking over, and what their admin clients say of it.
 
+mod admin;
 mod handover;
 mod kcat;
 mod round;

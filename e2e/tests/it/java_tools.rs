@@ -1,5 +1,6 @@
 //! The command line tools that come with Apache Kafka.
 
+mod admin;
 mod groups;
 
 use std::fs::File;
@@ -22,6 +23,10 @@ pub(crate) fn add(suites: &mut Suites) {
         performance,
     );
     suites.add("java_tools::consumer_groups_does_every_verb", groups::every_verb);
+    suites.add(
+        "java_tools::settings_offsets_and_directories",
+        admin::administration,
+    );
 }
 
 /// What a tool printed that ran in a session.

@@ -1,11 +1,12 @@
-//! One member: reads, commits, leaves; its admin client describes, resets, deletes.
+//! One member: reads, commits, leaves; its admin client describes, resets, deletes, and alters
+//! topics.
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use takhin_e2e::session::Session;
 use takhin_e2e::{Broker, wait};
 
-use super::{Client, Strategy, all_at, fill, partitions, until, with_each_client};
+use super::{Client, Strategy, admin, all_at, fill, partitions, until, with_each_client};
 use crate::suite::{Context, create_topic};
 
 const PARTITIONS: i32 = 3;
@@ -25,7 +26,7 @@ pub(super) fn rounds(context: &Context) -> Result<()> {
             for strategy in classic.into_iter().chain(consumer) {
                 round(broker, client, &mut session, strategy.protocol()).with_context(|| strategy.name())?;
             }
-            Ok(())
+            admin::topic(broker, client, &mut session)
         })
     })
 }
