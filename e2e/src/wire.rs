@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-pub use groups::{Asker, Described, Join, Joined};
+pub use groups::{Asker, Beat, Described, Join, Joined};
 
 /// API keys used here.
 pub mod api {

@@ -15,6 +15,7 @@ mod api {
     pub(super) const DESCRIBE_GROUPS: i16 = 15;
     pub(super) const DELETE_GROUPS: i16 = 42;
     pub(super) const OFFSET_DELETE: i16 = 47;
+    pub(super) const CONSUMER_GROUP_HEARTBEAT: i16 = 68;
 }
 
 /// What a JoinGroup says.
@@ -71,7 +72,86 @@ pub struct Described {
     pub members: Vec<(String, Vec<u8>, Vec<u8>)>,
 }
 
+/// What a ConsumerGroupHeartbeat says (KIP-848); `None` is what has not changed.
+#[derive(Debug, Clone)]
+pub struct Beat<'a> {
+    /// Group id.
+    pub group: &'a str,
+    /// Member id, made by the client.
+    pub member: &'a str,
+    /// 0 joins, -1 leaves.
+    pub epoch: i32,
+    /// Name of a static member.
+    pub instance: Option<&'a str>,
+    /// Milliseconds; -1 for unchanged.
+    pub rebalance_timeout: i32,
+    /// The topic subscribed to.
+    pub topic: Option<&'a str>,
+    /// Topics subscribed to by a regular expression.
+    pub regex: Option<&'a str>,
+    /// Name of the server-side assignor.
+    pub assignor: Option<&'a str>,
+    /// Topic id and partition of what it has: `Some(None)` is nothing.
+    pub owned: Option<Option<([u8; 16], i32)>>,
+}
+
+/// A length of the flexible versions: one more, so that 0 is null.
+fn compact_len(w: &mut Writer, len: Option<usize>) {
+    let mut rest = len.map_or(0, |len| len + 1);
+    while rest >= 0x80 {
+        w.raw(&[rest.to_le_bytes()[0] | 0x80]);
+        rest >>= 7;
+    }
+    w.raw(&[rest.to_le_bytes()[0]]);
+}
+
+/// COMPACT_NULLABLE_STRING.
+fn compact(w: &mut Writer, text: Option<&str>) {
+    compact_len(w, text.map(str::len));
+    w.raw(text.unwrap_or_default().as_bytes());
+}
+
 impl Connection {
+    /// ConsumerGroupHeartbeat v1; returns error code and member epoch.
+    pub fn consumer_heartbeat(&mut self, beat: &Beat<'_>) -> Result<(i16, i32)> {
+        let mut w = Writer::default();
+        // The end of request header v2: no tagged fields.
+        w.i8(0);
+        compact(&mut w, Some(beat.group));
+        compact(&mut w, Some(beat.member));
+        w.i32(beat.epoch);
+        compact(&mut w, beat.instance);
+        compact(&mut w, None);
+        w.i32(beat.rebalance_timeout);
+        compact_len(&mut w, beat.topic.map(|_| 1));
+        if beat.topic.is_some() {
+            compact(&mut w, beat.topic);
+        }
+        compact(&mut w, beat.regex);
+        compact(&mut w, beat.assignor);
+        compact_len(&mut w, beat.owned.map(|owned| usize::from(owned.is_some())));
+        if let Some(Some((topic, partition))) = beat.owned {
+            w.raw(&topic);
+            compact_len(&mut w, Some(1));
+            w.i32(partition).i8(0);
+        }
+        w.i8(0);
+        let answer = self.call(api::CONSUMER_GROUP_HEARTBEAT, 1, &w.0)?;
+        let mut r = Reader(&answer);
+        ensure!(r.i8()? == 0, "tagged fields in the header of an answer");
+        r.i32()?;
+        let error = r.i16()?;
+        for _message_and_member in 0..2 {
+            // Both are short: their lengths take one byte, or two.
+            let mut len = usize::from(r.i8()?.cast_unsigned());
+            if len >= 0x80 {
+                len = len - 0x80 + (usize::try_from(r.i8()?)? << 7);
+            }
+            r.some(len.saturating_sub(1))?;
+        }
+        Ok((error, r.i32()?))
+    }
+
     /// FindCoordinator v1 for a group; returns its error code.
     pub fn find_coordinator(&mut self, group: &str) -> Result<i16> {
         let mut w = Writer::default();

@@ -2,6 +2,7 @@
 //! serving everybody else. Numbers like I-1 name rows of the table in `e2e/README.md`.
 
 mod batches;
+mod consumers;
 mod frames;
 mod groups;
 
@@ -22,6 +23,7 @@ pub(crate) fn add(suites: &mut Suites) {
     suites.add("abuse::fetches_out_of_range", batches::odd_fetches);
     suites.add("abuse::names_that_are_paths", batches::names);
     suites.add("abuse::strangers_to_a_group", groups::strangers);
+    suites.add("abuse::strangers_to_a_consumer_group", consumers::strangers);
     suites.add("abuse::assignments_of_what_is_not_there", groups::odd_assignments);
 }
 
