@@ -175,11 +175,3 @@ pub(crate) fn node(cx: &RequestContext, image: &Image, id: i32) -> Option<Node> 
 pub(crate) fn nodes<'a>(cx: &'a RequestContext, image: &'a Image) -> impl Iterator<Item = Node> + 'a {
     image.brokers.keys().filter_map(|id| node(cx, image, *id))
 }
-
-/// Topics that only the broker itself writes.
-const INTERNAL_TOPICS: [&str; 3] = ["__consumer_offsets", "__transaction_state", "__share_group_state"];
-
-/// Whether clients may read but not write this topic.
-pub(crate) fn is_internal(topic: &str) -> bool {
-    INTERNAL_TOPICS.contains(&topic)
-}

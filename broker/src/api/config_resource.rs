@@ -12,6 +12,7 @@ use crate::context::RequestContext;
 
 pub(super) const TOPIC: i8 = 2;
 pub(super) const BROKER: i8 = 4;
+pub(super) const GROUP: i8 = 32;
 
 /// Longest that a change may take; the requests have no limit of their own.
 const TIMEOUT_MS: i32 = 60_000;

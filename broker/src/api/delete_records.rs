@@ -22,7 +22,7 @@ use takhin_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 use crate::context::RequestContext;
 use crate::dispatch::Api;
 use crate::error::ToErrorCode as _;
-use crate::replicas::{self, View};
+use crate::replicas::View;
 
 /// Stands for the high watermark.
 const HIGH_WATERMARK: i64 = -1;
@@ -70,7 +70,7 @@ async fn delete_in(
 /// The topic, if clients may delete its records.
 fn deletable<'a>(view: &'a View, name: &str) -> Result<&'a Arc<TopicInfo>, ErrorCode> {
     let topic = view.topic(name)?;
-    if replicas::is_internal(name) {
+    if takhin_cluster::is_internal(name) {
         return Err(ErrorCode::InvalidTopicException);
     }
     // Then only compaction decides what goes.

@@ -18,7 +18,7 @@ use takhin_protocol::messages::{
 use super::operations;
 use crate::context::RequestContext;
 use crate::dispatch::Api;
-use crate::replicas::{self, View};
+use crate::replicas::View;
 
 /// Most partitions of one page, Kafka's `max.request.partition.size.limit`.
 const MAX_PARTITIONS: usize = 2000;
@@ -77,7 +77,7 @@ fn refuse_all(cx: &RequestContext, named: BTreeSet<TopicName>) -> DescribeTopicP
 fn refuse(cx: &RequestContext, name: TopicName, code: ErrorCode) -> DescribeTopicPartitionsResponseTopic {
     DescribeTopicPartitionsResponseTopic::default()
         .with_error_code(cx.code(code))
-        .with_is_internal(replicas::is_internal(&name))
+        .with_is_internal(takhin_cluster::is_internal(&name))
         .with_name(Some(name))
 }
 
@@ -128,7 +128,7 @@ impl Page<'_> {
         DescribeTopicPartitionsResponseTopic::default()
             .with_name(Some(StrBytes::from_string(topic.name.clone()).into()))
             .with_topic_id(topic.id)
-            .with_is_internal(replicas::is_internal(&topic.name))
+            .with_is_internal(takhin_cluster::is_internal(&topic.name))
             .with_partitions(partitions.collect())
             .with_topic_authorized_operations(operations::on_topic(true))
     }

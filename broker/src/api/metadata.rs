@@ -154,7 +154,7 @@ impl Describe<'_> {
         MetadataResponseTopic::default()
             .with_name(Some(StrBytes::from_string(topic.name.clone()).into()))
             .with_topic_id(topic.id)
-            .with_is_internal(replicas::is_internal(&topic.name))
+            .with_is_internal(takhin_cluster::is_internal(&topic.name))
             .with_partitions(partitions.collect())
             .with_topic_authorized_operations(operations::on_topic(self.with_operations))
     }

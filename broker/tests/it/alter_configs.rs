@@ -17,6 +17,7 @@ use crate::support::{Broker, Client, altered, batch, code, text, topic};
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
+const GROUP: i8 = 32;
 
 const SET: i8 = 0;
 const DELETE: i8 = 1;
@@ -544,5 +545,44 @@ async fn acknowledgement_by_all_goes_by_how_many_replicas_the_topic_asks_for_now
     assert_eq!(produce(&mut client, "t", 10).await, ErrorCode::NotEnoughReplicas);
     set(&mut client, TOPIC, "t", "min.insync.replicas", "1").await;
     assert_eq!(produce(&mut client, "t", 10).await, ErrorCode::NoError);
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn committed_offsets_are_always_flushed() {
+    let mut broker = Broker::start().await;
+    let mut client = broker.client().await;
+    crate::groups::find(&mut client, "g").await;
+    let offsets = "__consumer_offsets";
+    let cached = edit(
+        &mut client,
+        TOPIC,
+        offsets,
+        &[("takhin.durability", SET, Some("cached"))],
+    )
+    .await;
+    assert_eq!(cached.0, ErrorCode::InvalidConfig, "{}", cached.1);
+    set(&mut client, TOPIC, offsets, "segment.bytes", "1048576").await;
+    let durability = shown(&mut client, TOPIC, offsets, "takhin.durability").await;
+    assert_eq!(durability.0, "flushed");
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn groups_show_what_their_broker_tells_them() {
+    let mut broker = Broker::with(&["kafka.groups.consumer_session_timeout=30s"]).await;
+    let mut client = broker.client().await;
+    let session = shown(&mut client, GROUP, "any", "consumer.session.timeout.ms").await;
+    assert_eq!(session.0, "30000");
+    let heartbeat = shown(&mut client, GROUP, "any", "consumer.heartbeat.interval.ms").await;
+    assert_eq!(heartbeat.0, "5000");
+    let refused = edit(
+        &mut client,
+        GROUP,
+        "any",
+        &[("consumer.session.timeout.ms", SET, Some("1"))],
+    )
+    .await;
+    assert_eq!(refused.0, ErrorCode::InvalidRequest);
     broker.stop().await;
 }

@@ -26,7 +26,7 @@ use crate::support::{Broker, Client, code, config, text, topic};
 const AT_ONCE: &str = "kafka.groups.initial_rebalance_delay=0s";
 
 /// Asks until the coordinator is known. Returns its port.
-async fn find(client: &mut Client, group: &str) -> i32 {
+pub(crate) async fn find(client: &mut Client, group: &str) -> i32 {
     let request = FindCoordinatorRequest::default().with_coordinator_keys(vec![text(group)]);
     loop {
         let found = client.call(4, &request).await.coordinators.remove(0);

@@ -24,7 +24,7 @@ pub use cluster::{
     StartError,
 };
 pub use controller::{ConfigTarget, NewTopic, TopicError};
-pub use metadata::{BrokerInfo, Endpoint, Image, MetadataRecord, PartitionInfo, TopicInfo};
+pub use metadata::{BrokerInfo, Endpoint, Image, MetadataRecord, PartitionInfo, TopicInfo, is_internal};
 pub use metrics::ClusterMetrics;
 pub use partition::{
     Acks, Fetched, FoundOffset, Isolation, OffsetSpec, Offsets, Partition, PartitionId, ProduceError,

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::Refused;
 use crate::context::RequestContext;
-use crate::replicas::{self, View};
+use crate::replicas::View;
 
 /// The client id that Kafka lets write to internal topics.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
@@ -141,7 +141,7 @@ impl Rules<'_> {
     }
 
     fn is_forbidden(&self, topic: &str) -> bool {
-        replicas::is_internal(topic) && self.cx.client_id.as_deref() != Some(ADMIN_CLIENT_ID)
+        takhin_cluster::is_internal(topic) && self.cx.client_id.as_deref() != Some(ADMIN_CLIENT_ID)
     }
 
     fn propose_batch(

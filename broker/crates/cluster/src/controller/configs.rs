@@ -2,10 +2,11 @@
 
 use takhin_config::alter::{Change, ChangeError};
 use takhin_config::live::{self, BrokerConfigFault, Values};
+use takhin_config::node::Durability;
 use takhin_config::{TopicConfigError, broker_keys, topic};
 
 use super::{Controller, TopicError};
-use crate::metadata::{Image, MetadataRecord};
+use crate::metadata::{Image, MetadataRecord, is_internal};
 
 /// Whose configuration is changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +67,11 @@ impl Controller {
             ConfigTarget::Topic(name) => {
                 let topic = image.topic(name).ok_or(TopicError::Unknown)?;
                 let overrides = change.apply(&topic.overrides, |key| topic::find(node, dynamic, key))?;
-                image.settings.topic_defaults.with_overrides(&overrides)?;
+                let config = image.settings.topic_defaults.with_overrides(&overrides)?;
+                if is_internal(name) && config.durability != Durability::Flushed {
+                    let message = format!("{name} is an internal topic and always takhin.durability=flushed");
+                    return Err(TopicError::Config(message));
+                }
                 let (id, changes) = (topic.id, overrides != topic.overrides);
                 Ok(changes.then_some(MetadataRecord::TopicConfigs { id, overrides }))
             }

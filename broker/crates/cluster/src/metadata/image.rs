@@ -53,6 +53,14 @@ pub struct TopicInfo {
     pub config: Arc<TopicConfig>,
 }
 
+/// Topics that only brokers write.
+const INTERNAL_TOPICS: [&str; 3] = ["__consumer_offsets", "__transaction_state", "__share_group_state"];
+
+/// Whether a topic is one that clients may read but not write, and that is always flushed.
+pub fn is_internal(topic: &str) -> bool {
+    INTERNAL_TOPICS.contains(&topic)
+}
+
 /// Everything the cluster agrees on, at one version.
 #[derive(Debug, Clone, Default)]
 pub struct Image {

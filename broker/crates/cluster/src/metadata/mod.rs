@@ -4,5 +4,5 @@ mod image;
 mod record;
 
 pub(crate) use image::Origin;
-pub use image::{BrokerInfo, Endpoint, Image, PartitionInfo, TopicInfo};
+pub use image::{BrokerInfo, Endpoint, Image, PartitionInfo, TopicInfo, is_internal};
 pub use record::MetadataRecord;
