@@ -13,7 +13,7 @@ SEEDS ?= 1000
 FIRST ?= 1
 FUZZ_TARGETS := frame_decode request_decode record_batch segment_recovery
 
-.PHONY: help build run test verify fix generate bench fuzz coverage sim
+.PHONY: help build run test verify fix generate bench compat fuzz coverage sim
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
@@ -44,6 +44,11 @@ bench: ## side by side with Apache Kafka; ARGS="--quick"
 	@.ci/tools cc git
 	cargo build --release --locked -p takhin-broker
 	cargo run --release --locked -p takhin-bench -- all $(ARGS)
+
+compat: ## the suites of librdkafka and rust-rdkafka, scored on what passes on Apache Kafka; ARGS="--suite librdkafka --only 0030"
+	@bash e2e/setup/compat.sh rust-rdkafka
+	@if [ "$${E2E_BROKER:-takhin}" = takhin ] && [ -z "$${TAKHIN_BIN:-}" ]; then cargo build --release --locked -p takhin-broker; fi
+	@cargo run -q --locked -p takhin-e2e --bin compat -- $(ARGS)
 
 fuzz: ## each fuzz target for SECONDS_PER_TARGET=60 seconds, on nightly Rust
 	@.ci/tools cc fuzz

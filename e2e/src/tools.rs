@@ -5,13 +5,16 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// `${TAKHIN_CACHE:-$HOME/.cache/takhin}/e2e`.
-fn installed() -> Result<PathBuf> {
-    let cache = match std::env::var_os("TAKHIN_CACHE") {
+/// `${TAKHIN_CACHE:-$HOME/.cache/takhin}`.
+pub fn cache() -> Result<PathBuf> {
+    Ok(match std::env::var_os("TAKHIN_CACHE") {
         Some(dir) => PathBuf::from(dir),
         None => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".cache/takhin"),
-    };
-    Ok(cache.join("e2e"))
+    })
+}
+
+fn installed() -> Result<PathBuf> {
+    Ok(cache()?.join("e2e"))
 }
 
 fn existing(path: PathBuf) -> Result<PathBuf> {

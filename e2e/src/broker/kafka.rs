@@ -35,14 +35,15 @@ pub(super) fn command(broker: &Broker) -> Result<Command> {
 
 fn properties(broker: &Broker) -> Result<String> {
     let (kafka, controller, data) = (broker.kafka, broker.controller, broker.data.display());
+    let node_id = broker.node_id;
     let mut text = format!(
         "process.roles=broker,controller
-node.id=1
+node.id={node_id}
 listeners=PLAINTEXT://{kafka},CONTROLLER://{controller}
 advertised.listeners=PLAINTEXT://{kafka}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
-controller.quorum.voters=1@{controller}
+controller.quorum.voters={node_id}@{controller}
 log.dirs={data}
 num.partitions=4
 auto.create.topics.enable=true

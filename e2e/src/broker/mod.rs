@@ -53,6 +53,7 @@ pub struct Broker {
     admin: SocketAddr,
     /// Only Kafka's: takhin opens no further port while it is alone.
     controller: SocketAddr,
+    node_id: u32,
     settings: Vec<(String, String)>,
     wrapper: Vec<String>,
     process: Option<Running>,
@@ -81,6 +82,7 @@ impl Broker {
             kafka,
             admin,
             controller,
+            node_id: 1,
             settings: Vec::new(),
             wrapper: Vec::new(),
             process: None,
@@ -90,6 +92,13 @@ impl Broker {
     /// Adds a broker setting, in the words of the kind at hand (`server.properties` or `--set`).
     pub fn set(&mut self, key: &str, value: &str) -> &mut Self {
         self.settings.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The number and the address of the broker from the first start on, for suites that expect certain ones.
+    pub fn identify(&mut self, node_id: u32, kafka: SocketAddr) -> &mut Self {
+        self.node_id = node_id;
+        self.kafka = kafka;
         self
     }
 

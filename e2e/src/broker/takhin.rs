@@ -24,6 +24,7 @@ pub(super) fn command(broker: &Broker) -> Result<Command> {
     ] {
         command.arg("--set").arg(format!("kafka.groups.{setting}"));
     }
+    command.arg("--set").arg(format!("node.id={}", broker.node_id));
     for (key, value) in &broker.settings {
         command.arg("--set").arg(format!("{key}={value}"));
     }
