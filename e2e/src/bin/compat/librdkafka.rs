@@ -1,8 +1,7 @@
 //! librdkafka's `test-runner`: one process per test number, since a hang there ends all that would follow.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -15,8 +14,36 @@ const PARTITIONS: u32 = 4;
 /// Tests ask for it where they expect what only newer brokers do. The version of Apache Kafka that makes the baseline.
 const KAFKA_VERSION: &str = "4.3.1";
 
-/// Seconds; nothing that talks to a broker is over sooner.
+/// Seconds. Hardly anything that talks to a broker is over sooner, and what is costs little when it runs twice.
 const EMPTY: f64 = 0.01;
+
+/// Tests whose parts count one by one, as `0081_admin/CreateTopics`: each part is a function of that name after
+/// `do_test_`. The first that fails ends its program, and some of these are about access control.
+const IN_PARTS: [(&str, &[&str]); 1] = [(
+    "0081_admin",
+    &[
+        "CreateTopics",
+        "DeleteTopics",
+        "CreatePartitions",
+        "CreateAcls",
+        "DescribeAcls",
+        "DeleteAcls",
+        "AlterConfigs",
+        "IncrementalAlterConfigs",
+        "DescribeConfigs",
+        "DeleteRecords",
+        "ListConsumerGroups",
+        "DescribeConsumerGroups",
+        "DescribeTopics",
+        "DescribeCluster",
+        "DeleteGroups",
+        "DeleteConsumerGroupOffsets",
+        "ListOffsets",
+        "AlterConsumerGroupOffsets",
+        "ListConsumerGroupOffsets",
+        "UserScramCredentials",
+    ],
+)];
 
 /// One entry of the table in `test.c`.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,96 +52,118 @@ struct Entry {
     auto_create: bool,
 }
 
+/// What one process runs.
+#[derive(Debug)]
+struct Job {
+    auto_create: bool,
+    /// The tests whose verdicts it brings: those of one number, or a part of one.
+    names: Vec<String>,
+    part: Option<&'static str>,
+}
+
+impl Job {
+    fn number(&self) -> &str {
+        self.names.first().map_or("", |name| &name[..4])
+    }
+
+    /// The name of its log.
+    fn log(&self) -> String {
+        let scenario = if self.auto_create { "" } else { "-noautocreate" };
+        let part = self.part.map_or_else(String::new, |part| format!("-{part}"));
+        format!("{}{scenario}{part}", self.number())
+    }
+}
+
 pub(crate) fn run(run: &mut Run<'_>) -> Result<()> {
     let tests = built("librdkafka/librdkafka/tests")?;
-    let entries: Vec<_> = entries(&fs::read_to_string(tests.join("test.c"))?)
-        .into_iter()
-        .filter(|entry| (run.wanted)(&entry.name))
-        .collect();
+    let jobs = jobs(entries(&fs::read_to_string(tests.join("test.c"))?), run.wanted);
     for auto_create in [true, false] {
-        // A number may hold several tests; they run in one process.
-        let mut numbers = BTreeMap::<_, Vec<_>>::new();
-        for entry in entries.iter().filter(|e| e.auto_create == auto_create) {
-            numbers
-                .entry(&entry.name[..4])
-                .or_default()
-                .push(entry.name.as_str());
-        }
-        if numbers.is_empty() {
-            continue;
-        }
-        let mut broker = run.broker(PARTITIONS, auto_create)?;
-        for (number, names) in numbers {
-            one(run, &tests, &broker, auto_create, number, &names)?;
-            if !broker.is_running()? {
-                crate::say(&format!("the broker has ended\n{}", broker.log_tail()))?;
-                broker = run.broker(PARTITIONS, auto_create)?;
+        let mut broker = None;
+        for job in jobs.iter().filter(|job| job.auto_create == auto_create) {
+            let mut running: Broker = match broker.take() {
+                Some(running) => running,
+                None => run.broker(PARTITIONS, auto_create)?,
+            };
+            one(run, &tests, &running, job)?;
+            if running.is_running()? {
+                broker = Some(running);
+            } else {
+                crate::say(&format!("the broker has ended\n{}", running.log_tail()))?;
             }
         }
     }
     Ok(())
 }
 
-/// Runs the tests of one number, in quick mode first: it has fewer messages, and leaves out whole parts of some tests.
-/// One that then has nothing left to do runs again with all its parts, since it has shown nothing.
-fn one(
-    run: &mut Run<'_>,
-    tests: &Path,
-    broker: &Broker,
-    auto_create: bool,
-    number: &str,
-    names: &[&str],
-) -> Result<()> {
-    let mut command = Command::new("./test-runner");
-    command
-        .args(["-p1", "-E", "-L"])
-        .current_dir(tests)
-        .env("LD_LIBRARY_PATH", "../src:../src-cpp")
-        .env("RDKAFKA_TEST_CONF", config(run, broker)?)
-        .env("BROKERS", broker.bootstrap())
-        .env("KAFKA_PATH", built("kafka")?)
-        .env("TEST_KAFKA_VERSION", KAFKA_VERSION)
-        .env("TESTS", number);
-    if !auto_create {
-        command.args(["-s", "noautocreate"]);
+/// The processes that run what is wanted of `entries`.
+fn jobs(entries: Vec<Entry>, wanted: &dyn Fn(&str) -> bool) -> Vec<Job> {
+    let mut jobs: Vec<Job> = Vec::new();
+    for entry in entries {
+        let auto_create = entry.auto_create;
+        if let Some((_, parts)) = IN_PARTS.iter().find(|(name, _)| *name == entry.name) {
+            let named = parts.iter().map(|part| (*part, format!("{}/{part}", entry.name)));
+            jobs.extend(named.filter(|(_, name)| wanted(name)).map(|(part, name)| Job {
+                auto_create,
+                names: vec![name],
+                part: Some(part),
+            }));
+        } else if wanted(&entry.name) {
+            let same = |job: &&mut Job| job.number() == &entry.name[..4] && job.auto_create == auto_create;
+            match jobs.iter_mut().find(same) {
+                Some(job) => job.names.push(entry.name),
+                None => jobs.push(Job {
+                    auto_create,
+                    names: vec![entry.name],
+                    part: None,
+                }),
+            }
+        }
     }
-    let log = format!("{number}{}", if auto_create { "" } else { "-noautocreate" });
-    let quick = attempt(run, &format!("{log}-quick"), command.arg("-Q"), names)?;
-    if quick
-        .iter()
-        .all(|&(verdict, seconds)| verdict != Verdict::Pass || seconds >= EMPTY)
-    {
-        return add(run, names, &quick);
-    }
-    // The mode cannot be taken back from a command line.
-    let arguments: Vec<_> = command
-        .get_args()
-        .filter(|a| *a != "-Q")
-        .map(ToOwned::to_owned)
-        .collect();
-    let mut full = Command::new("./test-runner");
-    full.args(arguments).current_dir(tests);
-    full.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
-    let outcomes = attempt(run, &log, &mut full, names)?;
-    add(run, names, &outcomes)
+    jobs
 }
 
-/// The file that tells the tests where the broker is.
-fn config(run: &Run<'_>, broker: &Broker) -> Result<PathBuf> {
-    let path = run.logs.join("test.conf");
-    fs::write(&path, format!("bootstrap.servers={}\n", broker.bootstrap()))?;
-    Ok(path)
-}
-
-fn add(run: &mut Run<'_>, names: &[&str], outcomes: &[(Verdict, f64)]) -> Result<()> {
-    for (name, (verdict, seconds)) in names.iter().zip(outcomes) {
-        run.add(name, *verdict, *seconds)?;
+/// Runs one job, in quick mode first: it has fewer messages, and leaves out whole parts of some tests. A test that then
+/// has nothing left to do runs again with all its parts, since it has shown nothing.
+fn one(run: &mut Run<'_>, tests: &Path, broker: &Broker, job: &Job) -> Result<()> {
+    let config = run.logs.join("test.conf");
+    fs::write(&config, format!("bootstrap.servers={}\n", broker.bootstrap()))?;
+    let command = || -> Result<Command> {
+        let mut command = Command::new("./test-runner");
+        command
+            .args(["-p1", "-E", "-L"])
+            .args([
+                "-s",
+                if job.auto_create {
+                    "default"
+                } else {
+                    "noautocreate"
+                },
+            ])
+            .current_dir(tests)
+            .env("LD_LIBRARY_PATH", "../src:../src-cpp")
+            .env("RDKAFKA_TEST_CONF", &config)
+            .env("BROKERS", broker.bootstrap())
+            .env("KAFKA_PATH", built("kafka")?)
+            .env("TEST_KAFKA_VERSION", KAFKA_VERSION)
+            .env("TESTS", job.number());
+        if let Some(part) = job.part {
+            command.env("SUBTESTS", format!("do_test_{part}"));
+        }
+        Ok(command)
+    };
+    let mut outcomes = attempt(run, &format!("{}-quick", job.log()), command()?.arg("-Q"), job)?;
+    let empty = |&(verdict, seconds): &(Verdict, f64)| verdict != Verdict::Fail && seconds < EMPTY;
+    if outcomes.iter().any(empty) {
+        outcomes = attempt(run, &job.log(), &mut command()?, job)?;
+    }
+    for (name, (verdict, seconds)) in job.names.iter().zip(outcomes) {
+        run.add(name, verdict, seconds)?;
     }
     Ok(())
 }
 
-/// One run of the program: verdict and seconds of each of `names`.
-fn attempt(run: &Run<'_>, log: &str, command: &mut Command, names: &[&str]) -> Result<Vec<(Verdict, f64)>> {
+/// One run of the program: verdict and seconds of each test of `job`.
+fn attempt(run: &Run<'_>, log: &str, command: &mut Command, job: &Job) -> Result<Vec<(Verdict, f64)>> {
     let report = run.logs.join(format!("{log}.json"));
     // An earlier run's report must not stand in for one that is never written.
     if report.exists() {
@@ -122,9 +171,12 @@ fn attempt(run: &Run<'_>, log: &str, command: &mut Command, names: &[&str]) -> R
     }
     let (_, seconds) = run.program(log, command.env("TEST_REPORT", &report))?;
     let report = fs::read_to_string(&report).unwrap_or_default();
-    // Without a report the program has crashed or hung in one of its tests, nobody knows which.
-    let of = |name: &&str| verdict(&report, name).unwrap_or((Verdict::Fail, seconds));
-    Ok(names.iter().map(of).collect())
+    let of = |name: &String| {
+        let test = name.split('/').next().unwrap_or(name);
+        // Without a report the program has crashed or hung in one of its tests, nobody knows which.
+        verdict(&report, test).unwrap_or((Verdict::Fail, seconds))
+    };
+    Ok(job.names.iter().map(of).collect())
 }
 
 /// The broker tests of the table in `test.c`, in its order.

@@ -51,7 +51,8 @@ impl Lists {
 
     /// Writes the baseline anew: those of `outcomes` that passed, and what did not run as it was.
     pub(crate) fn record(&self, outcomes: &[Outcome]) -> Result<()> {
-        let mut baseline = self.baseline.clone();
+        // Another run may have recorded other tests in the meantime.
+        let mut baseline = names(read(&self.baseline_path)?.lines());
         for outcome in outcomes {
             if outcome.verdict == Verdict::Pass {
                 baseline.insert(outcome.name.clone());

@@ -199,6 +199,8 @@ fn run_suite(cli: &Cli, kind: Kind, suite: Suite) -> Result<bool> {
     }
     if cli.record {
         lists.record(&run.outcomes)?;
+        say(&format!("{}: the baseline is written", suite.name()))?;
+        return Ok(true);
     }
     score(cli, &lists, suite, &run.outcomes)
 }
