@@ -1,6 +1,7 @@
 //! librdkafka's `test-runner`: one process per test number, since a hang there ends all that would follow.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -125,8 +126,9 @@ fn jobs(entries: Vec<Entry>, wanted: &dyn Fn(&str) -> bool) -> Vec<Job> {
 /// Runs one job, in quick mode first: it has fewer messages, and leaves out whole parts of some tests. A test that then
 /// has nothing left to do runs again with all its parts, since it has shown nothing.
 fn one(run: &mut Run<'_>, tests: &Path, broker: &Broker, job: &Job) -> Result<()> {
-    let config = run.logs.join("test.conf");
-    fs::write(&config, format!("bootstrap.servers={}\n", broker.bootstrap()))?;
+    // Not beside the logs: two runs at once would send each other's tests to the wrong broker.
+    let mut config = tempfile::NamedTempFile::new()?;
+    writeln!(config, "bootstrap.servers={}", broker.bootstrap())?;
     let command = || -> Result<Command> {
         let mut command = Command::new("./test-runner");
         command
@@ -141,7 +143,7 @@ fn one(run: &mut Run<'_>, tests: &Path, broker: &Broker, job: &Job) -> Result<()
             ])
             .current_dir(tests)
             .env("LD_LIBRARY_PATH", "../src:../src-cpp")
-            .env("RDKAFKA_TEST_CONF", &config)
+            .env("RDKAFKA_TEST_CONF", config.path())
             .env("BROKERS", broker.bootstrap())
             .env("KAFKA_PATH", built("kafka")?)
             .env("TEST_KAFKA_VERSION", KAFKA_VERSION)
