@@ -19,32 +19,44 @@ const KAFKA_VERSION: &str = "4.3.1";
 const EMPTY: f64 = 0.01;
 
 /// Tests whose parts count one by one, as `0081_admin/CreateTopics`: each part is a function of that name after
-/// `do_test_`. The first that fails ends its program, and some of these are about access control.
-const IN_PARTS: [(&str, &[&str]); 1] = [(
-    "0081_admin",
-    &[
-        "CreateTopics",
-        "DeleteTopics",
-        "CreatePartitions",
-        "CreateAcls",
-        "DescribeAcls",
-        "DeleteAcls",
-        "AlterConfigs",
-        "IncrementalAlterConfigs",
-        "DescribeConfigs",
-        "DeleteRecords",
-        "ListConsumerGroups",
-        "DescribeConsumerGroups",
-        "DescribeTopics",
-        "DescribeCluster",
-        "DeleteGroups",
-        "DeleteConsumerGroupOffsets",
-        "ListOffsets",
-        "AlterConsumerGroupOffsets",
-        "ListConsumerGroupOffsets",
-        "UserScramCredentials",
-    ],
-)];
+/// `do_test_`. The first that fails ends its program, and some are about what does not count.
+const IN_PARTS: [(&str, &[&str]); 2] = [
+    (
+        "0081_admin",
+        &[
+            "CreateTopics",
+            "DeleteTopics",
+            "CreatePartitions",
+            "CreateAcls",
+            "DescribeAcls",
+            "DeleteAcls",
+            "AlterConfigs",
+            "IncrementalAlterConfigs",
+            "DescribeConfigs",
+            "DeleteRecords",
+            "ListConsumerGroups",
+            "DescribeConsumerGroups",
+            "DescribeTopics",
+            "DescribeCluster",
+            "DeleteGroups",
+            "DeleteConsumerGroupOffsets",
+            "ListOffsets",
+            "AlterConsumerGroupOffsets",
+            "ListConsumerGroupOffsets",
+            "UserScramCredentials",
+        ],
+    ),
+    (
+        "0137_barrier_batch_consume",
+        &[
+            "consume_batch_with_seek",
+            "consume_batch_store_offset",
+            "consume_batch_with_pause_and_resume_different_batch",
+            "consume_batch_with_pause_and_resume_same_batch",
+            "consume_batch_control_msgs",
+        ],
+    ),
+];
 
 /// One entry of the table in `test.c`.
 #[derive(Debug, PartialEq, Eq)]

@@ -136,11 +136,14 @@ impl Run<'_> {
 }
 
 /// Port 9092, which one test expects literally, on a loopback address where nobody has it.
+///
+/// Begins at one that depends on the process, so that two runs do not choose the same at the same time.
 fn free_9092() -> Result<SocketAddr> {
+    let [_, _, _, first] = std::process::id().to_be_bytes();
     (1..=254)
-        .map(|last| SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 9092)))
+        .map(|n| SocketAddr::from((Ipv4Addr::new(127, 92, first, n), 9092)))
         .find(|address| TcpListener::bind(address).is_ok())
-        .context("port 9092 is taken on all of 127.0.0.0/24")
+        .with_context(|| format!("port 9092 is taken on all of 127.92.{first}.0/24"))
 }
 
 fn main() -> ExitCode {
