@@ -9,6 +9,9 @@ need() { command -v "$1" >/dev/null || missing+=("${@:2}"); }
 PATH="$PATH:/usr/sbin:/sbin"
 need kcat kcat
 need gcc gcc libc6-dev
+need g++ g++
+need make make
+need curl curl ca-certificates
 need git git
 need strace strace
 need mkfs.xfs xfsprogs
@@ -21,6 +24,7 @@ need node nodejs
 need npm npm
 # A JDK, not only a runtime: the Java client is compiled from its source when it runs.
 need javac openjdk-17-jdk-headless
+[ -e /usr/include/zlib.h ] || missing+=(zlib1g-dev)
 /usr/bin/python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
 
 if [ ${#missing[@]} -gt 0 ]; then
@@ -37,7 +41,7 @@ if [ "$(apt-cache dumpavail 2>/dev/null | grep -c '^Package:')" -lt 10000 ]; the
     as_root apt-get -qq update >&2
 fi
 
-for command in kcat gcc git strace mkfs.xfs xfs_io losetup mount setpriv mvn node npm javac; do
+for command in kcat gcc g++ make curl git strace mkfs.xfs xfs_io losetup mount setpriv mvn node npm javac; do
     command -v "$command" >/dev/null || die "$command is still missing after the installation"
 done
 java_major=$(javac -version 2>&1 | sed -E 's/^javac ([0-9]+).*/\1/')
