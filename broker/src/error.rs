@@ -49,7 +49,7 @@ impl ToErrorCode for BatchError {
             | Self::Count { .. }
             | Self::Producer { .. }
             | Self::RecordOffset { .. }
-            | Self::NullKey { .. } => ErrorCode::InvalidRecord,
+            | Self::NullKeys { .. } => ErrorCode::InvalidRecord,
         }
     }
 }

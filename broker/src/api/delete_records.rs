@@ -9,6 +9,7 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use takhin_cluster::{Partition, TopicInfo};
@@ -26,6 +27,10 @@ use crate::replicas::View;
 
 /// Stands for the high watermark.
 const HIGH_WATERMARK: i64 = -1;
+
+/// Shortest wait for the log start to move, which takes a sync. Clients that ask for none (librdkafka's tests do) mean that
+/// nothing is to be waited for but that.
+const LEAST_WAIT: Duration = Duration::from_secs(1);
 
 pub(crate) struct DeleteRecords;
 
@@ -89,7 +94,10 @@ async fn delete(
     let before = (offset != HIGH_WATERMARK).then_some(offset);
     let clock = &cx.broker().env.clock;
     let deleting = partition.delete_records(before);
-    match clock.timeout(cx.time_left(timeout_ms), deleting).await {
+    match clock
+        .timeout(cx.time_left(timeout_ms).max(LEAST_WAIT), deleting)
+        .await
+    {
         Ok(done) => done.map_err(|error| error.to_error_code()),
         Err(_) => Err(ErrorCode::RequestTimedOut),
     }

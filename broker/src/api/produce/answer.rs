@@ -110,15 +110,15 @@ fn failure(
     refused: Refused,
 ) -> PartitionProduceResponse {
     let message = refused.message.map(StrBytes::from_string);
-    let blamed = refused.record.map(|index| {
+    let blamed = refused.records.into_iter().map(|index| {
         BatchIndexAndErrorMessage::default()
             .with_batch_index(index)
             .with_batch_index_error_message(message.clone())
     });
     answer
         .with_error_code(cx.code(refused.code))
-        .with_error_message(message)
-        .with_record_errors(blamed.into_iter().collect())
+        .with_error_message(message.clone())
+        .with_record_errors(blamed.collect())
         .with_base_offset(-1)
         .with_log_append_time_ms(-1)
         .with_log_start_offset(-1)

@@ -83,8 +83,8 @@ struct Refused {
     code: ErrorCode,
     /// For people; clients since v8 show it.
     message: Option<String>,
-    /// Position in the batch of the record that is to blame.
-    record: Option<i32>,
+    /// Positions in the batch of the records that are to blame.
+    records: Vec<i32>,
 }
 
 impl From<ErrorCode> for Refused {
@@ -92,7 +92,7 @@ impl From<ErrorCode> for Refused {
         Self {
             code,
             message: None,
-            record: None,
+            records: Vec::new(),
         }
     }
 }
@@ -102,7 +102,7 @@ impl From<&ProduceError> for Refused {
         Self {
             code: error.to_error_code(),
             message: Some(error.to_string()),
-            record: None,
+            records: Vec::new(),
         }
     }
 }

@@ -173,7 +173,7 @@ impl Rules<'_> {
             return Refused {
                 code: ErrorCode::InvalidTxnState,
                 message: Some("transactions are not supported by this version of the broker".to_owned()),
-                record: None,
+                records: Vec::new(),
             };
         }
         ErrorCode::TransactionalIdAuthorizationFailed.into()

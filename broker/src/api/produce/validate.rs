@@ -81,15 +81,14 @@ fn allows_zstd(version: i16) -> bool {
 }
 
 fn refuse(error: BatchError) -> Refused {
-    let record = match &error {
-        BatchError::NullKey { index }
-        | BatchError::RecordOffset { index, .. }
-        | BatchError::Record { index, .. } => Some(*index),
-        _ => None,
+    let records = match &error {
+        BatchError::NullKeys { indexes } => indexes.clone(),
+        BatchError::RecordOffset { index, .. } | BatchError::Record { index, .. } => vec![*index],
+        _ => Vec::new(),
     };
     Refused {
         code: error.to_error_code(),
         message: Some(error.to_string()),
-        record,
+        records,
     }
 }

@@ -175,11 +175,11 @@ pub enum BatchError {
         /// Its offset delta.
         offset_delta: i32,
     },
-    /// A record without a key for a compacted topic.
-    #[error("record {index} has no key, which a compacted topic needs")]
-    NullKey {
-        /// Its position in the batch, from 0.
-        index: i32,
+    /// Records without a key for a compacted topic.
+    #[error("compacted topics need a key, which {} records lack", indexes.len())]
+    NullKeys {
+        /// Their positions in the batch, from 0; at most the first thousand.
+        indexes: Vec<i32>,
     },
 }
 
@@ -346,9 +346,13 @@ fn check_timestamp(timestamp: i64, limits: &Limits) -> Result<(), BatchError> {
     })
 }
 
+/// Most records of a batch that an error names.
+const MAX_BLAMED: usize = 1000;
+
 /// Reads all records; returns their largest timestamp.
 fn check_records(header: &BatchHeader, records: &[u8], limits: &Limits) -> Result<i64, BatchError> {
     let mut largest = -1;
+    let mut without_key = Vec::new();
     for (index, record) in (0..).zip(Records::new(records, header.records_count)) {
         let record = record.map_err(|source| BatchError::Record { index, source })?;
         if record.offset_delta != index {
@@ -357,12 +361,16 @@ fn check_records(header: &BatchHeader, records: &[u8], limits: &Limits) -> Resul
                 offset_delta: record.offset_delta,
             });
         }
-        if limits.require_keys && record.key.is_none() {
-            return Err(BatchError::NullKey { index });
+        if limits.require_keys && record.key.is_none() && without_key.len() < MAX_BLAMED {
+            without_key.push(index);
         }
         let timestamp = header.base_timestamp.saturating_add(record.timestamp_delta);
         check_timestamp(timestamp, limits)?;
         largest = largest.max(timestamp);
     }
-    Ok(largest)
+    if without_key.is_empty() {
+        Ok(largest)
+    } else {
+        Err(BatchError::NullKeys { indexes: without_key })
+    }
 }

@@ -328,6 +328,6 @@ fn a_compacted_topic_needs_keys() {
             ..NewRecord::default()
         });
         let refused = validate_produced(Some(builder.build().unwrap().to_bytes()), &limits).unwrap_err();
-        assert_matches!(refused, BatchError::NullKey { index: 1 });
+        assert_matches!(refused, BatchError::NullKeys { indexes } if *indexes == [1]);
     }
 }
