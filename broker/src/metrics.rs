@@ -1,5 +1,7 @@
 //! Everything the broker counts, with its help text. Families are present from the start.
 
+mod groups;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -9,6 +11,7 @@ use takhin_protocol::{ErrorCode, TopicId};
 use takhin_runtime::telemetry::metrics::{self, Counter, Family, Gauge, Histogram};
 use uuid::Uuid;
 
+use self::groups::GroupMetrics;
 use crate::api;
 use crate::connection::Closed;
 use crate::reply::CloseReason;
@@ -23,6 +26,8 @@ pub(crate) struct Metrics {
     closed: Family<Counter, 1>,
     /// Per topic.
     pub(crate) topics: TopicMetrics,
+    /// Of consumer groups.
+    pub(crate) groups: GroupMetrics,
     /// Of the node as a whole.
     pub(crate) node: NodeMetrics,
 }
@@ -109,6 +114,7 @@ impl Metrics {
             ),
             closed,
             topics: TopicMetrics::new(),
+            groups: GroupMetrics::new(),
             node: NodeMetrics::new(),
         }
     }

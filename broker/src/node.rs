@@ -127,6 +127,9 @@ impl Node {
         };
         let keep = Coordinators::keep(Arc::clone(&node.broker));
         node.tasks.push(node.broker.env.tasks.spawn("coordinators", keep));
+        let observe = Coordinators::observe(Arc::clone(&node.broker));
+        node.tasks
+            .push(node.broker.env.tasks.spawn("observe groups", observe));
         for bound in bound {
             node.accept(bound, &budget);
         }

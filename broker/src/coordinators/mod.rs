@@ -10,7 +10,9 @@
 //! decided and never written is forgotten.
 
 mod actor;
+pub(crate) mod census;
 mod load;
+mod observe;
 mod serving;
 mod topic;
 mod view;
@@ -37,8 +39,16 @@ const INBOX: usize = 1024;
 /// What a request does to its shard.
 pub(crate) type Job = Box<dyn FnOnce(&mut Shard, &Context<'_>) -> Vec<Outcome> + Send>;
 
+/// What goes to a shard.
+pub(crate) enum Message {
+    /// A request, which is answered.
+    Request(Request),
+    /// A look at its groups; dropped where there is nothing to be seen.
+    Look(Box<dyn FnOnce(&Shard) + Send>),
+}
+
 /// A request on its way to a shard.
-pub(crate) struct Message {
+pub(crate) struct Request {
     job: Job,
     version: i16,
     client_id: String,
@@ -48,8 +58,10 @@ pub(crate) struct Message {
 
 impl Message {
     fn refuse(self, code: ErrorCode) {
-        // Whoever asked may have gone.
-        let _ = self.reply.send(Err(code));
+        if let Self::Request(request) = self {
+            // Whoever asked may have gone.
+            let _ = request.reply.send(Err(code));
+        }
     }
 }
 
@@ -119,6 +131,11 @@ impl Coordinators {
         }
     }
 
+    /// Keeps the metrics of groups up to date, until the broker stops.
+    pub(crate) async fn observe(broker: Arc<Broker>) {
+        observe::observe(broker).await;
+    }
+
     fn reconcile(&self, broker: &Arc<Broker>, image: &Image, config: &GroupConfig) {
         let topic = image.topic(OFFSETS_TOPIC);
         let mut shards = self.shards.lock();
@@ -145,14 +162,14 @@ impl Coordinators {
 
 async fn ask(cx: &RequestContext, shard: &mpsc::Sender<Message>, job: Job) -> Result<Reply, ErrorCode> {
     let (reply, receiver) = oneshot::channel();
-    let message = Message {
+    let message = Message::Request(Request {
         job,
         version: cx.version,
         client_id: cx.client_id.as_ref().map(|id| id.to_string()).unwrap_or_default(),
         // As Java prints an address without a name.
         client_host: format!("/{}", cx.peer.address.ip()),
         reply,
-    };
+    });
     let gone = |_| ErrorCode::NotCoordinator;
     shard.send(message).await.map_err(|_| ErrorCode::NotCoordinator)?;
     receiver.await.map_err(gone)?

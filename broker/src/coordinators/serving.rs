@@ -150,19 +150,26 @@ impl Serving {
     }
 
     fn handle(&mut self, message: Message) -> Vec<Outcome> {
+        let request = match message {
+            Message::Request(request) => request,
+            Message::Look(look) => {
+                look(&self.shard);
+                return Vec::new();
+            }
+        };
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        self.waiting.insert(ticket, message.reply);
+        self.waiting.insert(ticket, request.reply);
         let cx = Context {
             now: self.now(),
             ticket,
-            version: message.version,
-            client_id: &message.client_id,
-            client_host: &message.client_host,
+            version: request.version,
+            client_id: &request.client_id,
+            client_host: &request.client_host,
             uuid: Uuid::from_bytes(self.broker.env.rng.uuid()),
             topics: &ImageTopics(&self.image),
         };
-        (message.job)(&mut self.shard, &cx)
+        (request.job)(&mut self.shard, &cx)
     }
 
     /// Deletes offsets of topics that are gone: those of `before`, or before loading.

@@ -117,6 +117,9 @@ section! {
         max_group_memory: ByteSize = ByteSize::mib(16), in ByteSize::kib(64)..=ByteSize::gib(1);
         /// Groups in each partition of the topic; one more is refused.
         max_groups: u32 = 100_000, in 1..=10_000_000;
+        /// Series that single groups have in the metrics: four for each group and two for each topic that it has offsets
+        /// for. At the bound groups with members come first, and `takhin_groups_without_series` counts the others.
+        metric_series: u32 = 10_000, in 0..=1_000_000;
         /// Largest note that a client may commit beside an offset.
         offset_metadata_max: ByteSize = ByteSize::kib(4),
             in ByteSize::bytes(0)..=ByteSize::kib(32), kafka Int "offset.metadata.max.bytes";

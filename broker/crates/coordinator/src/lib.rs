@@ -31,5 +31,5 @@ pub use self::records::{
     GroupEpoch, GroupMetadata, MemberMetadata, MemberState, OffsetRecord, Partitions, Record, RecordError,
     ResolvedRegex, TopicMetadata,
 };
-pub use self::shard::Shard;
+pub use self::shard::{GroupView, Shard};
 pub use self::topics::{TopicInfo, Topics};

@@ -1,6 +1,7 @@
 //! One partition of `__consumer_offsets` as a state machine.
 
 mod admin;
+mod census;
 mod classic;
 mod consumer;
 mod expiry;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use takhin_protocol::ErrorCode;
 use takhin_protocol::messages::StrBytes;
 
+pub use self::census::GroupView;
 use self::expiry::Cleanup;
 use crate::config::GroupConfig;
 use crate::group::{Classic, Effects, Group};
@@ -41,6 +43,8 @@ pub struct Shard {
     groups: BTreeMap<StrBytes, Group>,
     offsets: Offsets,
     timers: Timers,
+    /// Offsets committed since loading, by group; for metrics.
+    commits: BTreeMap<StrBytes, u64>,
     /// Set when the shard is loaded.
     cleanup: Option<Cleanup>,
 }
@@ -53,6 +57,7 @@ impl Shard {
             groups: BTreeMap::new(),
             offsets: Offsets::default(),
             timers: Timers::default(),
+            commits: BTreeMap::new(),
             cleanup: None,
         }
     }
@@ -80,6 +85,7 @@ impl Shard {
 
     fn remove_group(&mut self, id: &StrBytes) {
         self.groups.remove(id);
+        self.commits.remove(id);
         self.timers.cancel_group(id);
     }
 

@@ -81,8 +81,12 @@ impl Shard {
     ) -> Result<(), ErrorCode> {
         self.validate_commit(cx, request)?;
         let records = self.commit_records(cx, request);
+        let count = records.len() as u64;
         if !self.apply(outcome, records) {
             return Err(ErrorCode::InvalidCommitOffsetSize);
+        }
+        if count > 0 {
+            *self.commits.entry(own(&request.group_id)).or_default() += count;
         }
         if let Some(Group::Classic(group)) = self.groups.get_mut(request.group_id.as_bytes()) {
             let mut effects = Effects {

@@ -164,6 +164,10 @@ impl Classic {
         &self.id
     }
 
+    pub(crate) fn generation(&self) -> i32 {
+        self.generation
+    }
+
     /// Whether the group has no members.
     pub(crate) fn is_empty(&self) -> bool {
         self.state == State::Empty

@@ -137,6 +137,11 @@ impl Consumer {
         }
     }
 
+    /// The group epoch.
+    pub(crate) fn epoch(&self) -> i32 {
+        self.epoch
+    }
+
     /// Number of members.
     pub(crate) fn len(&self) -> usize {
         self.members.len()

@@ -149,3 +149,34 @@ fn a_group_that_nobody_joined_is_forgotten_at_the_next_check() {
     rig.advance(600_000);
     assert_eq!((rig.state(), rig.log.len()), ("Dead", 2));
 }
+
+#[test]
+fn metrics_see_members_rebalances_and_what_was_committed() {
+    let mut rig = Rig::new();
+    let ids = rig.stable(1);
+    rig.commit(8, &commit(&ids[0], 1, &[("t", 1, 5), ("u", 0, 6)]));
+    rig.commit(8, &commit("nobody", 1, &[("t", 1, 7)]));
+    rig.commit(8, &commit(&ids[0], 1, &[("missing", 0, 7)]));
+    let counted = |rig: &Rig| {
+        let view = rig.shard.groups().next().unwrap();
+        let counts = (view.rebalances(), view.commits(), view.topics());
+        (view.id().to_owned(), view.members(), view.state(), counts)
+    };
+    assert_eq!(counted(&rig), ("g".to_owned(), 1, "Stable", (1, 2, 2)));
+    let view = rig.shard.groups().next().unwrap();
+    let offsets: Vec<_> = view
+        .offsets()
+        .map(|(topic, offsets)| (topic, offsets.collect::<Vec<_>>()))
+        .collect();
+    assert_eq!(offsets, [("t", vec![(1, 5)]), ("u", vec![(0, 6)])]);
+    rig.leave(&[(&ids[0], None)]);
+    assert_eq!(counted(&rig), ("g".to_owned(), 0, "Empty", (2, 2, 2)));
+    rig.fail_over();
+    assert_eq!(counted(&rig), ("g".to_owned(), 0, "Empty", (2, 0, 2)));
+    rig.commit(8, &commit("", -1, &[("t", 1, 8)]));
+    assert_eq!(counted(&rig).3.1, 1);
+    assert_eq!(delete(&mut rig), ErrorCode::NoError);
+    assert_eq!(rig.shard.groups().count(), 0);
+    rig.commit(8, &commit("", -1, &[("t", 1, 9)]));
+    assert_eq!(counted(&rig).3, (0, 1, 1), "another group of the name");
+}
