@@ -14,6 +14,10 @@ const PAGES: &[(&str, &str)] = &[
         "docs/reference/topic-config.md",
         "run -q -p takhin-config --example reference -- topic",
     ),
+    (
+        "docs/reference/group-config.md",
+        "run -q -p takhin-config --example reference -- group",
+    ),
     ("docs/reference/kafka-apis.md", "run -q -p takhin-broker -- docs"),
 ];
 

@@ -1,6 +1,6 @@
 //! AlterConfigs (key 33), versions 0-2.
 //!
-//! Replaces what is set on topics and brokers: what is not named falls back to its default (KIP-133).
+//! Replaces what is set on topics, brokers and groups (KIP-848): what is not named falls back to its default (KIP-133).
 //!
 //! - v2: flexible encoding.
 //!

@@ -1,4 +1,4 @@
-//! What the APIs about configurations share: which topic or broker a resource means, and how a change of it is made.
+//! What the APIs about configurations share: which topic, broker or group a resource means, and how a change of it is made.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,6 +13,9 @@ use crate::context::RequestContext;
 pub(super) const TOPIC: i8 = 2;
 pub(super) const BROKER: i8 = 4;
 pub(super) const GROUP: i8 = 32;
+
+/// Longest group id: the records of groups have 16 bits for its length.
+const MAX_GROUP_ID_BYTES: usize = i16::MAX as usize;
 
 /// Longest that a change may take; the requests have no limit of their own.
 const TIMEOUT_MS: i32 = 60_000;
@@ -32,6 +35,15 @@ pub(super) fn target(cx: &RequestContext, kind: i8, name: &str) -> Result<Config
             Err(error) => Err(Refused::new(ErrorCode::InvalidTopicException, error.to_string())),
         },
         BROKER => broker(cx, name).map(ConfigTarget::Broker),
+        GROUP if name.is_empty() => Err(Refused::new(
+            ErrorCode::InvalidRequest,
+            "Default group resources are not allowed.",
+        )),
+        GROUP if name.len() > MAX_GROUP_ID_BYTES => Err(Refused::new(
+            ErrorCode::InvalidRequest,
+            format!("A group id has at most {MAX_GROUP_ID_BYTES} bytes."),
+        )),
+        GROUP => Ok(ConfigTarget::Group(name.to_owned())),
         other => Err(Refused::new(
             ErrorCode::InvalidRequest,
             format!("Unsupported resource type: {other}"),

@@ -1,19 +1,18 @@
 //! DescribeConfigs (key 32), versions 1-4.
 //!
-//! Shows every setting of topics and of this broker: effective value, where it comes from, type, documentation. A
+//! Shows every setting of topics, of this broker and of groups (KIP-848): effective value, where it comes from, type, documentation. A
 //! broker without a name stands for what was set on all brokers while they run.
 //!
 //! - v1: sources and synonyms (KIP-226). v3: types and documentation (KIP-569). v4: flexible encoding.
 //!
-//! Groups (KIP-848) show what their broker tells all of them; settings of a single group do not exist yet. Not done: broker
-//! loggers and client metrics, which have no settings here; they are refused as unknown resource types.
+//! Not done: broker loggers and client metrics, which have no settings here; they are refused as unknown resource types.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use takhin_cluster::ConfigTarget;
-use takhin_config::{ConfigEntry, broker_keys, topic};
-use takhin_protocol::ErrorCode;
+use takhin_config::live::Values;
+use takhin_config::{ConfigEntry, broker_keys, group, topic};
 use takhin_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use takhin_protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
@@ -63,12 +62,8 @@ fn describe(
     with: With,
 ) -> DescribeConfigsResult {
     let name = resource.resource_name;
-    let entries = if resource.resource_type == config_resource::GROUP {
-        group_entries(cx, view, &name)
-    } else {
-        config_resource::target(cx, resource.resource_type, &name)
-            .and_then(|target| entries(cx, view, &target))
-    };
+    let entries = config_resource::target(cx, resource.resource_type, &name)
+        .and_then(|target| entries(cx, view, &target));
     let result = DescribeConfigsResult::default()
         .with_resource_type(resource.resource_type)
         .with_resource_name(name);
@@ -94,33 +89,6 @@ fn describe(
     }
 }
 
-/// Settings of a group, each with the setting of the broker that it is the same as.
-const GROUP_KEYS: [(&str, &str); 2] = [
-    (
-        "consumer.heartbeat.interval.ms",
-        "group.consumer.heartbeat.interval.ms",
-    ),
-    ("consumer.session.timeout.ms", "group.consumer.session.timeout.ms"),
-];
-
-fn group_entries(cx: &RequestContext, view: &View, group: &str) -> Result<Vec<ConfigEntry>, Refused> {
-    if group.is_empty() {
-        let message = "Default group resources are not allowed.";
-        return Err(Refused::new(ErrorCode::InvalidRequest, message));
-    }
-    let broker = ConfigTarget::Broker(Some(cx.cluster().node_id()));
-    let of_broker = entries(cx, view, &broker)?;
-    let of_group = of_broker.into_iter().filter_map(|entry| {
-        let (name, _) = GROUP_KEYS.iter().find(|(_, key)| *key == entry.name)?;
-        Some(ConfigEntry {
-            name: (*name).to_owned(),
-            read_only: true,
-            ..entry
-        })
-    });
-    Ok(of_group.collect())
-}
-
 fn entries(cx: &RequestContext, view: &View, target: &ConfigTarget) -> Result<Vec<ConfigEntry>, Refused> {
     let started_with = &cx.broker().config;
     let dynamic = view.image.dynamic(cx.cluster().node_id());
@@ -132,6 +100,11 @@ fn entries(cx: &RequestContext, view: &View, target: &ConfigTarget) -> Result<Ve
         }
         ConfigTarget::Broker(None) => Ok(broker_keys::describe_defaults(dynamic.all)),
         ConfigTarget::Broker(Some(_)) => Ok(broker_keys::describe(started_with, dynamic)),
+        ConfigTarget::Group(name) => {
+            let none = Values::new();
+            let own = view.image.group_configs.get(name).unwrap_or(&none);
+            Ok(group::describe(started_with, dynamic, own))
+        }
     }
 }
 

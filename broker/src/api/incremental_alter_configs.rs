@@ -1,6 +1,6 @@
 //! IncrementalAlterConfigs (key 44), versions 0-1.
 //!
-//! Sets and deletes single settings of topics and brokers, and adds to and takes from lists (KIP-339).
+//! Sets and deletes single settings of topics, brokers and groups (KIP-848), and adds to and takes from lists (KIP-339).
 //!
 //! - v1: flexible encoding.
 //!

@@ -1,7 +1,7 @@
 //! ListConfigResources (key 74), versions 0-1.
 //!
-//! Lists what has configurations: topics and brokers (KIP-1142). Version 0 lists client metrics subscriptions only
-//! (KIP-714); there are none, nor are there settings of groups.
+//! Lists what has configurations: topics, brokers, and the groups that something was set for (KIP-1142). Version 0 lists
+//! client metrics subscriptions only (KIP-714); there are none.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -10,12 +10,11 @@ use takhin_protocol::ErrorCode;
 use takhin_protocol::messages::list_config_resources_response::ConfigResource;
 use takhin_protocol::messages::{ListConfigResourcesRequest, ListConfigResourcesResponse, StrBytes};
 
-use super::config_resource::{BROKER, TOPIC};
+use super::config_resource::{BROKER, GROUP, TOPIC};
 use crate::context::RequestContext;
 use crate::dispatch::Api;
 
 const CLIENT_METRICS: i8 = 16;
-const GROUP: i8 = 32;
 
 pub(crate) struct ListConfigResources;
 
@@ -42,6 +41,10 @@ impl Api for ListConfigResources {
         }
         if types.contains(&BROKER) {
             resources.extend(image.brokers.keys().map(|id| resource(BROKER, id.to_string())));
+        }
+        if types.contains(&GROUP) {
+            let groups = image.group_configs.keys();
+            resources.extend(groups.map(|name| resource(GROUP, name.clone())));
         }
         response.with_config_resources(resources)
     }

@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use takhin_cluster::{Partition, Waiter};
-use takhin_coordinator::GroupConfig;
 use takhin_protocol::ErrorCode;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::Message;
 use super::load::load;
 use super::serving::{Ended, Serving};
+use super::{Message, settings};
 use crate::context::Broker;
 
 /// Pause before a shard is loaded again after it failed; it doubles up to [`MAX_PAUSE`], so that a full disk does not
@@ -23,7 +22,6 @@ const MAX_PAUSE: Duration = Duration::from_secs(10);
 pub(super) struct Actor {
     broker: Arc<Broker>,
     partition: Arc<Partition>,
-    config: GroupConfig,
     inbox: mpsc::Receiver<Message>,
 }
 
@@ -34,13 +32,11 @@ impl Actor {
     pub(super) fn new(
         broker: Arc<Broker>,
         partition: Arc<Partition>,
-        config: GroupConfig,
         inbox: mpsc::Receiver<Message>,
     ) -> Self {
         Self {
             broker,
             partition,
-            config,
             inbox,
         }
     }
@@ -66,7 +62,8 @@ impl Actor {
     async fn lead_once(&mut self) -> Result<Ended, Unneeded> {
         let leading = leading(Arc::clone(&self.partition));
         let epoch = self.meanwhile(ErrorCode::NotCoordinator, leading).await?;
-        let (partition, config) = (Arc::clone(&self.partition), self.config.clone());
+        let partition = Arc::clone(&self.partition);
+        let config = settings::group_config(&self.broker.cluster.image());
         let begun = self.broker.env.clock.instant();
         let tasks = self.broker.env.tasks.clone();
         let loading = async move { tasks.blocking(move || load(&partition, config)).await };

@@ -14,6 +14,7 @@ pub(crate) mod census;
 mod load;
 mod observe;
 mod serving;
+mod settings;
 mod topic;
 mod view;
 
@@ -22,7 +23,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use takhin_cluster::{Image, PartitionId};
-use takhin_coordinator::{Context, GroupConfig, Outcome, Reply, Shard};
+use takhin_coordinator::{Context, Outcome, Reply, Shard};
 use takhin_protocol::ErrorCode;
 use tokio::sync::{mpsc, oneshot};
 
@@ -114,13 +115,12 @@ impl Coordinators {
 
     /// Keeps an actor for each partition of the topic that lives on this broker, until the broker stops.
     pub(crate) async fn keep(broker: Arc<Broker>) {
-        let config = group_config(&broker);
         loop {
             let image = broker.cluster.image();
             // Partitions come after the image that names them.
             let followed = async {
                 broker.cluster.reconciled(image.end_offset).await;
-                broker.coordinators.reconcile(&broker, &image, &config);
+                broker.coordinators.reconcile(&broker, &image);
                 broker.cluster.image_after(image.end_offset).await;
             };
             tokio::select! {
@@ -136,7 +136,7 @@ impl Coordinators {
         observe::observe(broker).await;
     }
 
-    fn reconcile(&self, broker: &Arc<Broker>, image: &Image, config: &GroupConfig) {
+    fn reconcile(&self, broker: &Arc<Broker>, image: &Image) {
         let topic = image.topic(OFFSETS_TOPIC);
         let mut shards = self.shards.lock();
         // The actor of a partition that is gone ends when nobody can reach it any more.
@@ -152,7 +152,7 @@ impl Coordinators {
             };
             shards.entry(id).or_insert_with(|| {
                 let (sender, inbox) = mpsc::channel(INBOX);
-                let actor = Actor::new(Arc::clone(broker), partition, config.clone(), inbox);
+                let actor = Actor::new(Arc::clone(broker), partition, inbox);
                 broker.env.tasks.spawn("coordinator", actor.run());
                 sender
             });
@@ -192,24 +192,4 @@ fn partition_of(image: &Image, group: &str) -> Option<PartitionId> {
         topic_id: topic.id,
         index,
     })
-}
-
-fn group_config(broker: &Broker) -> GroupConfig {
-    let groups = &broker.config.kafka.groups;
-    let bytes = |size: takhin_config::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
-    GroupConfig {
-        min_session_timeout: groups.min_session_timeout,
-        max_session_timeout: groups.max_session_timeout,
-        initial_rebalance_delay: groups.initial_rebalance_delay,
-        max_group_size: groups.max_size as usize,
-        consumer_max_size: groups.max_size as usize,
-        consumer_session_timeout: groups.consumer_session_timeout,
-        consumer_heartbeat_interval: groups.consumer_heartbeat_interval,
-        max_group_bytes: bytes(groups.max_group_memory),
-        max_groups: groups.max_groups as usize,
-        offset_metadata_max_bytes: bytes(groups.offset_metadata_max),
-        offsets_retention: groups.offsets_retention,
-        offsets_retention_check_interval: groups.offsets_retention_check_interval,
-        ..GroupConfig::default()
-    }
 }

@@ -16,8 +16,8 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use super::Message;
 use super::view::ImageTopics;
+use super::{Message, settings};
 use crate::context::Broker;
 
 /// Requests decided before their records are proposed together.
@@ -61,9 +61,12 @@ pub(super) struct Serving {
 }
 
 impl Serving {
-    pub(super) fn new(broker: Arc<Broker>, partition: Arc<Partition>, epoch: i32, shard: Shard) -> Self {
+    pub(super) fn new(broker: Arc<Broker>, partition: Arc<Partition>, epoch: i32, mut shard: Shard) -> Self {
+        let image = broker.cluster.image();
+        // They may have changed while the shard was loaded.
+        shard.configure(settings::group_config(&image));
         Self {
-            image: broker.cluster.image(),
+            image,
             origin: broker.env.clock.instant(),
             broker,
             partition,
@@ -119,6 +122,7 @@ impl Serving {
                 }
                 image = broker.cluster.image_after(self.image.end_offset) => {
                     let before = std::mem::replace(&mut self.image, image);
+                    self.follow_settings(&before);
                     self.forget_deleted_topics(Some(&before))
                 }
                 message = inbox.recv(), if self.committing.len() < MAX_COMMITTING => {
@@ -170,6 +174,12 @@ impl Serving {
             topics: &ImageTopics(&self.image),
         };
         (request.job)(&mut self.shard, &cx)
+    }
+
+    fn follow_settings(&mut self, before: &Image) {
+        if settings::differ(before, &self.image) {
+            self.shard.configure(settings::group_config(&self.image));
+        }
     }
 
     /// Deletes offsets of topics that are gone: those of `before`, or before loading.

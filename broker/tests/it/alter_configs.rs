@@ -8,9 +8,10 @@ use takhin_protocol::messages::list_offsets_request::{ListOffsetsPartition, List
 use takhin_protocol::messages::metadata_request::MetadataRequestTopic;
 use takhin_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use takhin_protocol::messages::{
-    AlterConfigsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
-    IncrementalAlterConfigsRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest,
-    alter_configs_request as whole, incremental_alter_configs_request as single,
+    AlterConfigsRequest, ConsumerGroupHeartbeatRequest, CreateTopicsRequest, DeleteTopicsRequest,
+    DescribeConfigsRequest, IncrementalAlterConfigsRequest, ListConfigResourcesRequest, ListOffsetsRequest,
+    MetadataRequest, ProduceRequest, alter_configs_request as whole,
+    incremental_alter_configs_request as single,
 };
 
 use crate::support::{Broker, Client, altered, batch, code, text, topic};
@@ -175,7 +176,7 @@ async fn replacing_forgets_what_is_not_named() {
         replacement(TOPIC, "", &[]),
         replacement(BROKER, "2", &[]),
         replacement(BROKER, "x", &[]),
-        replacement(32, "group", &[]),
+        replacement(16, "group", &[]),
         replacement(BROKER, "1", &[("node.id", Some("3"))]),
         replacement(
             BROKER,
@@ -576,13 +577,72 @@ async fn groups_show_what_their_broker_tells_them() {
     assert_eq!(session.0, "30000");
     let heartbeat = shown(&mut client, GROUP, "any", "consumer.heartbeat.interval.ms").await;
     assert_eq!(heartbeat.0, "5000");
-    let refused = edit(
-        &mut client,
-        GROUP,
-        "any",
-        &[("consumer.session.timeout.ms", SET, Some("1"))],
-    )
-    .await;
-    assert_eq!(refused.0, ErrorCode::InvalidRequest);
+    broker.stop().await;
+}
+
+/// The heartbeat interval that a member is told when it joins, or stays with this epoch.
+async fn told_interval(client: &mut Client, epoch: i32) -> i32 {
+    let request = ConsumerGroupHeartbeatRequest::default()
+        .with_group_id(text("g").into())
+        .with_member_id(text("member"))
+        .with_member_epoch(epoch)
+        .with_rebalance_timeout_ms(if epoch == 0 { 60_000 } else { -1 })
+        .with_subscribed_topic_names((epoch == 0).then(|| vec![topic("t")]))
+        .with_topic_partitions((epoch == 0).then(Vec::new));
+    loop {
+        let answer = client.call(1, &request).await;
+        match code(answer.error_code) {
+            ErrorCode::NoError => return answer.heartbeat_interval_ms,
+            other => assert!(other.retriable(), "{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_groups_own_settings_are_kept_shown_and_told_to_its_members() {
+    const SESSION: &str = "consumer.session.timeout.ms";
+    const HEARTBEAT: &str = "consumer.heartbeat.interval.ms";
+    let mut broker = Broker::start().await;
+    let mut client = broker.client().await;
+    client.create("t", 1, &[]).await;
+    crate::groups::find(&mut client, "g").await;
+    assert_eq!(told_interval(&mut client, 0).await, 5000);
+    let both = [(SESSION, SET, Some("50000")), (HEARTBEAT, SET, Some("7000"))];
+    assert_eq!(edit(&mut client, GROUP, "g", &both).await.0, ErrorCode::NoError);
+    assert_eq!(told_interval(&mut client, 1).await, 7000, "at the next heartbeat");
+    let refusals = [
+        ("g", (SESSION, SET, Some("44999")), ErrorCode::InvalidConfig),
+        ("g", (SESSION, APPEND, Some("1")), ErrorCode::InvalidConfig),
+        (
+            "g",
+            ("share.isolation.level", SET, Some("x")),
+            ErrorCode::InvalidConfig,
+        ),
+        ("", (SESSION, SET, Some("50000")), ErrorCode::InvalidRequest),
+    ];
+    for (group, refused, expected) in refusals {
+        let answer = edit(&mut client, GROUP, group, &[refused]).await;
+        assert_eq!(answer.0, expected, "{}", answer.1);
+    }
+    broker.restart().await;
+    let mut client = broker.client().await;
+    assert_eq!(told_interval(&mut client, 1).await, 7000);
+    for (key, own) in [(SESSION, "50000"), (HEARTBEAT, "7000")] {
+        assert_eq!(shown(&mut client, GROUP, "g", key).await, (own.to_owned(), 8));
+    }
+    let request = ListConfigResourcesRequest::default().with_resource_types(vec![GROUP]);
+    let listed = client.call(1, &request).await.config_resources;
+    assert_eq!(listed.len(), 1);
+    assert_eq!((listed[0].resource_type, &*listed[0].resource_name), (GROUP, "g"));
+    let kept = replacement(GROUP, "g", &[(SESSION, Some("51000"))]);
+    assert_eq!(replace(&mut client, 2, vec![kept]).await, [ErrorCode::NoError]);
+    assert_eq!(told_interval(&mut client, 1).await, 5000);
+    assert_eq!(
+        shown(&mut client, GROUP, "g", HEARTBEAT).await,
+        ("5000".to_owned(), 5)
+    );
+    let deleted = edit(&mut client, GROUP, "g", &[(SESSION, DELETE, None)]).await;
+    assert_eq!(deleted.0, ErrorCode::NoError);
+    assert!(client.call(1, &request).await.config_resources.is_empty());
     broker.stop().await;
 }

@@ -43,7 +43,7 @@ impl ConfigKind {
     }
 }
 
-/// Which level a value comes from, as DescribeConfigs v1 numbers them.
+/// Which level a value comes from, as DescribeConfigs v1 numbers them; the group's is of KIP-848.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConfigSource {
     /// Set on the topic.
@@ -56,6 +56,8 @@ pub enum ConfigSource {
     StaticBroker,
     /// Set nowhere.
     Default,
+    /// Set on the group.
+    Group,
 }
 
 impl ConfigSource {
@@ -67,6 +69,7 @@ impl ConfigSource {
             Self::DynamicDefaultBroker => 3,
             Self::StaticBroker => 4,
             Self::Default => 5,
+            Self::Group => 8,
         }
     }
 }

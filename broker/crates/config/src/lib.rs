@@ -2,6 +2,7 @@
 //!
 //! - [`node`]: the node file, [`NodeConfig`]; [`load`](load()) reads it from file, environment and command line.
 //! - [`topic`]: the settings of a topic, [`TopicConfig`], under Kafka's names.
+//! - [`group`]: the settings of a single consumer group.
 //! - [`broker_keys`]: what DescribeConfigs shows of a broker.
 //! - [`live`]: settings as they are in force, with what brokers were told since the start.
 //! - [`alter`]: what a change makes of the settings of a topic or broker.
@@ -24,6 +25,7 @@
 pub mod alter;
 pub mod broker_keys;
 pub mod docs;
+pub mod group;
 pub mod kind;
 pub mod live;
 pub mod load;

@@ -108,9 +108,21 @@ section! {
         /// How long a member of a consumer group (KIP-848) may be silent.
         consumer_session_timeout: Duration = Duration::from_secs(45),
             in Duration::from_millis(1)..=Duration::from_secs(86_400), kafka Int "group.consumer.session.timeout.ms";
+        /// Shortest such time that may be set for a single group.
+        consumer_min_session_timeout: Duration = Duration::from_secs(45),
+            in Duration::from_millis(1)..=Duration::from_secs(86_400), kafka Int "group.consumer.min.session.timeout.ms";
+        /// Longest such time that may be set for a single group.
+        consumer_max_session_timeout: Duration = Duration::from_secs(60),
+            in Duration::from_millis(1)..=Duration::from_secs(86_400), kafka Int "group.consumer.max.session.timeout.ms";
         /// How often members of a consumer group (KIP-848) are told to send a heartbeat.
         consumer_heartbeat_interval: Duration = Duration::from_secs(5),
             in Duration::from_millis(1)..=Duration::from_secs(3600), kafka Int "group.consumer.heartbeat.interval.ms";
+        /// Shortest such pause that may be set for a single group.
+        consumer_min_heartbeat_interval: Duration = Duration::from_secs(5),
+            in Duration::from_millis(1)..=Duration::from_secs(3600), kafka Int "group.consumer.min.heartbeat.interval.ms";
+        /// Longest such pause that may be set for a single group.
+        consumer_max_heartbeat_interval: Duration = Duration::from_secs(15),
+            in Duration::from_millis(1)..=Duration::from_secs(3600), kafka Int "group.consumer.max.heartbeat.interval.ms";
         /// Members of a group; one more is refused.
         max_size: u32 = 10_000, in 1..=i32::MAX.unsigned_abs(), kafka Int "group.max.size";
         /// Memory for the members of one group: their subscriptions and assignments. A member beyond it is refused.

@@ -1,9 +1,11 @@
 //! Settings of the group coordinator.
 
+use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Settings of the group coordinator. The defaults are Kafka's where Kafka has the setting.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct GroupConfig {
     /// `group.min.session.timeout.ms`, inclusive. Default 6 s.
     pub min_session_timeout: Duration,
@@ -45,6 +47,42 @@ pub struct GroupConfig {
     pub offsets_retention: Duration,
     /// `offsets.retention.check.interval.ms`. Default 10 min.
     pub offsets_retention_check_interval: Duration,
+    /// What is set for single groups. Default: nothing.
+    pub of_groups: Arc<dyn GroupOverrides>,
+}
+
+/// What is set for single consumer groups, where they differ from what [`GroupConfig`] says for all.
+pub trait GroupOverrides: Debug + Send + Sync {
+    /// `consumer.session.timeout.ms` of the group, if it has one.
+    fn session_timeout(&self, group: &str) -> Option<Duration>;
+
+    /// `consumer.heartbeat.interval.ms` of the group, if it has one.
+    fn heartbeat_interval(&self, group: &str) -> Option<Duration>;
+}
+
+/// No group differs.
+impl GroupOverrides for () {
+    fn session_timeout(&self, _: &str) -> Option<Duration> {
+        None
+    }
+
+    fn heartbeat_interval(&self, _: &str) -> Option<Duration> {
+        None
+    }
+}
+
+impl GroupConfig {
+    /// How long a member of this consumer group may be silent.
+    pub(crate) fn consumer_session_timeout(&self, group: &str) -> Duration {
+        let own = self.of_groups.session_timeout(group);
+        own.unwrap_or(self.consumer_session_timeout)
+    }
+
+    /// How often members of this consumer group are told to send a heartbeat.
+    pub(crate) fn consumer_heartbeat_interval(&self, group: &str) -> Duration {
+        let own = self.of_groups.heartbeat_interval(group);
+        own.unwrap_or(self.consumer_heartbeat_interval)
+    }
 }
 
 impl Default for GroupConfig {
@@ -65,6 +103,7 @@ impl Default for GroupConfig {
             offset_metadata_max_bytes: 4096,
             offsets_retention: minutes(7 * 24 * 60),
             offsets_retention_check_interval: minutes(10),
+            of_groups: Arc::new(()),
         }
     }
 }

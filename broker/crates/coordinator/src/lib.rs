@@ -24,7 +24,7 @@ mod shard;
 mod timers;
 mod topics;
 
-pub use self::config::GroupConfig;
+pub use self::config::{GroupConfig, GroupOverrides};
 pub use self::outcome::{Context, Now, Outcome, Reply, Ticket};
 pub use self::records::{
     ClassicMetadata, ClassicRecord, CommittedOffset, ConsumerMember, ConsumerRecord, CurrentAssignment,

@@ -1,12 +1,17 @@
 //! Changes of configurations: checked as a whole and committed as a whole, or not at all.
 
 use takhin_config::alter::{Change, ChangeError};
+use takhin_config::group::{self, GroupConfigFault};
 use takhin_config::live::{self, BrokerConfigFault, Values};
 use takhin_config::node::Durability;
 use takhin_config::{TopicConfigError, broker_keys, topic};
 
 use super::{Controller, TopicError};
 use crate::metadata::{Image, MetadataRecord, is_internal};
+
+/// Bytes that the configurations of single groups may take, names and values of all of them together. Nobody removes
+/// them but who has set them, and each broker keeps them in memory.
+const MAX_GROUP_CONFIG_BYTES: usize = 16 << 20;
 
 /// Whose configuration is changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +20,8 @@ pub enum ConfigTarget {
     Topic(String),
     /// The broker with this id, or without one all brokers.
     Broker(Option<i32>),
+    /// The consumer group with this id; it need not exist.
+    Group(String),
 }
 
 impl From<ChangeError> for TopicError {
@@ -26,6 +33,12 @@ impl From<ChangeError> for TopicError {
 impl From<TopicConfigError> for TopicError {
     fn from(error: TopicConfigError) -> Self {
         Self::Config(error.to_string())
+    }
+}
+
+impl From<GroupConfigFault> for TopicError {
+    fn from(fault: GroupConfigFault) -> Self {
+        Self::Config(fault.to_string())
     }
 }
 
@@ -88,6 +101,36 @@ impl Controller {
                 let (broker, changes) = (*broker, values != *before);
                 Ok(changes.then_some(MetadataRecord::BrokerConfigs { broker, values }))
             }
+            ConfigTarget::Group(group) => {
+                let none = Values::new();
+                let before = image.group_configs.get(group).unwrap_or(&none);
+                let values = change.apply(before, |key| group::find(node, dynamic, key))?;
+                group::check(&image.settings.node.kafka.groups, &values)?;
+                if values == *before {
+                    return Ok(None);
+                }
+                check_room(image, group, &values)?;
+                let group = group.clone();
+                Ok(Some(MetadataRecord::GroupConfigs { group, values }))
+            }
         }
     }
+}
+
+/// Whether there is room for the configuration of a group. One that only gets less has it.
+fn check_room(image: &Image, group: &str, values: &Values) -> Result<(), TopicError> {
+    let size = |(group, values): (&String, &Values)| group.len() + bytes(values);
+    let others = image.group_configs.iter().filter(|(other, _)| *other != group);
+    let all = others.map(size).sum::<usize>() + group.len() + bytes(values);
+    let before = image.group_configs.get(group).map_or(0, bytes);
+    if all > MAX_GROUP_CONFIG_BYTES && bytes(values) > before {
+        let message =
+            format!("the configurations of groups would take more than {MAX_GROUP_CONFIG_BYTES} bytes");
+        return Err(TopicError::Config(message));
+    }
+    Ok(())
+}
+
+fn bytes(values: &Values) -> usize {
+    values.iter().map(|(name, value)| name.len() + value.len()).sum()
 }

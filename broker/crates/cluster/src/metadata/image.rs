@@ -80,6 +80,8 @@ pub struct Image {
     pub next_producer_id: i64,
     /// What brokers were told while they ran; under no id what all of them were told.
     pub broker_configs: BTreeMap<Option<i32>, Values>,
+    /// What was set for single consumer groups, by group id. None is empty.
+    pub group_configs: Arc<BTreeMap<String, Values>>,
     /// The settings in force on this broker.
     pub settings: Arc<Settings>,
 }
@@ -163,6 +165,14 @@ impl Image {
                     Arc::make_mut(topic).configure(&settings.topic_defaults);
                 }
                 self.settings = settings;
+            }
+            MetadataRecord::GroupConfigs { group, values } => {
+                let groups = Arc::make_mut(&mut self.group_configs);
+                if values.is_empty() {
+                    groups.remove(group);
+                } else {
+                    groups.insert(group.clone(), values.clone());
+                }
             }
             MetadataRecord::DeleteTopic { id } => {
                 if let Some(name) = self.topic_names.remove(id) {

@@ -58,6 +58,13 @@ pub enum MetadataRecord {
         /// All that is set there now.
         values: BTreeMap<String, String>,
     },
+    /// The configuration of a consumer group was changed.
+    GroupConfigs {
+        /// Group id.
+        group: String,
+        /// All that is set now; nothing, and the group is as any other.
+        values: BTreeMap<String, String>,
+    },
     /// A topic was deleted.
     DeleteTopic {
         /// Its identity.

@@ -1,6 +1,6 @@
 //! The committed reference pages are what the tables say; `make generate` renews them.
 
-use takhin_config::docs::{SMALLEST_FILE, node_reference, topic_reference};
+use takhin_config::docs::{SMALLEST_FILE, group_reference, node_reference, topic_reference};
 use takhin_config::topic::TOPIC_KEYS;
 use takhin_config::{NodeConfig, Row, Sources, load};
 
@@ -13,6 +13,10 @@ fn committed_pages_are_current() {
     assert_eq!(
         topic_reference(),
         include_str!("../../../../../docs/reference/topic-config.md")
+    );
+    assert_eq!(
+        group_reference(),
+        include_str!("../../../../../docs/reference/group-config.md")
     );
 }
 

@@ -62,6 +62,12 @@ impl Shard {
         }
     }
 
+    /// Takes other settings. Timers that run keep their deadlines: what is set for members holds from their next request
+    /// on.
+    pub fn configure(&mut self, config: GroupConfig) {
+        self.config = config;
+    }
+
     /// Applies a record of the log, in the log's order and before [`Self::loaded`].
     pub fn replay(&mut self, record: &Record) {
         match record {

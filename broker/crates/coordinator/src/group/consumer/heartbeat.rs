@@ -237,7 +237,7 @@ impl Consumer {
             });
             Assignment::default().with_topic_partitions(topics.collect())
         });
-        let interval = effects.config.consumer_heartbeat_interval.as_millis();
+        let interval = effects.config.consumer_heartbeat_interval(&self.id).as_millis();
         let response = ConsumerGroupHeartbeatResponse::default()
             .with_member_id(Some(own(member_id)))
             .with_member_epoch(member.current.epoch)

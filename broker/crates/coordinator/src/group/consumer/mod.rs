@@ -353,7 +353,7 @@ impl Consumer {
         };
         let timeout = match &member.metadata.classic {
             Some(classic) => crate::group::millis(classic.session_timeout_ms),
-            None => effects.config.consumer_session_timeout,
+            None => effects.config.consumer_session_timeout(&self.id),
         };
         effects.arm(&self.id, Timer::Session(crate::group::own(id)), timeout);
     }

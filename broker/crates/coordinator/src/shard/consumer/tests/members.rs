@@ -1,11 +1,12 @@
 //! Joining, reconciling, leaving, being fenced.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use takhin_protocol::ErrorCode;
 
-use super::bench::{Bench, Cluster, has, join, stay, text};
-use crate::config::GroupConfig;
+use super::bench::{Bench, Cluster, GROUP, has, join, stay, text};
+use crate::config::{GroupConfig, GroupOverrides};
 
 /// Two members that share topic `t` of four partitions: `a` has 0 and 1, `b` 2 and 3, both at epoch 2.
 fn pair() -> Bench {
@@ -328,6 +329,45 @@ fn the_assignor_is_chosen_by_vote() {
     assert_eq!(bench.told(&told), (3, has(&[("t", &[0, 1])])));
     let told = bench.beat(&stay("c", 3));
     assert_eq!(bench.told(&told).1, has(&[("t", &[3])]));
+}
+
+/// Settings of the group under test.
+#[derive(Debug)]
+struct Own;
+
+impl GroupOverrides for Own {
+    fn session_timeout(&self, group: &str) -> Option<Duration> {
+        (group == GROUP).then_some(Duration::from_secs(50))
+    }
+
+    fn heartbeat_interval(&self, group: &str) -> Option<Duration> {
+        (group == GROUP).then_some(Duration::from_secs(7))
+    }
+}
+
+#[test]
+fn what_is_set_for_a_group_holds_from_the_next_heartbeat_on() {
+    let config = |of_groups| GroupConfig {
+        of_groups,
+        ..GroupConfig::default()
+    };
+    let mut bench = Bench::new(&[("t", 1)]);
+    let joined = bench.beat(&join("a", &["t"]));
+    assert_eq!(joined.heartbeat_interval_ms, 5000);
+    bench.shard.configure(config(Arc::new(Own)));
+    bench.advance(Duration::from_millis(44_999));
+    assert_eq!(bench.beat(&stay("a", 1)).heartbeat_interval_ms, 7000);
+    bench.advance(Duration::from_millis(49_999));
+    assert_eq!(bench.state(), "Stable");
+    bench.fail_over();
+    bench.advance(Duration::from_millis(49_999));
+    assert_eq!(bench.state(), "Stable", "a new leader gives as long");
+    bench.beat(&stay("a", 1));
+    bench.shard.configure(config(Arc::new(())));
+    bench.advance(Duration::from_millis(49_999));
+    assert_eq!(bench.beat(&stay("a", 1)).heartbeat_interval_ms, 5000);
+    bench.advance(Duration::from_secs(45));
+    assert_eq!(bench.state(), "Empty");
 }
 
 #[test]
