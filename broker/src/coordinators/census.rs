@@ -177,6 +177,7 @@ mod tests {
             metadata: StrBytes::new(),
             commit_timestamp: 0,
             expire_timestamp: None,
+            topic_id: None,
         };
         Record::Offset(OffsetRecord {
             group: text(id),

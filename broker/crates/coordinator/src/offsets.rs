@@ -1,8 +1,9 @@
 //! Committed offsets, by group, topic and partition.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use takhin_protocol::messages::StrBytes;
+use uuid::Uuid;
 
 use crate::records::{CommittedOffset, OffsetRecord};
 
@@ -76,12 +77,26 @@ impl Offsets {
         records
     }
 
-    /// Names of all topics that a group has an offset for.
-    pub(crate) fn topics(&self) -> BTreeSet<StrBytes> {
-        self.groups
-            .values()
-            .flat_map(|topics| topics.keys().cloned())
-            .collect()
+    /// Tombstones for the offsets of all groups that are of no living topic. `living` is the identity of the topic of
+    /// this name; what does not say which topic it was committed for is taken to be of that one.
+    pub(crate) fn orphan_tombstones(&self, living: impl Fn(&str) -> Option<Uuid>) -> Vec<OffsetRecord> {
+        let mut records = Vec::new();
+        for (group, topics) in &self.groups {
+            for (topic, partitions) in topics {
+                let living = living(topic);
+                let orphans = partitions.iter().filter(|(_, offset)| match living {
+                    Some(id) => offset.topic_id.is_some_and(|of| of != id),
+                    None => true,
+                });
+                records.extend(orphans.map(|(partition, _)| OffsetRecord {
+                    group: group.clone(),
+                    topic: topic.clone(),
+                    partition: *partition,
+                    value: None,
+                }));
+            }
+        }
+        records
     }
 
     /// Tombstones for the offsets of all groups for these topics.

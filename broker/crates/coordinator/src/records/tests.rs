@@ -4,6 +4,7 @@ use super::*;
 
 use proptest::prelude::*;
 use takhin_protocol::messages::StrBytes;
+use uuid::Uuid;
 
 fn text(text: &'static str) -> StrBytes {
     StrBytes::from_static_str(text)
@@ -20,6 +21,7 @@ fn offset() -> OffsetRecord {
             metadata: text("m"),
             commit_timestamp: 1_000,
             expire_timestamp: None,
+            topic_id: None,
         }),
     }
 }
@@ -27,15 +29,21 @@ fn offset() -> OffsetRecord {
 const OFFSET_KEY: &[u8] = b"\0\x01\0\x01g\0\x02tt\0\0\0\x07";
 
 #[test]
-fn an_offset_is_written_as_value_version_3() {
-    let (key, value) = Record::Offset(offset()).encode().unwrap();
+fn an_offset_is_written_as_value_version_4_with_its_topic_id() {
+    let mut record = offset();
+    record.value.as_mut().unwrap().topic_id = Some(Uuid::from_bytes(*b"0123456789abcdef"));
+    let (key, value) = Record::Offset(record.clone()).encode().unwrap();
     assert_eq!(key, OFFSET_KEY);
-    let golden = b"\0\x03\0\0\0\0\0\0\x01\x02\0\0\0\x05\0\x01m\0\0\0\0\0\0\x03\xe8";
+    // A compact string, and at the end one tagged field: tag 0, 16 bytes.
+    let golden = b"\0\x04\0\0\0\0\0\0\x01\x02\0\0\0\x05\x02m\0\0\0\0\0\0\x03\xe8\x01\0\x100123456789abcdef";
     assert_eq!(value.unwrap().as_ref(), golden);
     assert_eq!(
         Record::decode(&key, Some(golden)),
-        Ok(Some(Record::Offset(offset())))
+        Ok(Some(Record::Offset(record)))
     );
+    let (_, without) = Record::Offset(offset()).encode().unwrap();
+    let golden = b"\0\x04\0\0\0\0\0\0\x01\x02\0\0\0\x05\x02m\0\0\0\0\0\0\x03\xe8\0";
+    assert_eq!(without.unwrap().as_ref(), golden);
 }
 
 #[test]
@@ -71,21 +79,29 @@ fn older_and_newer_offsets_are_read() {
         Record::decode(OFFSET_KEY, Some(&never_expires)),
         Ok(Some(without_epoch))
     );
-    // Version 4 is flexible: a compact string, and at the end one tagged field (tag 3, two bytes) to skip.
+    let version_3 = b"\0\x03\0\0\0\0\0\0\x01\x02\0\0\0\x05\0\x01m\0\0\0\0\0\0\x03\xe8";
+    assert_eq!(
+        Record::decode(OFFSET_KEY, Some(version_3)),
+        Ok(Some(Record::Offset(offset())))
+    );
+    // A newer version 4 has another tagged field (tag 3, two bytes) to skip.
     let flexible = b"\0\x04\0\0\0\0\0\0\x01\x02\0\0\0\x05\x02m\0\0\0\0\0\0\x03\xe8\x01\x03\x02zz";
     assert_eq!(
         Record::decode(OFFSET_KEY, Some(flexible)),
         Ok(Some(Record::Offset(offset())))
     );
-    let cut = RecordError::Truncated {
+    let cut = RecordError::Malformed {
         field: "tagged fields",
-        needed: 2,
-        left: 1,
     };
     assert_eq!(
         Record::decode(OFFSET_KEY, flexible.split_last().map(|(_, cut)| cut)),
         Err(cut)
     );
+    let unknown = RecordError::Version {
+        schema: "OffsetCommitValue",
+        version: 5,
+    };
+    assert_eq!(Record::decode(OFFSET_KEY, Some(b"\0\x05")), Err(unknown));
 }
 
 fn group() -> ClassicRecord {
@@ -270,9 +286,13 @@ prop_compose! {
         group in any_text(), topic in any_text(), partition in any::<i32>(), offset in any::<i64>(),
         leader_epoch in any::<i32>(), metadata in any_text(), commit_timestamp in any::<i64>(),
         expire_timestamp in prop::option::of(0..i64::MAX), tombstone in any::<bool>(),
+        topic_id in prop::option::of(1..u128::MAX),
     ) -> Record {
         let leader_epoch = if expire_timestamp.is_some() { -1 } else { leader_epoch };
-        let value = CommittedOffset { offset, leader_epoch, metadata, commit_timestamp, expire_timestamp };
+        let topic_id = topic_id.filter(|_| expire_timestamp.is_none()).map(Uuid::from_u128);
+        let value = CommittedOffset {
+            offset, leader_epoch, metadata, commit_timestamp, expire_timestamp, topic_id,
+        };
         Record::Offset(OffsetRecord { group, topic, partition, value: Some(value).filter(|_| !tombstone) })
     }
 }

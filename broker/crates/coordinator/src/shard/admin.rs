@@ -11,7 +11,7 @@ use takhin_protocol::messages::{
 use super::{Shard, answer};
 use crate::group::{Group, own};
 use crate::outcome::{Context, Outcome, Reply};
-use crate::records::Record;
+use crate::records::{OffsetRecord, Record};
 use crate::topics::Topics;
 
 /// First version of DescribeGroups that says that a group does not exist (KIP-1043).
@@ -83,20 +83,23 @@ impl Shard {
         outcomes
     }
 
-    /// After loading: offsets for topics that were deleted while nobody served the shard go as well.
+    /// After loading: offsets for topics that were deleted while nobody served the shard go as well, also where there is
+    /// a topic of the name again. Offsets with an expiry, which only OffsetCommit 2 to 4 can ask for, and those that
+    /// Kafka before 4.1 has written do not say which topic they are of: they are kept where the name lives, as in Kafka.
     pub fn topics_missing(&mut self, topics: &dyn Topics) -> Vec<Outcome> {
-        let committed = self.offsets.topics();
-        let missing: Vec<&str> = committed
-            .iter()
-            .map(StrBytes::as_str)
-            .filter(|name| topics.by_name(name).is_none())
-            .collect();
-        self.topics_deleted(&missing)
+        let orphans = self
+            .offsets
+            .orphan_tombstones(|name| topics.by_name(name).map(|info| info.id));
+        self.forget(orphans)
     }
 
     /// Topics were deleted: so are all groups' offsets for them. Each outcome is one batch; they are appended in order.
     pub fn topics_deleted(&mut self, names: &[&str]) -> Vec<Outcome> {
         let records = self.offsets.topic_tombstones(names);
+        self.forget(records)
+    }
+
+    fn forget(&mut self, records: Vec<OffsetRecord>) -> Vec<Outcome> {
         let mut outcomes = self.in_batches(records.into_iter().map(Record::Offset).collect());
         outcomes.retain(|outcome| !outcome.records.is_empty());
         outcomes

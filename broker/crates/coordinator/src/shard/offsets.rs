@@ -141,6 +141,7 @@ impl Shard {
         let mut records = Vec::new();
         for topic in &request.topics {
             let name = own(&topic.name);
+            let topic_id = cx.topics.by_name(&name).map(|info| info.id);
             for partition in &topic.partitions {
                 if !exists(cx, &name, partition.partition_index) || self.is_metadata_too_large(partition) {
                     continue;
@@ -152,7 +153,8 @@ impl Shard {
                     partition: partition.partition_index,
                     value: Some(CommittedOffset {
                         offset: partition.committed_offset,
-                        // A record with an expiry has no room for it, and a new leader would not know it either.
+                        // A record with an expiry has no room for these two, and a new leader would not know them either.
+                        topic_id: topic_id.filter(|_| expire_timestamp.is_none()),
                         leader_epoch: if expire_timestamp.is_some() {
                             -1
                         } else {

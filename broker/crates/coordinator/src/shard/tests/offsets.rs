@@ -48,6 +48,7 @@ fn anybody_commits_to_a_group_without_members() {
             metadata: text("note"),
             commit_timestamp: 1_000_000,
             expire_timestamp: None,
+            topic_id: Some(rig.topics.by_name("t").unwrap().id),
         }),
     };
     assert_eq!(rig.log, [Record::Offset(record)]);
@@ -380,4 +381,29 @@ fn offsets_of_deleted_topics_go_with_them() {
     let outcomes = rig.shard.topics_missing(&rig.topics);
     outcomes.into_iter().for_each(|outcome| rig.absorb(outcome));
     assert_eq!(rig.committed(), []);
+}
+
+/// The shard's log says which topic an offset is of, so that a new leader can tell it from a later one of its name.
+#[test]
+fn offsets_of_a_topic_made_again_while_nobody_served_the_shard_go_too() {
+    let mut rig = Rig::new();
+    let expiring = commit("", -1, &[("t", 1, 5)]).with_retention_time_ms(1_000_000);
+    rig.commit(8, &commit("", -1, &[("t", 0, 4), ("u", 0, 6)]));
+    rig.commit(4, &expiring);
+    rig.fail_over();
+    assert_eq!(rig.shard.topics_missing(&rig.topics), []);
+    // The topics of these tests have their number of partitions for an id.
+    rig.topics.0.insert("t".to_owned(), 3);
+    let outcomes = rig.shard.topics_missing(&rig.topics);
+    outcomes.into_iter().for_each(|outcome| rig.absorb(outcome));
+    let left = vec![("t".to_owned(), 1, 5), ("u".to_owned(), 0, 6)];
+    assert_eq!(
+        rig.committed(),
+        left,
+        "what expires does not say which topic it is of"
+    );
+    rig.commit(8, &commit("", -1, &[("t", 0, 9)]));
+    rig.fail_over();
+    assert_eq!(rig.shard.topics_missing(&rig.topics), []);
+    assert_eq!(rig.committed().len(), 3);
 }
