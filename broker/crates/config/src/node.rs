@@ -250,7 +250,10 @@ section! {
         min_free_space: ByteSize = ByteSize::mib(256);
         /// How long a partition remembers an idempotent producer that has stopped writing.
         producer_expiration: Duration = Duration::from_secs(86_400),
-            in Duration::from_secs(1)..=CENTURY, kafka Int "producer.id.expiration.ms";
+            in Duration::from_secs(1)..=CENTURY, kafka Int "producer.id.expiration.ms" dynamic;
+        /// Pause between two looks for producers that have stopped.
+        producer_expiration_check_interval: Duration = Duration::from_secs(600),
+            in Duration::from_millis(1)..=Duration::from_secs(86_400), kafka Int "producer.id.expiration.check.interval.ms";
     }
 }
 

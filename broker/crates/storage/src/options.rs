@@ -21,8 +21,6 @@ pub struct LogOptions {
     pub max_batch_bytes: u32,
     /// Recent entry heads kept in memory.
     pub head_ring: usize,
-    /// `producer.id.expiration.ms`
-    pub producer_expiration_ms: i64,
     /// Producers remembered; the longest silent ones go first.
     pub max_producers: usize,
 }
@@ -36,7 +34,6 @@ impl Default for LogOptions {
             index_max_entries: 1 << 20,
             max_batch_bytes: 1 << 30,
             head_ring: 1024,
-            producer_expiration_ms: 24 * 3_600_000,
             max_producers: 100_000,
         }
     }

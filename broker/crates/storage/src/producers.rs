@@ -112,7 +112,7 @@ impl ProducerTable {
     }
 
     /// Removes producers without an open transaction that were silent since before `oldest_ms`.
-    pub(crate) fn expire(&mut self, oldest_ms: i64) {
+    pub fn expire(&mut self, oldest_ms: i64) {
         self.producers
             .retain(|_, p| p.transaction_start.is_some() || p.last_timestamp >= oldest_ms);
     }

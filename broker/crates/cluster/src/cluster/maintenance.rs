@@ -1,10 +1,10 @@
-//! What runs beside the requests: following the image, checkpoints, retention (compaction is in `cleaner.rs`); and the
-//! orderly end.
+//! What runs beside the requests: following the image, checkpoints, retention, producers that have stopped (compaction is in
+//! `cleaner.rs`); and the orderly end.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use takhin_config::node::Durability;
+use takhin_config::node::{Durability, Storage};
 
 use super::{Cluster, wait_for_leader};
 use crate::partition::Partition;
@@ -24,6 +24,7 @@ impl Cluster {
             tasks.spawn("image follower", follow_image(Arc::clone(self))),
             tasks.spawn("checkpointer", checkpoint(Arc::clone(self))),
             tasks.spawn("retention", retention(Arc::clone(self))),
+            tasks.spawn("producer expiry", expire_producers(Arc::clone(self))),
             tasks.spawn("cleaner", super::cleaner::run(Arc::clone(self))),
             tasks.spawn("recovery watcher", watch_recovery(Arc::clone(self))),
         ];
@@ -166,7 +167,7 @@ async fn retention(cluster: Arc<Cluster>) {
         tokio::select! {
             biased;
             () = cluster.stop.wait() => return,
-            () = retention_pause(&cluster) => {}
+            () = pause(&cluster, |storage| storage.retention_check_interval) => {}
         }
         for group in cluster.all_groups() {
             let partition = Arc::clone(&group.spec.partition);
@@ -187,12 +188,41 @@ async fn retention(cluster: Arc<Cluster>) {
     }
 }
 
-/// Lasts as long as the pause between two checks is set to be, from its beginning on.
-async fn retention_pause(cluster: &Cluster) {
+/// Forgets idempotent producers that have stopped writing. As in Kafka each replica does so by its own clock: a leader
+/// that remembers longer than another only finds more duplicates.
+async fn expire_producers(cluster: Arc<Cluster>) {
+    loop {
+        tokio::select! {
+            biased;
+            () = cluster.stop.wait() => return,
+            () = pause(&cluster, |storage| storage.producer_expiration_check_interval) => {}
+        }
+        let expiration = cluster
+            .controller
+            .image()
+            .settings
+            .node
+            .storage
+            .producer_expiration;
+        let expiration_ms = i64::try_from(expiration.as_millis()).unwrap_or(i64::MAX);
+        let oldest_ms = cluster.env.clock.now_ms().saturating_sub(expiration_ms);
+        let groups = cluster.all_groups();
+        let expire = move || {
+            for group in &groups {
+                group.spec.partition.expire_producers(oldest_ms);
+            }
+        };
+        // Nothing blocks, but a table may be long.
+        cluster.env.tasks.blocking(expire).await;
+    }
+}
+
+/// Lasts as long as the pause is set to be, from its beginning on; a change of the setting holds for this one already.
+pub(super) async fn pause(cluster: &Cluster, length: impl Fn(&Storage) -> Duration) {
     let began = cluster.env.clock.instant();
     loop {
         let image = cluster.controller.image();
-        let pause = image.settings.node.storage.retention_check_interval;
+        let pause = length(&image.settings.node.storage);
         tokio::select! {
             biased;
             () = cluster.env.clock.sleep_until(began + pause) => return,

@@ -146,6 +146,15 @@ impl Partition {
         self.state.lock().offsets()
     }
 
+    /// Forgets producers without an open transaction whose last batch is from before `oldest_ms`, in milliseconds of record
+    /// time: in the log, and in the table that a leader keeps ahead of it.
+    pub(crate) fn expire_producers(&self, oldest_ms: i64) {
+        self.state.lock().producers.expire(oldest_ms);
+        if let Some(log) = self.log() {
+            log.expire_producers(oldest_ms);
+        }
+    }
+
     /// Registers a waiter for the next news.
     ///
     /// News that arrived before the call is not seen: register first, then read, then wait.

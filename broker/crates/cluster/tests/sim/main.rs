@@ -13,6 +13,7 @@
 mod compaction;
 mod durability;
 mod oracle;
+mod producers;
 mod retention;
 mod votes;
 mod world;

@@ -221,10 +221,10 @@ impl Log {
         look(&self.state.read().derived.producers)
     }
 
-    /// Forgets producers that were silent for `producer_expiration_ms`.
-    pub fn expire_producers(&self, now_ms: i64) {
-        let oldest = now_ms.saturating_sub(self.options().producer_expiration_ms);
-        self.state.write().derived.producers.expire(oldest);
+    /// Forgets producers without an open transaction whose last batch is from before `oldest_ms`, in milliseconds of
+    /// record time.
+    pub fn expire_producers(&self, oldest_ms: i64) {
+        self.state.write().derived.producers.expire(oldest_ms);
     }
 
     /// Writes the log's own state; durable on return.
