@@ -12,9 +12,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use takhin_cluster::{BrokerInfo, CleanerOptions, Cluster, ClusterOptions, Endpoint, Waiter};
+use takhin_cluster::{BrokerInfo, Cluster, ClusterOptions, Endpoint, Waiter};
+use takhin_config::NodeConfig;
 use takhin_config::live::Settings;
-use takhin_config::{Limit, NodeConfig};
 use takhin_runtime::net::{ListenError, Listener};
 use takhin_runtime::telemetry::health::{Flag, Health, Probe};
 use takhin_runtime::telemetry::http;
@@ -309,14 +309,6 @@ fn cluster_options(config: &NodeConfig, bound: &[Bound]) -> ClusterOptions {
         cluster_name: config.cluster.name.clone(),
         settings: Arc::new(Settings::of(config.clone())),
         checkpoint_interval: storage.checkpoint_interval,
-        cleaner: CleanerOptions {
-            interval: storage.cleaner_interval,
-            memory: usize::try_from(storage.cleaner_memory.as_u64()).unwrap_or(usize::MAX),
-            bytes_per_second: match storage.cleaner_rate {
-                Limit::At(rate) => Some(rate.as_u64()),
-                Limit::Unlimited => None,
-            },
-        },
         max_open_segments: storage.max_open_segments as usize,
         flush_parallelism: usize::from(storage.flush_parallelism),
         min_free_bytes: storage.min_free_space.as_u64(),

@@ -27,7 +27,7 @@ use crate::metrics::Metrics;
 use crate::partition::{Partition, PartitionId, Waiter};
 use crate::raft::{FlushDriver, Group, GroupHost, GroupSpec};
 
-pub use cleaner::{CleanerOptions, MAX_COMPACTED_BATCH};
+pub use cleaner::MAX_COMPACTED_BATCH;
 pub use open::StartError;
 pub use quorum::{Quorum, QuorumVoter};
 
@@ -50,8 +50,6 @@ pub struct ClusterOptions {
     pub settings: Arc<Settings>,
     /// Pause between two checkpoints of all groups.
     pub checkpoint_interval: Duration,
-    /// Compaction.
-    pub cleaner: CleanerOptions,
     /// Sealed segments kept open.
     pub max_open_segments: usize,
     /// Files synced in parallel by one flush round.

@@ -20,8 +20,7 @@ mod raft;
 mod replicator;
 
 pub use cluster::{
-    CleanerOptions, Cluster, ClusterOptions, ClusterStats, MAX_COMPACTED_BATCH, Quorum, QuorumVoter,
-    StartError,
+    Cluster, ClusterOptions, ClusterStats, MAX_COMPACTED_BATCH, Quorum, QuorumVoter, StartError,
 };
 pub use controller::{ConfigTarget, NewTopic, TopicError};
 pub use metadata::{BrokerInfo, Endpoint, Image, MetadataRecord, PartitionInfo, TopicInfo, is_internal};

@@ -230,11 +230,11 @@ section! {
             in Duration::from_millis(1)..=Duration::from_secs(86_400), kafka Long "log.retention.check.interval.ms" dynamic;
         /// Pause between two looks for compacted topics that have become dirty enough.
         cleaner_interval: Duration = Duration::from_secs(15),
-            in Duration::from_millis(1)..=Duration::from_secs(86_400), kafka Long "log.cleaner.backoff.ms";
+            in Duration::from_millis(1)..=Duration::from_secs(86_400), kafka Long "log.cleaner.backoff.ms" dynamic;
         /// Memory in which compaction keeps the keys of one pass, 24 bytes for each. What does not fit is left to the
         /// next pass.
         cleaner_memory: ByteSize = ByteSize::mib(128),
-            in ByteSize::kib(64)..=ByteSize::gib(64), kafka Long "log.cleaner.dedupe.buffer.size";
+            in ByteSize::kib(64)..=ByteSize::gib(64), kafka Long "log.cleaner.dedupe.buffer.size" dynamic;
         /// Bytes that compaction reads and writes in a second at most.
         cleaner_rate: Limit<ByteSize> = Limit::Unlimited,
             in Limit::At(ByteSize::kib(64))..=Limit::Unlimited;

@@ -5,28 +5,19 @@
 
 use std::sync::Arc;
 
+use takhin_config::Limit;
 use takhin_config::topic::TopicConfig;
 use takhin_runtime::Env;
 use takhin_storage::{CleanLimits, CleanRules, CleanStep, Cleanable, Cleaning, Log, LogError, LogStatus};
 
 use super::Cluster;
+use super::maintenance::pause;
 use crate::metrics::CLEANER;
 use crate::partition::Partition;
 use crate::raft::Group;
 
 /// Largest batch that compaction looks into, in bytes of records; a compacted topic takes none that is larger.
 pub const MAX_COMPACTED_BATCH: usize = 64 << 20;
-
-/// How a node compacts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CleanerOptions {
-    /// Pause between two looks for topics that are due.
-    pub interval: std::time::Duration,
-    /// Bytes in which the keys of one pass are kept.
-    pub memory: usize,
-    /// Bytes read and written in a second at most; `None` for no limit.
-    pub bytes_per_second: Option<u64>,
-}
 
 /// A log that is due.
 struct Due {
@@ -52,7 +43,7 @@ pub(super) async fn run(cluster: Arc<Cluster>) {
         tokio::select! {
             biased;
             () = cluster.stop.wait() => return,
-            () = cluster.env.clock.sleep(cluster.options.cleaner.interval) => {}
+            () = pause(&cluster, |storage| storage.cleaner_interval) => {}
         }
         while clean_one(&cluster).await {}
     }
@@ -158,9 +149,11 @@ fn percent(share: f64) -> i64 {
 
 async fn pass(cluster: &Cluster, due: &Due) -> Ended {
     let env = &cluster.env;
-    let options = cluster.options.cleaner;
+    // A pass keeps the settings that it began with.
+    let settings = Arc::clone(&cluster.controller.image().settings);
+    let storage = &settings.node.storage;
     let limits = CleanLimits {
-        map_bytes: options.memory,
+        map_bytes: usize::try_from(storage.cleaner_memory.as_u64()).unwrap_or(usize::MAX),
         max_inflated: MAX_COMPACTED_BATCH,
         seed: u128::from_be_bytes(env.rng.uuid()),
     };
@@ -199,8 +192,9 @@ async fn pass(cluster: &Cluster, due: &Due) -> Ended {
         if gone || due.group.is_stopping() {
             return Ended::Nothing;
         }
-        if let Some(rate) = options.bytes_per_second {
-            let due_at = begun + std::time::Duration::from_millis(done.saturating_mul(1000) / rate.max(1));
+        if let Limit::At(rate) = storage.cleaner_rate {
+            let rate = rate.as_u64().max(1);
+            let due_at = begun + std::time::Duration::from_millis(done.saturating_mul(1000) / rate);
             tokio::select! {
                 biased;
                 () = cluster.stop.wait() => return Ended::Stopped,

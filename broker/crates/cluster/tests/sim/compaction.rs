@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use takhin_cluster::{Acks, Cluster, Isolation, NewTopic, Partition};
+use takhin_cluster::{Acks, Cluster, ConfigTarget, Isolation, NewTopic, Partition};
+use takhin_config::alter::{Change, Operation};
 use takhin_protocol::record::{BatchBuilder, Compression, HEADER_LEN, NewRecord, Records, scan};
 use takhin_runtime::Env;
 use takhin_runtime::sim::{CrashMode, Sim};
@@ -137,4 +138,32 @@ fn a_compacted_topic_keeps_the_last_value_of_each_key_and_a_restart_agrees() {
             cluster.stop().await;
         });
     }
+}
+
+async fn set_pause(cluster: &Cluster, ms: &str) {
+    let edit = ("log.cleaner.backoff.ms".to_owned(), Operation::Set(ms.to_owned()));
+    let change = Change::Edit(vec![edit]);
+    cluster
+        .alter_config(&ConfigTarget::Broker(None), &change, false)
+        .await
+        .unwrap();
+}
+
+#[test]
+fn the_pause_between_passes_changes_while_it_lasts() {
+    Sim::new(6).run(|env| async move {
+        let cluster = start(&env, SEGMENT).await.unwrap();
+        set_pause(&cluster, "86400000").await;
+        let partition = compacted(&env, &cluster).await;
+        for count in 0..60 {
+            let key = u8::try_from(count % 5).unwrap();
+            produce(&env, &partition, key, count).await;
+        }
+        env.clock.sleep(Duration::from_secs(700)).await;
+        assert_eq!(consume(&partition).1, 60);
+        set_pause(&cluster, "1000").await;
+        env.clock.sleep(Duration::from_secs(700)).await;
+        assert_eq!(consume(&partition).1, 5);
+        cluster.stop().await;
+    });
 }

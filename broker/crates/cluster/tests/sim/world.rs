@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use takhin_cluster::{
-    Acks, BrokerInfo, CleanerOptions, Cluster, ClusterOptions, Isolation, NewTopic, Partition, TopicError,
-};
+use takhin_cluster::{Acks, BrokerInfo, Cluster, ClusterOptions, Isolation, NewTopic, Partition, TopicError};
 use takhin_config::live::Settings;
 use takhin_config::topic::TopicConfig;
+use takhin_config::{ByteSize, NodeConfig};
 use takhin_protocol::record::{
     Batch, BatchBuilder, BatchHeader, Compression, HEADER_LEN, NewRecord, Records,
 };
@@ -160,6 +159,8 @@ impl World {
 }
 
 pub(crate) async fn start(env: &Env, segment_bytes: u32) -> Result<Arc<Cluster>, String> {
+    let mut node = NodeConfig::default();
+    node.storage.cleaner_memory = ByteSize::kib(64);
     let options = ClusterOptions {
         broker: BrokerInfo {
             id: 1,
@@ -174,14 +175,9 @@ pub(crate) async fn start(env: &Env, segment_bytes: u32) -> Result<Arc<Cluster>,
                 segment_bytes,
                 ..TopicConfig::default()
             },
-            ..Settings::default()
+            node,
         }),
         checkpoint_interval: Duration::from_millis(100),
-        cleaner: CleanerOptions {
-            interval: Duration::from_secs(15),
-            memory: 64 << 10,
-            bytes_per_second: None,
-        },
         max_open_segments: 4,
         flush_parallelism: 1,
         min_free_bytes: 0,
