@@ -86,7 +86,7 @@ enum Values {
     /// Inclusive bounds.
     Fraction(f64, f64),
     OneOf(&'static [&'static str]),
-    /// One or more of these, each once, with commas between them.
+    /// Any of these, each once, with commas between them; none of them too.
     ListOf(&'static [&'static str]),
     /// `*`, or nothing, or `partition:broker` with commas between them.
     Replicas,
@@ -170,6 +170,8 @@ impl Values {
                 .filter(|n| (*low..=*high).contains(n))
                 .map(Value::Fraction),
             Self::OneOf(words) => words.contains(&text).then(|| Value::Text(text.to_owned())),
+            // As in Kafka 4: neither word, so nothing old is touched.
+            Self::ListOf(_) if text.is_empty() => Some(Value::Text(String::new())),
             Self::ListOf(words) => {
                 let items: Vec<&str> = text.split(',').map(str::trim).collect();
                 let once = |(i, item): (usize, &&str)| words.contains(item) && !items[..i].contains(item);
@@ -194,6 +196,8 @@ impl Values {
 }
 
 const NO_TIERING: &str = "it matters only with remote.storage.enable=true";
+const DURABILITY_DECIDES: &str = "takhin.durability decides: flushed has every record on the medium before it is \
+     acknowledged, cached flushes every ten seconds and after 16 MiB";
 
 macro_rules! keys {
     ($($name:literal $kind:ident $values:expr, $default:expr, $broker:expr, $effect:expr, $doc:literal;)*) => {
@@ -216,7 +220,8 @@ use Values::{Bool, Fraction, ListOf, Number, OneOf, Replicas};
 keys! {
     "cleanup.policy" List ListOf(&["delete", "compact"]), "delete", Some("log.cleanup.policy"),
         Acts(|config, value| config.cleanup_policy = cleanup_policy(value.text())),
-        "What happens to old records: delete removes whole segments by age and size, compact keeps the last record of each key.";
+        "What happens to old records: delete removes whole segments by age and size, compact keeps the last record of each key; \
+         empty keeps everything.";
     "compression.gzip.level" Int Number(-1, 9), "-1", Some("compression.gzip.level"),
         Acts(|config, value| config.compression_gzip_level = value.i32()),
         "Level for compression.type=gzip; -1 is the codec's own default.";
@@ -236,10 +241,10 @@ keys! {
         Accepts("a removed segment lives until its last reader closes it"),
         "Delay before the file of a deleted segment is removed.";
     "flush.messages" Long Number(1, i64::MAX), "9223372036854775807", Some("log.flush.interval.messages"),
-        Only("9223372036854775807"),
-        "Records after which the log is flushed. Takhin's takhin.durability=flushed flushes every record before it is acknowledged.";
-    "flush.ms" Long Number(0, i64::MAX), "9223372036854775807", Some("log.flush.interval.ms"), Only("9223372036854775807"),
-        "Time after which the log is flushed. Takhin's takhin.durability=flushed flushes every record before it is acknowledged.";
+        Accepts(DURABILITY_DECIDES),
+        "Records after which the log is flushed.";
+    "flush.ms" Long Number(0, i64::MAX), "9223372036854775807", Some("log.flush.interval.ms"), Accepts(DURABILITY_DECIDES),
+        "Time after which the log is flushed.";
     "follower.replication.throttled.replicas" List Replicas, "", None, Only(""),
         "Replicas whose fetching from the leader is throttled.";
     "index.interval.bytes" Int Number(0, INT_MAX), "4096", Some("log.index.interval.bytes"),
