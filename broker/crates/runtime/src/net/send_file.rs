@@ -33,7 +33,8 @@ static COLD: LazyLock<Counter> = LazyLock::new(|| {
 });
 
 /// Sends a range: with `sendfile(2)` what is in the page cache, through a buffer what is not. A cold range must be
-/// read on another thread anyway, and once it is in a buffer a second pass through `sendfile(2)` only costs more.
+/// read on another thread anyway, and once it is in a buffer a second pass through `sendfile(2)` only costs more. While
+/// one cold chunk is sent the next one is read, so that the medium does not wait for the network.
 pub(super) async fn zero_copy(
     half: &mut WriteHalf,
     file: &Arc<dyn File>,
@@ -51,15 +52,28 @@ pub(super) async fn zero_copy(
                     at += send_some(tcp, file, at, chunk_len(chunk_end - at, CHUNK)).await?;
                 }
             }
-            _ => {
-                let bytes = fetch(file, at, chunk).await?;
-                half.write_all(&mut VecDeque::from([bytes])).await?;
-                at = chunk_end;
-            }
+            _ => at = send_cold(half, file, at, end).await?,
         }
         tokio::task::yield_now().await;
     }
     Ok(())
+}
+
+/// Sends from `at` on what is not in the page cache, up to `end` or the first chunk that is. Returns where it stopped.
+async fn send_cold(half: &mut WriteHalf, file: &Arc<dyn File>, mut at: u64, end: u64) -> io::Result<u64> {
+    let mut bytes = fetch(file, at, chunk_len(end - at, CHUNK)).await?;
+    loop {
+        at += bytes.len() as u64;
+        let next = chunk_len(end - at, CHUNK);
+        if next == 0 || file.is_cached(at, next) {
+            half.write_all(&mut VecDeque::from([bytes])).await?;
+            return Ok(at);
+        }
+        let mut sending = VecDeque::from([bytes]);
+        let (sent, fetched) = tokio::join!(half.write_all(&mut sending), fetch(file, at, next));
+        sent?;
+        bytes = fetched?;
+    }
 }
 
 /// Waits until the socket takes bytes, then sends up to `len`; at least one.
