@@ -36,8 +36,9 @@ build_librdkafka() {
     unpack "$target" "${librdkafka[@]}"
     say "building librdkafka and its tests (some minutes, once)"
     cd "$target/librdkafka"
-    # Without what the system may or may not have; zlib is needed, lz4 and snappy are inside.
+    # Without what the system may or may not have; zlib and RapidJSON are needed, lz4 and snappy are inside.
     build librdkafka-configure ./configure --disable-ssl --disable-gssapi --disable-curl --disable-zstd --disable-lz4-ext
+    grep -q '^WITH_RAPIDJSON=[[:space:]]*y$' Makefile.config || die "librdkafka does not find RapidJSON"
     build librdkafka-libs make -j2 libs
     build librdkafka-tests make -j2 -C tests build
     mark_fresh "$target" "$stamp"

@@ -25,6 +25,8 @@ need npm npm
 # A JDK, not only a runtime: the Java client is compiled from its source when it runs.
 need javac openjdk-17-jdk-headless
 [ -e /usr/include/zlib.h ] || missing+=(zlib1g-dev)
+# Without it librdkafka's tests leave out those that look at statistics.
+[ -e /usr/include/rapidjson/schema.h ] || missing+=(rapidjson-dev)
 /usr/bin/python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
 
 if [ ${#missing[@]} -gt 0 ]; then

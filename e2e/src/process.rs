@@ -160,6 +160,11 @@ impl Running {
         self.signal(Signal::STOP)
     }
 
+    /// Sends SIGCONT.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
     fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.child.id())
             .ok()

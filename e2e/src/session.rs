@@ -42,6 +42,10 @@ enum Event {
     Left {
         name: String,
     },
+    Failed {
+        name: String,
+        code: i16,
+    },
     Answer {
         answer: Value,
     },
@@ -64,6 +68,8 @@ pub struct Member {
     pub commits: Vec<BTreeMap<String, i64>>,
     /// Whether it has left.
     pub left: bool,
+    /// The error code with which it was put out of its group.
+    pub failed: Option<i16>,
 }
 
 /// The answer of an admin command, or the error code that the broker refused it with; `None` where the client itself
@@ -79,6 +85,8 @@ pub struct Session {
     lines: Receiver<String>,
     dir: TempDir,
     members: BTreeMap<String, Member>,
+    /// Consumers that may fail.
+    doomed: BTreeSet<String>,
     answers: VecDeque<Answer>,
 }
 
@@ -112,6 +120,7 @@ impl Session {
             lines,
             dir,
             members: BTreeMap::new(),
+            doomed: BTreeSet::new(),
             answers: VecDeque::new(),
         })
     }
@@ -208,6 +217,16 @@ impl Session {
         })
     }
 
+    /// Waits until a consumer is put out of its group, and returns the error code.
+    pub fn failure(&mut self, name: &str) -> Result<i16> {
+        self.doomed.insert(name.to_owned());
+        let client = self.name;
+        wait::value(format_args!("{client}: the failure of {name}"), LIMIT, || {
+            self.pump()?;
+            Ok(self.member(name)?.failed)
+        })
+    }
+
     /// A consumer of this session.
     pub fn member(&self, name: &str) -> Result<&Member> {
         self.members
@@ -223,7 +242,7 @@ impl Session {
     /// Takes in what the program has printed so far.
     ///
     /// # Errors
-    /// When it has ended, printed nonsense, or a consumer's command was refused.
+    /// When it has ended, printed nonsense, a consumer's command was refused, or one failed that nobody expects to.
     pub fn pump(&mut self) -> Result<()> {
         loop {
             match self.lines.try_recv() {
@@ -248,6 +267,14 @@ impl Session {
             Event::Read { name, record } => self.known(&name)?.read.push(record),
             Event::Committed { name, offsets } => self.known(&name)?.commits.push(offsets),
             Event::Left { name } => self.known(&name)?.left = true,
+            Event::Failed { name, code } => {
+                ensure!(
+                    self.doomed.contains(&name),
+                    "{}: {name} failed with error code {code}",
+                    self.name
+                );
+                self.known(&name)?.failed = Some(code);
+            }
             Event::Answer { answer } => self.answers.push_back(Ok(answer)),
             Event::Refused { name: None, code } => self.answers.push_back(Err(code)),
             Event::Refused {
@@ -272,6 +299,16 @@ impl Session {
     /// kill -9: its consumers do not leave.
     pub fn kill(&mut self) {
         self.process.kill();
+    }
+
+    /// SIGSTOP: its consumers stay in their groups, and do nothing.
+    pub fn freeze(&self) -> Result<()> {
+        self.process.freeze()
+    }
+
+    /// SIGCONT: it goes on where it was frozen.
+    pub fn thaw(&self) -> Result<()> {
+        self.process.thaw()
     }
 
     /// Takes in what was printed before the end.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use takhin_broker::Node;
 use takhin_protocol::ErrorCode;
+use takhin_protocol::messages::delete_topics_request::DeleteTopicState;
 use takhin_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use takhin_protocol::messages::leave_group_request::MemberIdentity;
 use takhin_protocol::messages::offset_commit_request::{
@@ -15,11 +16,12 @@ use takhin_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, O
 use takhin_protocol::messages::offset_fetch_response::OffsetFetchResponsePartitions;
 use takhin_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use takhin_protocol::messages::{
-    DeleteGroupsRequest, DescribeGroupsRequest, FindCoordinatorRequest, HeartbeatRequest, JoinGroupRequest,
-    JoinGroupResponse, LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest, OffsetFetchRequest,
-    StrBytes, SyncGroupRequest,
+    DeleteGroupsRequest, DeleteTopicsRequest, DescribeGroupsRequest, FindCoordinatorRequest,
+    HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, ListGroupsRequest,
+    OffsetCommitRequest, OffsetFetchRequest, StrBytes, SyncGroupRequest,
 };
 use takhin_runtime::sim::{CrashMode, Sim};
+use uuid::Uuid;
 
 use crate::support::{Broker, Client, code, config, text, topic};
 
@@ -123,6 +125,14 @@ async fn fetch(client: &mut Client, group: &str) -> OffsetFetchResponsePartition
             other => assert!(other.retriable(), "{other:?}"),
         }
     }
+}
+
+async fn delete_topic(client: &mut Client, id: Uuid) {
+    let topic = DeleteTopicState::default().with_topic_id(id);
+    let request = DeleteTopicsRequest::default()
+        .with_topics(vec![topic])
+        .with_timeout_ms(20_000);
+    assert_eq!(client.call(6, &request).await.responses[0].error_code, 0);
 }
 
 async fn state(client: &mut Client, group: &str) -> String {
@@ -229,12 +239,7 @@ async fn a_deleted_topic_takes_its_offsets_along() {
     find(&mut client, "g").await;
     assert_eq!(commit(&mut client, "g", ("", -1), 0, 7).await, ErrorCode::NoError);
     assert_eq!(fetch(&mut client, "g").await.committed_offset, 7);
-    let topic =
-        takhin_protocol::messages::delete_topics_request::DeleteTopicState::default().with_topic_id(id);
-    let delete = takhin_protocol::messages::DeleteTopicsRequest::default()
-        .with_topics(vec![topic])
-        .with_timeout_ms(20_000);
-    assert_eq!(client.call(6, &delete).await.responses[0].error_code, 0);
+    delete_topic(&mut client, id).await;
     client.create("t", 1, &[]).await;
     while fetch(&mut client, "g").await.committed_offset != -1 {}
 }
@@ -286,4 +291,21 @@ async fn commit_upwards(env: takhin_runtime::Env, seen: Arc<Mutex<(i64, i64)>>) 
             seen.lock().unwrap().1 = sent;
         }
     }
+}
+
+/// A shard is served although whoever keeps the shards sees a new topic before its partitions are open.
+#[test]
+fn groups_find_their_shard_in_a_topic_that_was_just_made() {
+    let answered = Sim::new(1).run(|env| async move {
+        let node = Node::start(env.clone(), config("/data", &[])).await.unwrap();
+        let mut client = Client::connect(&env, &node.addresses()[0].1.to_string()).await;
+        // Files of a deleted topic keep whoever opens partitions busy: it looks out for the next change last of all.
+        let id = client.create("t", 1, &[]).await;
+        delete_topic(&mut client, id).await;
+        find(&mut client, "g").await;
+        // Virtual time, in which nothing else happens to the metadata.
+        let fetched = fetch(&mut client, "g");
+        env.clock.timeout(Duration::from_secs(60), fetched).await.is_ok()
+    });
+    assert!(answered, "NOT_COORDINATOR for a minute");
 }

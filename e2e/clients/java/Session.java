@@ -141,6 +141,9 @@ public class Session {
                         show(label, "read", "record", List.of(partition.toString(), record.offset()));
                     }
                 }
+            } catch (ApiException e) {
+                show(label, "failed", "code", Errors.forException(e).code());
+                return;
             } catch (Throwable e) {
                 e.printStackTrace();
                 Runtime.getRuntime().halt(1);

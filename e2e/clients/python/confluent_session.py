@@ -3,7 +3,7 @@
 import sys
 
 from confluent_kafka import (
-    Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition,
+    Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition,
 )
 from confluent_kafka.admin import (
     AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, ResourceType,
@@ -49,7 +49,7 @@ class Confluent(Member):
         if message is None:
             return
         if message.error():
-            raise KafkaException(message.error())
+            raise Refused(code_of(message.error()))
         self.read(message.topic(), message.partition(), message.offset())
 
     def commit(self, offsets):
@@ -62,6 +62,14 @@ class Confluent(Member):
 
     def close(self):
         self.consumer.close()
+
+
+def code_of(error):
+    """The broker's code, which a fatal error has in its text only."""
+    if error.code() != KafkaError._FATAL:
+        return error.code()
+    causes = (code for code in range(1, 200) if f": {KafkaError(code).str()}" in error.str())
+    return next(causes, error.code())
 
 
 def check(partitions):

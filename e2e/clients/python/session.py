@@ -57,6 +57,8 @@ class Member(threading.Thread):
                 self.poll()
             self.close()
             self.tell("left")
+        except Refused as refused:
+            self.tell("failed", code=refused.errno)
         except BaseException:
             traceback.print_exc()
             os._exit(1)

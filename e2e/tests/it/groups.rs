@@ -2,7 +2,9 @@
 
 mod admin;
 mod handover;
+mod instances;
 mod kcat;
+mod migration;
 mod round;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +22,14 @@ pub(crate) fn add(suites: &mut Suites) {
     suites.add(
         "groups::others_take_over_from_a_killed_member",
         handover::handovers,
+    );
+    suites.add(
+        "groups::instances_of_the_consumer_protocol_come_back",
+        instances::instances,
+    );
+    suites.add(
+        "groups::groups_change_their_protocol_member_by_member",
+        migration::migrations,
     );
 }
 
@@ -104,10 +114,20 @@ const CLIENTS: [Client; 4] = [
 
 /// Does `work` with every client at once: most of the time they wait for timeouts of sessions.
 fn with_each_client(work: impl Fn(&Client) -> Result<()> + Sync) -> Result<()> {
+    with_clients(|_| true, work)
+}
+
+/// Like [`with_each_client`], with those that have the consumer protocol (KIP-848).
+fn with_consumer_protocol(work: impl Fn(&Client) -> Result<()> + Sync) -> Result<()> {
+    with_clients(|client| client.strategies.contains(&Strategy::Consumer), work)
+}
+
+fn with_clients(which: fn(&Client) -> bool, work: impl Fn(&Client) -> Result<()> + Sync) -> Result<()> {
     let work = &work;
     let results: Vec<_> = std::thread::scope(|scope| {
         let threads = CLIENTS
             .iter()
+            .filter(|client| which(client))
             .map(|client| (client.name, scope.spawn(|| work(client))));
         let threads: Vec<_> = threads.collect();
         threads

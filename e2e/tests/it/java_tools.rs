@@ -30,7 +30,7 @@ pub(crate) fn add(suites: &mut Suites) {
 }
 
 /// What a tool printed that ran in a session.
-struct Tool {
+pub(crate) struct Tool {
     words: String,
     status: i64,
     /// Standard output, then standard error.
@@ -39,7 +39,7 @@ struct Tool {
 
 impl Tool {
     /// Runs the main class of a tool against `broker`.
-    fn run(session: &mut Session, broker: &Broker, class: &str, words: &str) -> Result<Self> {
+    pub(crate) fn run(session: &mut Session, broker: &Broker, class: &str, words: &str) -> Result<Self> {
         let words = format!("{class} --bootstrap-server {} {words}", broker.bootstrap());
         let answer = session.answer(&format!("tool {words}"))?;
         let part = |key| answer[key].as_str().unwrap_or_default();
@@ -60,13 +60,20 @@ impl Tool {
     }
 
     /// A line that begins with these words.
-    fn has_row(&self, row: &[&str]) -> Result<()> {
+    pub(crate) fn has_row(&self, row: &[&str]) -> Result<()> {
         let Self { words, text, .. } = self;
         let found = text
             .lines()
             .any(|line| line.split_whitespace().take(row.len()).eq(row.iter().copied()));
         ensure!(found, "{words}: no row {row:?} in {text}");
         Ok(())
+    }
+
+    /// The words of each line that begins with `first`.
+    pub(crate) fn rows(&self, first: &str) -> Vec<Vec<&str>> {
+        let rows = self.text.lines().map(|line| line.split_whitespace().collect());
+        rows.filter(|row: &Vec<&str>| row.first() == Some(&first))
+            .collect()
     }
 
     fn has_no_row(&self, first: &str) -> Result<()> {

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use takhin_e2e::Broker;
 
-use crate::{Run, Verdict, built};
+use crate::{Run, Verdict, built, free_9092};
 
 /// The suite's own default: that many in a topic created without a number.
 const PARTITIONS: u32 = 4;
@@ -95,7 +95,7 @@ pub(crate) fn run(run: &mut Run<'_>) -> Result<()> {
         for job in jobs.iter().filter(|job| job.auto_create == auto_create) {
             let mut running: Broker = match broker.take() {
                 Some(running) => running,
-                None => run.broker(PARTITIONS, auto_create)?,
+                None => run.broker(free_9092()?, PARTITIONS, auto_create)?,
             };
             one(run, &tests, &running, job)?;
             if running.is_running()? {

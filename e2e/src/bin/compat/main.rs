@@ -93,11 +93,10 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Starts a broker as the suites expect one: number 0 on port 9092, `partitions` for a topic created without a
-    /// number.
-    fn broker(&self, partitions: u32, auto_create: bool) -> Result<Broker> {
+    /// Starts a broker as the suites expect one: number 0, `partitions` for a topic created without a number.
+    fn broker(&self, address: SocketAddr, partitions: u32, auto_create: bool) -> Result<Broker> {
         let mut broker = Broker::new(self.kind)?;
-        broker.identify(0, free_9092()?);
+        broker.identify(0, address);
         let names = match self.kind {
             Kind::Kafka => [
                 "num.partitions",
