@@ -37,7 +37,7 @@ fix: ## format, and apply what clippy can mend
 	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
 	cargo fmt --all
 
-generate: ## docs/reference from the tables in the code
+generate: ## docs/reference from the tables in the code, Rust from .proto files
 	cargo run -q -p xtask -- generate
 
 bench: ## side by side with Apache Kafka; ARGS="--quick"

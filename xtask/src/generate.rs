@@ -1,4 +1,4 @@
-//! The pages of `docs/reference/`: each is what one command prints.
+//! What is generated and committed, the pages of `docs/reference/` above all: each is what one command prints.
 
 use std::process::Command;
 
@@ -19,6 +19,10 @@ const PAGES: &[(&str, &str)] = &[
         "run -q -p takhin-config --example reference -- group",
     ),
     ("docs/reference/kafka-apis.md", "run -q -p takhin-broker -- docs"),
+    (
+        "broker/crates/rpc/src/generated.rs",
+        "run -q -p takhin-protos -- broker/crates/rpc/proto/link.proto",
+    ),
 ];
 
 /// Writes all pages, or compares them if `check`.

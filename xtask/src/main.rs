@@ -1,7 +1,8 @@
 //! Repository chores that need nothing but Rust: `cargo run -p xtask -- COMMAND`.
 //!
 //! - `tidy`: the house rules that lints cannot check; edits nothing.
-//! - `generate`: writes the pages of `docs/reference/` from the tables in the code; with `--check` only compares.
+//! - `generate`: writes the pages of `docs/reference/` from the tables in the code, and the Rust of `.proto` files;
+//!   with `--check` only compares.
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
 mod generate;

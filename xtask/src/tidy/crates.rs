@@ -13,12 +13,17 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("takhin-coordinator", &["takhin-protocol"]),
     (
+        "takhin-rpc",
+        &["takhin-protocol", "takhin-config", "takhin-runtime"],
+    ),
+    (
         "takhin-cluster",
         &[
             "takhin-protocol",
             "takhin-config",
             "takhin-runtime",
             "takhin-storage",
+            "takhin-rpc",
         ],
     ),
     (
@@ -32,6 +37,8 @@ const WALLS: &[(&str, &str)] = &[
     ("openraft", "takhin-cluster"),
     ("kafka-protocol", "takhin-protocol"),
     ("hyper", "takhin-runtime"),
+    ("tonic", "takhin-rpc"),
+    ("prost", "takhin-rpc"),
     ("rustix", "takhin-runtime"),
     ("serde_norway", "takhin-config"),
 ];
