@@ -76,6 +76,7 @@ impl ToErrorCode for TopicError {
             Self::Config(_) => ErrorCode::InvalidConfig,
             // Kafka's answer, although the entry is the fault and not the request (KAFKA-13609).
             Self::ReadOnlyConfig(_) => ErrorCode::InvalidRequest,
+            Self::NodeIdTaken { .. } => ErrorCode::DuplicateBrokerRegistration,
             Self::NotController => ErrorCode::NotController,
             Self::Timeout => ErrorCode::RequestTimedOut,
         }

@@ -1,7 +1,7 @@
 //! A broker as a whole: built from its configuration, started and stopped in order.
 //!
 //! ```text
-//! start   bind listeners ─▶ open the data directory, recover, elect ─▶ take connections ─▶ ready
+//! start   bind listeners, rpc ─▶ open the data directory, recover, elect ─▶ take connections ─▶ ready
 //! stop    not ready ─▶ take none, finish what is being served ─▶ flush, write the clean marker
 //! ```
 //!
@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use takhin_cluster::{BrokerInfo, Cluster, ClusterOptions, Endpoint, Waiter};
+use takhin_cluster::{BrokerInfo, Cluster, ClusterOptions, Endpoint, Interconnect};
 use takhin_config::NodeConfig;
 use takhin_config::live::Settings;
 use takhin_runtime::net::{ListenError, Listener};
@@ -83,15 +83,15 @@ impl Node {
     pub async fn start(env: Env, config: NodeConfig) -> Result<Self, StartError> {
         let bound = bind(&env, &config).await?;
         let admin = Admin::start(&env, &config).await?;
-        let cluster = match Cluster::start(env.clone(), cluster_options(&config, &bound)).await {
+        let cluster = match start_cluster(&env, &config, &bound).await {
             Ok(cluster) => cluster,
             Err(error) => {
                 admin.stop().await;
-                return Err(error.into());
+                return Err(error);
             }
         };
         admin.started.pass();
-        if env.clock.timeout(LEADERS_WAIT, leaders(&cluster)).await.is_err() {
+        if env.clock.timeout(LEADERS_WAIT, cluster.led()).await.is_err() {
             warn!(
                 partitions = cluster.stats().unavailable,
                 "taking connections although partitions have no leader yet"
@@ -255,19 +255,11 @@ fn watch_metadata(health: &Health, broker: &Arc<Broker>) {
     });
 }
 
-/// Returns once every partition on this broker has a leader or cannot have one.
-async fn leaders(cluster: &Cluster) {
-    for partition in cluster.partitions() {
-        loop {
-            let waiter = Waiter::new();
-            partition.wait(&waiter);
-            if partition.leadership().is_some() || partition.offline_reason().is_some() {
-                waiter.wake();
-                break;
-            }
-            waiter.woken().await;
-        }
-    }
+async fn start_cluster(env: &Env, config: &NodeConfig, bound: &[Bound]) -> Result<Arc<Cluster>, StartError> {
+    let rpc = config.rpc.bind.to_string();
+    let interconnect = Interconnect::start(env, &rpc, "rpc.bind", config.node.id).await?;
+    let options = cluster_options(config, bound, interconnect.local_addr());
+    Ok(Cluster::start(env.clone(), options, interconnect).await?)
 }
 
 async fn bind(env: &Env, config: &NodeConfig) -> Result<Vec<Bound>, StartError> {
@@ -288,7 +280,7 @@ async fn bind(env: &Env, config: &NodeConfig) -> Result<Vec<Bound>, StartError> 
     Ok(bound)
 }
 
-fn cluster_options(config: &NodeConfig, bound: &[Bound]) -> ClusterOptions {
+fn cluster_options(config: &NodeConfig, bound: &[Bound], rpc: SocketAddr) -> ClusterOptions {
     let endpoints = config.kafka.listeners.iter().zip(bound).map(|(listener, bound)| {
         let advertised = listener.advertised(bound.address);
         Endpoint {
@@ -301,10 +293,21 @@ fn cluster_options(config: &NodeConfig, bound: &[Bound]) -> ClusterOptions {
         id: config.node.id,
         rack: config.node.rack.clone(),
         endpoints: endpoints.collect(),
+        rpc: config.rpc.advertised(rpc).to_string(),
+        // Known once the data directory is open.
+        directory: uuid::Uuid::nil(),
     };
+    // A seed list that names this broker by a port that the system was to choose means the one that it chose.
+    let configured = config.rpc.configured();
+    let seeds = config.cluster.seeds.iter().map(|seed| match *seed == configured {
+        true => broker.rpc.clone(),
+        false => seed.to_string(),
+    });
+    let seeds = seeds.collect();
     let storage = &config.storage;
     ClusterOptions {
         broker,
+        seeds,
         data_dir: config.node.data_dir.clone(),
         cluster_name: config.cluster.name.clone(),
         settings: Arc::new(Settings::of(config.clone())),

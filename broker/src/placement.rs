@@ -151,6 +151,8 @@ mod tests {
                     id: *id,
                     rack: None,
                     endpoints: Vec::new(),
+                    rpc: String::new(),
+                    directory: uuid::Uuid::nil(),
                 },
             )
         };

@@ -81,20 +81,17 @@ impl View {
 
     /// Who leads a partition, as far as this broker knows.
     pub(crate) fn leadership(&self, topic: Uuid, index: i32) -> Leadership {
-        let Some(partition) = self.cluster.partition(topic, index) else {
-            return Leadership {
-                leader: -1,
-                epoch: -1,
-            };
-        };
-        match partition.leadership() {
-            Some(epoch) => Leadership {
-                leader: self.cluster.node_id(),
-                epoch,
+        match self.cluster.leadership(topic, index) {
+            Some(known) => Leadership {
+                leader: known.leader,
+                epoch: known.epoch,
             },
             None => Leadership {
                 leader: -1,
-                epoch: partition.leader_epoch(),
+                epoch: self
+                    .cluster
+                    .partition(topic, index)
+                    .map_or(-1, |partition| partition.leader_epoch()),
             },
         }
     }

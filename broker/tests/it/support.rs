@@ -70,6 +70,7 @@ pub(crate) fn config(data_dir: &str, settings: &[&str]) -> NodeConfig {
     sources.set = vec![
         "kafka.listeners.0.bind=127.0.0.1:0".into(),
         "admin.bind=127.0.0.1:0".into(),
+        "rpc.bind=127.0.0.1:0".into(),
     ];
     sources.set.extend(settings.iter().map(|s| (*s).to_owned()));
     takhin_config::load(&sources).unwrap().config

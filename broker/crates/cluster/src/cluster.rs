@@ -2,17 +2,21 @@
 //! keeps both in step with the image.
 
 mod cleaner;
+pub(crate) mod forming;
+mod forward;
 mod maintenance;
+mod members;
 mod open;
+mod peers;
 mod quorum;
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use takhin_config::alter::Change;
 use takhin_config::live::Settings;
 use takhin_config::topic::TopicConfig;
@@ -22,12 +26,17 @@ use uuid::Uuid;
 
 use crate::controller::{ConfigTarget, Controller, NewTopic, TopicError};
 use crate::disk_gate::DiskGate;
-use crate::metadata::{BrokerInfo, Image, TopicInfo};
+use crate::exchange::Exchange;
+use crate::interconnect::Interconnect;
+use crate::leaders::Leadership;
+use crate::metadata::{BrokerInfo, Image, PartitionInfo, TopicInfo};
 use crate::metrics::Metrics;
 use crate::partition::{Partition, PartitionId, Waiter};
-use crate::raft::{FlushDriver, Group, GroupHost, GroupSpec};
+use crate::raft::{FlushDriver, Group, GroupHost, GroupSpec, Voter};
 
 pub use cleaner::MAX_COMPACTED_BATCH;
+pub use forming::FormingError;
+use forward::Command;
 pub use open::StartError;
 pub use quorum::{Quorum, QuorumVoter};
 
@@ -37,6 +46,9 @@ const METADATA_TOPIC_ID: Uuid = Uuid::from_u128(1);
 /// How long a new topic's partitions may take to get leaders before the creation is answered without them.
 const LEADER_WAIT: Duration = Duration::from_secs(10);
 
+/// How soon partitions are looked at again where nobody tells of a change.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// What a node brings to its cluster.
 #[derive(Debug, Clone)]
 pub struct ClusterOptions {
@@ -44,8 +56,10 @@ pub struct ClusterOptions {
     pub broker: BrokerInfo,
     /// Directory that holds everything this node stores.
     pub data_dir: std::path::PathBuf,
-    /// Name of the cluster: a directory founded under another name is refused.
+    /// Name of the cluster: nodes of another name are refused.
     pub cluster_name: String,
+    /// Where the first members are reached by other brokers; the same on all of them.
+    pub seeds: BTreeSet<String>,
     /// Settings at start, of the node and of topics that have none of their own.
     pub settings: Arc<Settings>,
     /// Pause between two checkpoints of all groups.
@@ -58,6 +72,13 @@ pub struct ClusterOptions {
     pub min_free_bytes: u64,
 }
 
+impl ClusterOptions {
+    /// Whether this node founds a cluster of its own.
+    fn is_alone(&self) -> bool {
+        self.seeds.iter().all(|seed| *seed == self.broker.rpc)
+    }
+}
+
 /// Counts for metrics and readiness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ClusterStats {
@@ -65,7 +86,7 @@ pub struct ClusterStats {
     pub topics: usize,
     /// Their partitions.
     pub partitions: usize,
-    /// Partitions on this broker without a serving leader.
+    /// Partitions with a replica on this broker and without a leader anywhere.
     pub unavailable: usize,
     /// Partitions led by this broker that have replicas which are not in sync.
     pub under_replicated: usize,
@@ -83,9 +104,13 @@ pub struct Cluster {
     controller: Controller,
     metadata_group: Arc<Group>,
     disk_gate: Arc<DiskGate>,
-    groups: RwLock<BTreeMap<PartitionId, Arc<Group>>>,
+    interconnect: Arc<Interconnect>,
+    /// The groups of the partitions here, and what others may ask.
+    exchange: Arc<Exchange>,
     /// Version of the image that `groups` reflects.
     reconciled: Published<i64>,
+    /// Producer ids that this broker may still give away.
+    producer_ids: Mutex<std::ops::Range<i64>>,
     stop: Shutdown,
     background: Mutex<Vec<takhin_runtime::JoinHandle<()>>>,
     metrics: Metrics,
@@ -118,18 +143,32 @@ impl Cluster {
         self.controller.image_after(end_offset).await
     }
 
-    /// The broker that leads the metadata group; -1 while there is none.
+    /// The broker that leads the metadata group, as far as this one knows; -1 while there is none.
     pub fn controller_id(&self) -> i32 {
-        if self.metadata_group.spec.partition.leadership().is_some() {
-            self.node_id()
-        } else {
-            -1
+        if self.is_controller() {
+            return self.node_id();
         }
+        let leader = self
+            .metadata_group
+            .leader()
+            .and_then(|leader| i32::try_from(leader).ok());
+        // This node's own vote without its leadership: it is not yet, or no longer, the controller.
+        leader.filter(|leader| *leader != self.node_id()).unwrap_or(-1)
+    }
+
+    fn is_controller(&self) -> bool {
+        self.metadata_group.spec.partition.leadership().is_some()
+    }
+
+    /// Who leads a partition and which replicas are in sync, as far as this broker knows; `None` before the first leader
+    /// was heard of.
+    pub fn leadership(&self, topic_id: Uuid, index: i32) -> Option<Leadership> {
+        self.exchange.leaders.of(PartitionId { topic_id, index })
     }
 
     /// The partition, if a replica of it lives here.
     pub fn partition(&self, topic_id: Uuid, index: i32) -> Option<Arc<Partition>> {
-        let groups = self.groups.read();
+        let groups = self.exchange.groups.read();
         groups
             .get(&PartitionId { topic_id, index })
             .map(|group| Arc::clone(&group.spec.partition))
@@ -137,23 +176,51 @@ impl Cluster {
 
     /// All partitions on this broker, in order.
     pub fn partitions(&self) -> Vec<Arc<Partition>> {
-        self.groups
+        self.exchange
+            .groups
             .read()
             .values()
             .map(|group| Arc::clone(&group.spec.partition))
             .collect()
     }
 
-    /// Those of a partition's `replicas` that have all its committed records: the ISR.
-    ///
-    /// A group has one voter, and what it has committed it has. Without a leader the last ISR stands, as in Kafka.
+    /// Those of a partition's `replicas` that have all its committed records: the ISR, as its leader says. Without a
+    /// leader the last ISR stands, as in Kafka; before the first one all replicas are equal.
     pub fn in_sync_replicas(&self, topic_id: Uuid, index: i32, replicas: &[i32]) -> Vec<i32> {
-        let led_here = self
-            .partition(topic_id, index)
-            .is_some_and(|partition| partition.leadership().is_some());
-        let voter = self.node_id();
-        let in_sync = replicas.iter().copied();
-        in_sync.filter(|id| !led_here || *id == voter).collect()
+        match self.leadership(topic_id, index) {
+            Some(leadership) => leadership.in_sync,
+            None => replicas.to_vec(),
+        }
+    }
+
+    /// Whether some broker has said that it leads the partition, and not that it no longer does.
+    fn is_led(&self, id: &PartitionId) -> bool {
+        self.leadership(id.topic_id, id.index)
+            .is_some_and(|word| word.leader >= 0)
+    }
+
+    /// Returns once every partition with a replica on this broker has a leader, or its replica here cannot be opened.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn led(&self) {
+        self.each_partition(|partition| self.is_led(&partition.id()) || partition.offline_reason().is_some())
+            .await;
+    }
+
+    /// Returns once `so` holds of every partition with a replica on this broker.
+    async fn each_partition(&self, so: impl Fn(&Partition) -> bool) {
+        loop {
+            let seen = self.exchange.leaders.seen();
+            if self.partitions().iter().all(|partition| so(partition)) {
+                return;
+            }
+            tokio::select! {
+                biased;
+                () = self.exchange.leaders.seen_after(seen) => {}
+                () = self.env.clock.sleep(LOOK_AGAIN) => {}
+            }
+        }
     }
 
     fn under_replicated(&self, image: &Image) -> usize {
@@ -180,15 +247,12 @@ impl Cluster {
     pub fn stats(&self) -> ClusterStats {
         let image = self.image();
         let under_replicated = self.under_replicated(&image);
-        let groups = self.groups.read();
+        let groups = self.exchange.groups.read();
         ClusterStats {
             under_replicated,
             topics: image.topics.len(),
             partitions: image.topics.values().map(|topic| topic.partitions.len()).sum(),
-            unavailable: groups
-                .values()
-                .filter(|group| group.spec.partition.leadership().is_none())
-                .count(),
+            unavailable: groups.keys().filter(|id| !self.is_led(id)).count(),
         }
     }
 
@@ -208,8 +272,13 @@ impl Cluster {
     /// # Cancel safety
     /// A dropped call may or may not have created the topic.
     pub async fn create_topic(&self, new: NewTopic) -> Result<Arc<TopicInfo>, TopicError> {
-        let topic = self.controller.create_topic(new).await?;
-        self.reconciled(self.image().end_offset).await;
+        let name = new.name.clone();
+        let done = self.command(Command::CreateTopic(new)).await?;
+        self.reconciled(done.end_offset).await;
+        let image = self.image();
+        // Deleted again by somebody else in the same moment: then it is unknown.
+        let topic = image.topic(&name).filter(|topic| Some(topic.id) == done.topic);
+        let topic = topic.cloned().ok_or(TopicError::Unknown)?;
         // Late leaders show in the metadata as they come.
         let _ = self.env.clock.timeout(LEADER_WAIT, self.leaders(topic.id)).await;
         Ok(topic)
@@ -229,10 +298,13 @@ impl Cluster {
         existing: usize,
         partitions: Vec<Vec<i32>>,
     ) -> Result<(), TopicError> {
-        self.controller
-            .create_partitions(id, existing, partitions)
-            .await?;
-        self.reconciled(self.image().end_offset).await;
+        let command = Command::CreatePartitions {
+            id,
+            existing,
+            partitions,
+        };
+        let done = self.command(command).await?;
+        self.reconciled(done.end_offset).await;
         // Late leaders show in the metadata as they come.
         let _ = self.env.clock.timeout(LEADER_WAIT, self.leaders(id)).await;
         Ok(())
@@ -252,10 +324,13 @@ impl Cluster {
         change: &Change,
         validate_only: bool,
     ) -> Result<(), TopicError> {
-        self.controller
-            .alter_config(target, change, validate_only)
-            .await?;
-        self.reconciled(self.image().end_offset).await;
+        let command = Command::AlterConfig {
+            target: target.clone(),
+            change: change.clone(),
+            validate_only,
+        };
+        let done = self.command(command).await?;
+        self.reconciled(done.end_offset).await;
         Ok(())
     }
 
@@ -264,17 +339,9 @@ impl Cluster {
     /// # Errors
     /// [`TopicError`].
     pub async fn delete_topic(&self, id: Uuid) -> Result<(), TopicError> {
-        self.controller.delete_topic(id).await?;
-        self.reconciled(self.image().end_offset).await;
+        let done = self.command(Command::DeleteTopic { id }).await?;
+        self.reconciled(done.end_offset).await;
         Ok(())
-    }
-
-    /// A producer id that was never given to anybody.
-    ///
-    /// # Errors
-    /// [`TopicError::NotController`], [`TopicError::Timeout`].
-    pub async fn next_producer_id(&self) -> Result<i64, TopicError> {
-        self.controller.next_producer_id().await
     }
 
     /// Returns once the partitions on this broker are those of the image with this end.
@@ -285,17 +352,22 @@ impl Cluster {
         self.reconciled.wait_for(|done| *done >= end_offset).await;
     }
 
+    /// Returns once every partition of the topic has a leader that this broker has heard of.
     async fn leaders(&self, topic_id: Uuid) {
-        let of_topic = |group: &&Arc<Group>| group.spec.id.topic_id == topic_id;
-        let partitions: Vec<_> = self
-            .groups
-            .read()
-            .values()
-            .filter(of_topic)
-            .map(|group| Arc::clone(&group.spec.partition))
-            .collect();
-        for partition in partitions {
-            wait_for_leader(&partition).await;
+        loop {
+            let seen = self.exchange.leaders.seen();
+            let partitions = self
+                .image()
+                .topic_by_id(topic_id)
+                .map_or(0, |topic| topic.partitions.len());
+            let led = |index| {
+                self.leadership(topic_id, index)
+                    .is_some_and(|word| word.leader >= 0)
+            };
+            if (0i32..).take(partitions).all(led) {
+                return;
+            }
+            self.exchange.leaders.seen_after(seen).await;
         }
     }
 
@@ -305,26 +377,24 @@ impl Cluster {
         for topic in image.topics.values() {
             for (index, placement) in (0i32..).zip(&topic.partitions) {
                 if placement.replicas.contains(&self.node_id()) {
-                    wanted.insert(
-                        PartitionId {
-                            topic_id: topic.id,
-                            index,
-                        },
-                        Arc::clone(&topic.config),
-                    );
+                    let id = PartitionId {
+                        topic_id: topic.id,
+                        index,
+                    };
+                    wanted.insert(id, (Arc::clone(&topic.config), placement));
                 }
             }
         }
         let mut changed = Vec::new();
         let gone: Vec<Arc<Group>> = {
-            let mut groups = self.groups.write();
-            for (id, config) in &wanted {
+            let mut groups = self.exchange.groups.write();
+            for (id, (config, placement)) in &wanted {
                 match groups.entry(*id) {
                     Entry::Occupied(group) if !Arc::ptr_eq(&group.get().spec.partition.config(), config) => {
                         changed.push((Arc::clone(group.get()), Arc::clone(config)));
                     }
                     Entry::Occupied(_) => {}
-                    Entry::Vacant(place) => drop(place.insert(self.start_group(*id, config))),
+                    Entry::Vacant(place) => drop(place.insert(self.start_group(*id, config, placement))),
                 }
             }
             let gone = groups
@@ -346,11 +416,26 @@ impl Cluster {
         self.reconciled.update(|done| *done = image.end_offset);
     }
 
-    fn start_group(&self, id: PartitionId, config: &Arc<TopicConfig>) -> Arc<Group> {
+    fn start_group(
+        &self,
+        id: PartitionId,
+        config: &Arc<TopicConfig>,
+        placement: &PartitionInfo,
+    ) -> Arc<Group> {
         let partition = Partition::new(id, Arc::clone(config), Arc::clone(&self.disk_gate));
+        let founders = placement.founders.iter().map(|(id, directory)| {
+            // Records of a release that knew one broker only do not name its directory.
+            let directory = match directory.is_nil() && *id == self.node_id() {
+                true => self.host.directory,
+                false => *directory,
+            };
+            (node_number(*id), Voter { directory })
+        });
         let spec = GroupSpec {
             id,
             partition,
+            founders: founders.collect(),
+            preference: placement.replicas.iter().copied().map(node_number).collect(),
             observer: None,
         };
         Group::start(Arc::clone(&self.host), spec)
@@ -360,6 +445,7 @@ impl Cluster {
         let id = group.spec.id;
         group.spec.partition.delete();
         group.stop().await;
+        self.exchange.leaders.forget(id);
         let manager = Arc::clone(&self.manager);
         let deleted = self.env.tasks.blocking(move || manager.delete(id.into())).await;
         if let Err(error) = deleted {
@@ -379,7 +465,13 @@ impl Cluster {
             let _ = task.await;
         }
         self.close_groups().await;
+        self.interconnect.stop().await;
     }
+}
+
+/// A broker's id as the number of a voter.
+pub(crate) fn node_number(broker: i32) -> u64 {
+    u64::from(broker.unsigned_abs())
 }
 
 /// Returns why the partition's storage is offline, once it is.

@@ -6,7 +6,7 @@ use crate::kind::ConfigKind;
 use crate::live::Values;
 
 /// What happens to one setting.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Operation {
     /// It gets this value.
     Set(String),
@@ -19,7 +19,7 @@ pub enum Operation {
 }
 
 /// What happens to the settings of one resource.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Change {
     /// These take the place of all that were set.
     Replace(Values),

@@ -54,6 +54,13 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// Whether somebody has set this value.
+    pub fn is_set(&self, path: &str) -> bool {
+        self.origins
+            .get(path)
+            .is_some_and(|origin| *origin != Origin::Default)
+    }
+
     /// Every value with its origin, in the order of the reference.
     pub fn values(&self) -> Vec<(Effective, Origin)> {
         let origin = |path: &str| self.origins.get(path).cloned().unwrap_or(Origin::Default);
@@ -113,7 +120,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     let tree = merge(sources, &mut reader);
     let mut config = NodeConfig::default().read("", Some(&tree), &Rules::new(""), &mut reader);
     if sources.alone && !reader.is_set(SEEDS) {
-        config.cluster.seeds = vec![config.rpc.advertised()];
+        config.cluster.seeds = vec![config.rpc.configured()];
         reader.faults.retain(|fault| fault.path != SEEDS);
     }
     validate(&config, &mut reader);

@@ -51,7 +51,7 @@ section! {
 section! {
     /// The cluster that this broker belongs to.
     Cluster {
-        /// Name of the cluster. A data directory founded under another name is refused.
+        /// Name of the cluster. Brokers of another name are refused.
         name: String = "takhin".to_owned(),
             required "name the cluster, as in `name: demo`; the same name on every broker";
         /// `rpc.advertise` addresses of the cluster's first members, the same list on every broker.
@@ -182,9 +182,9 @@ section! {
 }
 
 section! {
-    /// Traffic between brokers. Not opened while the cluster has one broker.
+    /// Traffic between brokers.
     Rpc {
-        /// IP address and port to listen on.
+        /// IP address and port to listen on; port 0 takes a free one.
         bind: SocketAddr = loopback(33145);
         /// Address given to other brokers; by default the one listened on.
         advertise: Option<HostPort> = None;
@@ -326,8 +326,13 @@ impl Listener {
 }
 
 impl Rpc {
-    /// The address given to other brokers.
-    pub fn advertised(&self) -> HostPort {
-        self.advertise.clone().unwrap_or_else(|| dialable(self.bind))
+    /// The address given to other brokers once this one listens on `bound`.
+    pub fn advertised(&self, bound: SocketAddr) -> HostPort {
+        self.advertise.clone().unwrap_or_else(|| dialable(bound))
+    }
+
+    /// The address as it stands in the configuration; port 0 if the system is to choose one.
+    pub fn configured(&self) -> HostPort {
+        self.advertised(self.bind)
     }
 }

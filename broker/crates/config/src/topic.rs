@@ -388,7 +388,9 @@ mod tests {
 
     #[test]
     fn a_list_may_be_empty_and_holds_no_word_twice() {
-        let kept = TopicConfig::default().with_overrides(&overrides(&[("cleanup.policy", "")])).unwrap();
+        let kept = TopicConfig::default()
+            .with_overrides(&overrides(&[("cleanup.policy", "")]))
+            .unwrap();
         assert!(!kept.cleanup_policy.delete && !kept.cleanup_policy.compact);
         for value in ["delete,delete", "delete,,", "delete,remove"] {
             let error = TopicConfig::default().with_overrides(&overrides(&[("cleanup.policy", value)]));

@@ -12,7 +12,7 @@ pub(crate) fn validate(config: &NodeConfig, reader: &mut Reader) {
     addresses(config, reader);
     exposure(config, reader);
     sizes(config, reader);
-    one_broker(config, reader);
+    alone(config, reader);
 }
 
 fn fault(reader: &mut Reader, path: &str, message: String) {
@@ -129,25 +129,11 @@ fn sizes(config: &NodeConfig, reader: &mut Reader) {
     }
 }
 
-/// Clusters of several brokers are not served yet; a file that describes one must not found a cluster of one.
-fn one_broker(config: &NodeConfig, reader: &mut Reader) {
-    let seeds = &config.cluster.seeds;
-    if seeds.len() > 1 {
-        let message = format!(
-            "names {} brokers; this version runs clusters of one broker, name one",
-            seeds.len()
-        );
-        fault(reader, "cluster.seeds", message);
-    } else if let Some(seed) = seeds.first().filter(|seed| **seed != config.rpc.advertised()) {
-        let message = format!(
-            "names {seed}, but this broker is {} (rpc.advertise); joining another broker is not supported yet by \
-             this version",
-            config.rpc.advertised()
-        );
-        fault(reader, "cluster.seeds", message);
-    }
-    if config.kafka.default_replication_factor > 1 {
-        let message = "is more than the number of brokers, 1".to_owned();
+/// A broker that is alone by its seeds can keep one replica only.
+fn alone(config: &NodeConfig, reader: &mut Reader) {
+    let own = config.rpc.configured();
+    if config.cluster.seeds.iter().all(|seed| *seed == own) && config.kafka.default_replication_factor > 1 {
+        let message = "is more than the number of brokers, 1, in cluster.seeds".to_owned();
         fault(reader, "kafka.default_replication_factor", message);
     }
 }

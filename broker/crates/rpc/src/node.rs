@@ -142,6 +142,11 @@ impl Rpc {
         self.peers.lock().get(&node).map(|kept| Arc::clone(&kept.peer))
     }
 
+    /// The nodes that links are kept to.
+    pub fn peers(&self) -> Vec<u32> {
+        self.peers.lock().keys().copied().collect()
+    }
+
     /// Asks an address who it is, before that is known. The answer comes from everybody who speaks the protocol, of
     /// this cluster or not; it may be this node.
     ///

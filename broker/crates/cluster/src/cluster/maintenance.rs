@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use takhin_config::node::{Durability, Storage};
 
-use super::{Cluster, wait_for_leader};
+use super::Cluster;
 use crate::partition::Partition;
-use crate::raft::{Group, flush};
+use crate::raft::{Group, flush, watch_elections, watch_in_sync};
 
 /// Longest pause between two syncs of what topics have written that acknowledge before a sync.
 const CACHED_FLUSH: Duration = Duration::from_secs(10);
@@ -18,9 +18,25 @@ const CACHED_FLUSH: Duration = Duration::from_secs(10);
 const CACHED_FLUSH_BYTES: u64 = 16 << 20;
 
 impl Cluster {
+    pub(super) fn spawn_elections(self: &Arc<Self>) {
+        let groups = || {
+            let exchange = Arc::clone(&self.exchange);
+            move || exchange.all_groups()
+        };
+        let (host, tasks) = (&self.host, &self.env.tasks);
+        let elections = watch_elections(Arc::clone(host), groups(), self.stop.clone());
+        let in_sync = watch_in_sync(Arc::clone(host), groups(), self.stop.clone());
+        self.background.lock().extend([
+            tasks.spawn("elections", elections),
+            tasks.spawn("in-sync replicas", in_sync),
+        ]);
+    }
+
     pub(super) fn spawn_background(self: &Arc<Self>) {
         let tasks = &self.env.tasks;
         let handles = vec![
+            tasks.spawn("peers", super::peers::follow(Arc::clone(self))),
+            tasks.spawn("members", super::members::keep(Arc::clone(self))),
             tasks.spawn("image follower", follow_image(Arc::clone(self))),
             tasks.spawn("checkpointer", checkpoint(Arc::clone(self))),
             tasks.spawn("retention", retention(Arc::clone(self))),
@@ -32,11 +48,7 @@ impl Cluster {
     }
 
     pub(super) async fn close_groups(&self) {
-        let groups: Vec<Arc<Group>> = self.groups.read().values().cloned().collect();
-        let all: Vec<Arc<Group>> = groups
-            .into_iter()
-            .chain([Arc::clone(&self.metadata_group)])
-            .collect();
+        let all = self.all_groups();
         let mut clean = true;
         for group in &all {
             let Some(log) = group.spec.partition.log() else {
@@ -68,13 +80,13 @@ impl Cluster {
         }
     }
 
+    /// Has a group forget what its leader says that all replicas have.
+    pub(crate) async fn purge_as_told(&self, group: &Group, upto: u64) {
+        group.purge_as_told(&self.env, &self.host, upto).await;
+    }
+
     pub(super) fn all_groups(&self) -> Vec<Arc<Group>> {
-        self.groups
-            .read()
-            .values()
-            .cloned()
-            .chain([Arc::clone(&self.metadata_group)])
-            .collect()
+        self.exchange.all_groups()
     }
 }
 
@@ -114,12 +126,12 @@ fn flush_cached(cluster: &Cluster, groups: &[Arc<Group>], from_bytes: u64) {
 
 /// Once every log has been opened and led, a later kill is only a kill: a power loss before this run is overcome.
 async fn watch_recovery(cluster: Arc<Cluster>) {
-    for group in cluster.all_groups() {
-        tokio::select! {
-            biased;
-            () = cluster.stop.wait() => return,
-            () = wait_for_leader(&group.spec.partition) => {}
-        }
+    let opened =
+        cluster.each_partition(|partition| partition.log().is_some() && cluster.is_led(&partition.id()));
+    tokio::select! {
+        biased;
+        () = cluster.stop.wait() => return,
+        () = opened => {}
     }
     let watched = Arc::clone(&cluster);
     let recovered = move || {

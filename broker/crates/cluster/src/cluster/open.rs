@@ -4,22 +4,26 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use takhin_config::node::Durability;
 use takhin_config::topic::TopicConfig;
-use takhin_protocol::ids::TopicId;
 use takhin_runtime::{Env, Published, Shutdown};
 use takhin_storage::{
     DataDir, DataDirError, Expected, FlushPolicy, Flusher, LogError, LogManager, StorageContext,
 };
 use uuid::Uuid;
 
-use super::{Cluster, ClusterOptions, METADATA_TOPIC_ID, wait_for_failure, wait_for_leader};
-use crate::controller::{Controller, MetadataObserver, TopicError};
-use crate::metadata::{Image, MetadataRecord, Origin};
+use super::forming::{Forming, FormingError, Standing};
+use super::{Cluster, ClusterOptions, METADATA_TOPIC_ID, node_number, wait_for_failure, wait_for_leader};
+use crate::controller::{Controller, MetadataObserver};
+use crate::exchange::Exchange;
+use crate::interconnect::Interconnect;
+use crate::leaders::Leaders;
+use crate::links::Links;
+use crate::metadata::{Image, Origin};
 use crate::metrics::Metrics;
 use crate::partition::{Partition, PartitionId};
-use crate::raft::{FlushDriver, Group, GroupHost, GroupSpec, HostOptions};
+use crate::raft::{FlushDriver, Group, GroupHost, GroupSpec, HostOptions, Voter};
 
 /// How long the metadata group may take to elect itself and replay.
 const METADATA_START: Duration = Duration::from_secs(60);
@@ -36,6 +40,9 @@ pub enum StartError {
     /// No thread for the flusher.
     #[error("no thread can be started")]
     Thread(#[source] std::io::Error),
+    /// The seeds are of another mind.
+    #[error(transparent)]
+    Forming(#[from] FormingError),
     /// The metadata group did not come up.
     #[error("the cluster's metadata cannot be served: {reason}")]
     Metadata {
@@ -51,12 +58,39 @@ impl Cluster {
     ///
     /// # Errors
     /// [`StartError`]; nothing keeps running then.
-    pub async fn start(env: Env, options: ClusterOptions) -> Result<Arc<Self>, StartError> {
+    pub async fn start(
+        env: Env,
+        options: ClusterOptions,
+        interconnect: Arc<Interconnect>,
+    ) -> Result<Arc<Self>, StartError> {
+        let opened = open_directory(&env, &options).await?;
+        let cluster = Self::build(env, options, interconnect, opened)?;
+        cluster.exchange.serve(&cluster);
+        cluster.spawn_elections();
+        if let Err(error) = cluster.form().await {
+            cluster.abandon().await;
+            return Err(error);
+        }
+        cluster.reconcile(&cluster.image()).await;
+        cluster.spawn_background();
+        Ok(cluster)
+    }
+
+    /// The node's parts around an open directory, with the metadata group started.
+    fn build(
+        env: Env,
+        mut options: ClusterOptions,
+        interconnect: Arc<Interconnect>,
+        opened: Opened,
+    ) -> Result<Arc<Self>, StartError> {
         let Opened {
             data_dir,
             manager,
             context,
-        } = open_directory(&env, &options).await?;
+        } = opened;
+        let directory = data_dir.meta().directory_id;
+        options.broker.directory = directory;
+        interconnect.identify(directory, &data_dir.meta().cluster_id);
         let metrics = Metrics::default();
         let policy = FlushPolicy {
             threads: options.flush_parallelism,
@@ -64,28 +98,31 @@ impl Cluster {
         };
         let rounds = Flusher::new(&context, data_dir.partitions(), policy);
         let flusher = FlushDriver::start(&env, rounds).map_err(StartError::Thread)?;
+        let leaders = Arc::new(Leaders::new(options.broker.id));
         let host = GroupHost::new(HostOptions {
             env: env.clone(),
-            node: u64::from(options.broker.id.unsigned_abs()),
-            directory: data_dir.meta().directory_id,
+            node: node_number(options.broker.id),
+            directory,
+            incarnation: interconnect.incarnation(),
             manager: Arc::clone(&manager),
             flusher: flusher.flusher().clone(),
             journal: Arc::clone(data_dir.journal()),
             metrics: metrics.clone(),
+            links: Arc::clone(&interconnect) as Arc<dyn Links>,
+            leaders: Arc::clone(&leaders),
         });
         let origin = Origin {
             broker: options.broker.id,
             settings: Arc::clone(&options.settings),
         };
-        let (metadata_group, image) = start_metadata(&host, &origin);
+        let exchange = Exchange::new(env.clone(), leaders, standing(&options));
+        let (metadata_group, image) = start_metadata(&host, &origin, &options);
+        // Set once, here.
+        let _ = exchange.metadata.set(Arc::clone(&metadata_group));
+        interconnect.serve(&exchange);
         let metadata = Arc::clone(&metadata_group.spec.partition);
-        if let Err(reason) = serving(&env, &metadata).await {
-            metadata_group.stop().await;
-            flusher.stop(&env).await;
-            return Err(StartError::Metadata { reason });
-        }
         let controller = Controller::new(env.clone(), metadata, image, origin);
-        let cluster = Arc::new(Self {
+        Ok(Arc::new(Self {
             env,
             options,
             host,
@@ -95,40 +132,55 @@ impl Cluster {
             controller,
             metadata_group,
             disk_gate: Arc::default(),
-            groups: RwLock::new(BTreeMap::new()),
+            interconnect,
+            exchange,
             reconciled: Published::new(-1),
+            producer_ids: Mutex::new(0..0),
             stop: Shutdown::new(),
             background: Mutex::new(Vec::new()),
             metrics,
-        });
-        cluster.found().await.map_err(|e| StartError::Metadata {
-            reason: e.to_string(),
-        })?;
-        cluster.reconcile(&cluster.image()).await;
-        cluster.spawn_background();
-        Ok(cluster)
+        }))
     }
 
-    /// Writes the cluster's identity and this broker's registration, where they are missing or have changed.
-    async fn found(&self) -> Result<(), TopicError> {
-        // Everything committed before this term is applied before the group leads, but the image may be one step
-        // behind: an empty commit brings it up to date.
-        let image = self.image();
-        let mut records = Vec::new();
-        if image.cluster_id.is_empty() {
-            records.push(MetadataRecord::Cluster {
-                cluster_id: cluster_id(&self.env),
-            });
+    /// Returns once this node belongs to its cluster and has the metadata up to its own registration.
+    async fn form(&self) -> Result<(), StartError> {
+        let metadata = &self.metadata_group.spec.partition;
+        let broken = |reason: String| StartError::Metadata { reason };
+        if self.options.is_alone() {
+            serving(&self.env, metadata).await.map_err(broken)?;
         }
-        if image.brokers.get(&self.node_id()) != Some(&self.options.broker) {
-            records.push(MetadataRecord::RegisterBroker {
-                broker: self.options.broker.clone(),
-            });
+        let forming = Forming {
+            env: &self.env,
+            links: &self.host.links,
+            exchange: &self.exchange,
+            metadata: &self.metadata_group,
+            controller: &self.controller,
+            options: &self.options,
+        };
+        tokio::select! {
+            biased;
+            formed = forming.run() => formed?,
+            reason = wait_for_failure(metadata) => return Err(broken(reason)),
         }
-        if !records.is_empty() {
-            self.controller.commit(&records).await?;
+        let cluster_id = self.image().cluster_id.clone();
+        if let Some(data_dir) = &mut *self.data_dir.lock() {
+            data_dir.set_cluster_id(&cluster_id)?;
         }
+        self.interconnect.identify(self.host.directory, &cluster_id);
         Ok(())
+    }
+
+    /// Ends what a start that failed has begun.
+    async fn abandon(&self) {
+        self.stop.trigger();
+        let background = std::mem::take(&mut *self.background.lock());
+        for task in background {
+            // A task that panicked was reported when it did.
+            let _ = task.await;
+        }
+        self.metadata_group.stop().await;
+        self.flusher.stop(&self.env).await;
+        self.interconnect.stop().await;
     }
 }
 
@@ -173,7 +225,11 @@ async fn open_directory(env: &Env, options: &ClusterOptions) -> Result<Opened, S
     env.tasks.blocking(open).await
 }
 
-fn start_metadata(host: &Arc<GroupHost>, origin: &Origin) -> (Arc<Group>, Published<Arc<Image>>) {
+fn start_metadata(
+    host: &Arc<GroupHost>,
+    origin: &Origin,
+    options: &ClusterOptions,
+) -> (Arc<Group>, Published<Arc<Image>>) {
     let (observer, image) = MetadataObserver::new(origin.clone());
     let id = PartitionId {
         topic_id: METADATA_TOPIC_ID,
@@ -184,15 +240,30 @@ fn start_metadata(host: &Arc<GroupHost>, origin: &Origin) -> (Arc<Group>, Publis
         ..origin.settings.topic_defaults.clone()
     };
     let partition = Partition::new(id, Arc::new(config), Arc::default());
+    // Of several seeds one founds the cluster, see `forming`.
+    let alone = options.is_alone().then(|| {
+        let directory = host.directory;
+        (host.node, Voter { directory })
+    });
     let spec = GroupSpec {
         id,
         partition,
+        founders: alone.into_iter().collect(),
+        preference: Vec::new(),
         observer: Some(observer),
     };
     (Group::start(Arc::clone(host), spec), image)
 }
 
-/// A cluster id as Kafka's: 16 random bytes in URL-safe base64 without padding, 22 characters.
-fn cluster_id(env: &Env) -> String {
-    TopicId(Uuid::from_bytes(env.rng.uuid())).to_string()
+/// How this node stands to its cluster before it has asked anybody.
+fn standing(options: &ClusterOptions) -> Standing {
+    Standing {
+        node: options.broker.id,
+        directory: options.broker.directory,
+        cluster_name: options.cluster_name.clone(),
+        seeds: options.seeds.clone(),
+        is_member: false,
+        controller: -1,
+        addresses: BTreeMap::new(),
+    }
 }

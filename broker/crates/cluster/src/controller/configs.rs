@@ -14,7 +14,7 @@ use crate::metadata::{Image, MetadataRecord, is_internal};
 const MAX_GROUP_CONFIG_BYTES: usize = 16 << 20;
 
 /// Whose configuration is changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum ConfigTarget {
     /// The topic of this name.
     Topic(String),

@@ -7,18 +7,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use takhin_protocol::ids::TopicId;
 use takhin_protocol::record::{Batch, BatchBuilder, Compression, NewRecord, Records};
 use takhin_runtime::{Env, Published};
 use tokio::sync::Mutex as AsyncMutex;
 use uuid::Uuid;
 
-use crate::metadata::{Image, MetadataRecord, Origin, TopicInfo};
+use crate::metadata::{BrokerInfo, Image, MetadataRecord, Origin, TopicInfo};
 use crate::partition::{Acks, Partition};
 use crate::raft::Observer;
 
 /// Producer ids fetched from the metadata group at once; unused ones are lost at a restart, never reused.
-const PRODUCER_ID_BLOCK: i64 = 1000;
+pub(crate) const PRODUCER_ID_BLOCK: i64 = 1000;
 
 /// How long a change may take to commit and show.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -26,7 +26,7 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 pub use configs::ConfigTarget;
 
 /// A topic to create.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct NewTopic {
     /// Valid topic name.
     pub name: String,
@@ -37,7 +37,7 @@ pub struct NewTopic {
 }
 
 /// Why metadata was not changed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
 pub enum TopicError {
     /// The name is taken.
     #[error("topic {name} exists")]
@@ -72,6 +72,17 @@ pub enum TopicError {
     /// A configuration entry that is read at start only.
     #[error("{0}")]
     ReadOnlyConfig(String),
+    /// The node id belongs to a broker with another data directory.
+    #[error(
+        "node id {id} belongs to a broker with data directory {directory}: start this broker with that directory, or \
+         give it an id of its own"
+    )]
+    NodeIdTaken {
+        /// The id.
+        id: i32,
+        /// Directory of the broker that has it.
+        directory: Uuid,
+    },
     /// The metadata group has no leader here at the moment.
     #[error("the controller is not available")]
     NotController,
@@ -126,7 +137,6 @@ pub(crate) struct Controller {
     origin: Origin,
     /// Held from check to commit, so that no two changes are checked against the same image.
     turn: AsyncMutex<()>,
-    producer_ids: Mutex<std::ops::Range<i64>>,
 }
 
 impl Controller {
@@ -136,14 +146,13 @@ impl Controller {
         image: Published<Arc<Image>>,
         origin: Origin,
     ) -> Self {
-        let (turn, producer_ids) = (AsyncMutex::new(()), Mutex::new(0..0));
+        let turn = AsyncMutex::new(());
         Self {
             env,
             metadata,
             image,
             origin,
             turn,
-            producer_ids,
         }
     }
 
@@ -151,15 +160,10 @@ impl Controller {
         self.image.get()
     }
 
-    /// Commits records and waits until the image shows them.
+    /// Commits records and waits until the image shows them. The caller has the turn.
     ///
     /// # Cancel safety
     /// A dropped call may or may not have made its change.
-    pub(crate) async fn commit(&self, records: &[MetadataRecord]) -> Result<Arc<Image>, TopicError> {
-        let _turn = self.turn.lock().await;
-        self.commit_in_turn(records).await
-    }
-
     async fn commit_in_turn(&self, records: &[MetadataRecord]) -> Result<Arc<Image>, TopicError> {
         let batch = self.batch(records)?;
         let change = async {
@@ -191,6 +195,11 @@ impl Controller {
             });
         }
         builder.build().map_err(|e| TopicError::Config(e.to_string()))
+    }
+
+    /// The first image seen that ends at `end_offset` or later.
+    pub(crate) async fn image_at(&self, end_offset: i64) -> Arc<Image> {
+        self.image.wait_for(|image| image.end_offset >= end_offset).await
     }
 
     /// The first image seen whose end is another than `end_offset`.
@@ -277,23 +286,58 @@ impl Controller {
         Ok(())
     }
 
-    /// A producer id that nobody has had.
-    pub(crate) async fn next_producer_id(&self) -> Result<i64, TopicError> {
-        if let Some(id) = self.producer_ids.lock().next() {
-            return Ok(id);
-        }
+    /// The first of [`PRODUCER_ID_BLOCK`] producer ids that nobody has had.
+    pub(crate) async fn producer_id_block(&self) -> Result<i64, TopicError> {
         let _turn = self.turn.lock().await;
-        // Somebody may have fetched a block while this call waited for its turn.
-        if let Some(id) = self.producer_ids.lock().next() {
-            return Ok(id);
-        }
         let first = self.image().next_producer_id;
         let next = first + PRODUCER_ID_BLOCK;
         self.commit_in_turn(&[MetadataRecord::ProducerIds { next }])
             .await?;
-        *self.producer_ids.lock() = first + 1..next;
         Ok(first)
     }
+
+    /// Writes the cluster's identity and the controller's own registration, where they are missing or have changed.
+    pub(crate) async fn enter(&self, broker: &BrokerInfo) -> Result<(), TopicError> {
+        let turn = self.turn.lock().await;
+        if self.image().cluster_id.is_empty() {
+            // What was committed before this term is applied, but the image may be one step behind: an empty change
+            // brings it up to date.
+            self.commit_in_turn(&[MetadataRecord::ProducerIds { next: 0 }])
+                .await?;
+        }
+        if self.image().cluster_id.is_empty() {
+            let cluster_id = cluster_id(&self.env);
+            self.commit_in_turn(&[MetadataRecord::Cluster { cluster_id }])
+                .await?;
+        }
+        drop(turn);
+        self.register(broker.clone()).await
+    }
+
+    /// Enters a broker, or what has changed of it.
+    pub(crate) async fn register(&self, broker: BrokerInfo) -> Result<(), TopicError> {
+        let _turn = self.turn.lock().await;
+        let image = self.image();
+        if let Some(known) = image.brokers.get(&broker.id) {
+            if *known == broker {
+                return Ok(());
+            }
+            if !known.directory.is_nil() && known.directory != broker.directory {
+                return Err(TopicError::NodeIdTaken {
+                    id: broker.id,
+                    directory: known.directory,
+                });
+            }
+        }
+        self.commit_in_turn(&[MetadataRecord::RegisterBroker { broker }])
+            .await?;
+        Ok(())
+    }
+}
+
+/// A cluster id as Kafka's: 16 random bytes in URL-safe base64 without padding, 22 characters.
+fn cluster_id(env: &Env) -> String {
+    TopicId(Uuid::from_bytes(env.rng.uuid())).to_string()
 }
 
 fn collision_key(name: &str) -> String {

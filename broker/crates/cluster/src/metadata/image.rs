@@ -29,6 +29,13 @@ pub struct BrokerInfo {
     pub rack: Option<String>,
     /// One endpoint per listener.
     pub endpoints: Vec<Endpoint>,
+    /// Where other brokers reach it, `host:port`; empty in records of a release that knew no other brokers.
+    #[serde(default)]
+    pub rpc: String,
+    /// The data directory that it votes with; a broker with another one is another voter. Nil in records of a release
+    /// that did not write it.
+    #[serde(default)]
+    pub directory: Uuid,
 }
 
 /// Placement of one partition.
@@ -36,6 +43,9 @@ pub struct BrokerInfo {
 pub struct PartitionInfo {
     /// Broker ids of the replicas, preferred leader first.
     pub replicas: Vec<i32>,
+    /// The replicas that the partition was created with, and the directories that they had then: who may found its
+    /// replication group. Empty once its replicas have been changed, since then it exists.
+    pub founders: BTreeMap<i32, Uuid>,
 }
 
 /// A topic: its identity, configuration and partitions.
@@ -139,7 +149,7 @@ impl Image {
                 let topic = TopicInfo {
                     name: name.clone(),
                     id: *id,
-                    partitions: placed(partitions).collect(),
+                    partitions: placed(partitions, &self.brokers).collect(),
                     overrides: overrides.clone(),
                     config: Arc::new(effective(&self.settings.topic_defaults, overrides)),
                 };
@@ -147,8 +157,9 @@ impl Image {
                 self.topics.insert(name.clone(), Arc::new(topic));
             }
             MetadataRecord::CreatePartitions { id, partitions } => {
+                let placed: Vec<_> = placed(partitions, &self.brokers).collect();
                 if let Some(topic) = self.topic_mut(*id) {
-                    topic.partitions.extend(placed(partitions));
+                    topic.partitions.extend(placed);
                 }
             }
             MetadataRecord::TopicConfigs { id, overrides } => {
@@ -206,8 +217,13 @@ fn effective(defaults: &TopicConfig, overrides: &Values) -> TopicConfig {
         .unwrap_or_else(|_| defaults.clone())
 }
 
-fn placed(partitions: &[Vec<i32>]) -> impl Iterator<Item = PartitionInfo> {
-    partitions.iter().map(|replicas| PartitionInfo {
+fn placed(
+    partitions: &[Vec<i32>],
+    brokers: &BTreeMap<i32, BrokerInfo>,
+) -> impl Iterator<Item = PartitionInfo> {
+    let directory = |id: &i32| brokers.get(id).map(|broker| (*id, broker.directory));
+    partitions.iter().map(move |replicas| PartitionInfo {
         replicas: replicas.clone(),
+        founders: replicas.iter().filter_map(directory).collect(),
     })
 }

@@ -55,6 +55,14 @@ impl Partition {
         waiters.into_iter().for_each(|waiter| waiter.wake());
     }
 
+    /// So many replicas are in sync now, and a majority of all is heard of, or not: a leader without one accepts nothing,
+    /// since another may lead by now.
+    pub(crate) fn set_quorum(&self, in_sync: u16, has_quorum: bool) {
+        let mut state = self.state.lock();
+        state.in_sync = in_sync;
+        state.has_quorum = has_quorum;
+    }
+
     /// Attaches the log for reading, before leadership is known.
     pub(crate) fn attach(&self, log: Arc<Log>, term: u64) {
         let mut state = self.state.lock();

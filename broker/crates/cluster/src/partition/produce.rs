@@ -17,9 +17,6 @@ use crate::replicator::ProposeError;
 /// Producers remembered for one partition; the longest silent ones are forgotten first, which KIP-360 makes harmless.
 const MAX_PRODUCERS: usize = 100_000;
 
-/// A group has one voter, which leads when it accepts a batch.
-const IN_SYNC_REPLICAS: u16 = 1;
-
 impl Partition {
     /// Proposes a validated batch and returns its ticket.
     ///
@@ -31,12 +28,6 @@ impl Partition {
     /// Every [`ProduceError`] that can be known before the append; nothing was proposed then.
     pub fn produce(self: &Arc<Self>, batch: Batch, acks: Acks) -> Result<Ticket, ProduceError> {
         let config = self.config();
-        if acks == Acks::All && config.min_insync_replicas > IN_SYNC_REPLICAS {
-            return Err(ProduceError::NotEnoughReplicas {
-                in_sync: IN_SYNC_REPLICAS,
-                wanted: config.min_insync_replicas,
-            });
-        }
         let size = batch.header.total_len();
         let limit = usize::try_from(config.segment_bytes).unwrap_or(usize::MAX);
         if size > limit {
@@ -53,6 +44,7 @@ impl Partition {
             Phase::Leading { .. } if self.rejected.load(Ordering::Acquire) => {
                 return Err(ProduceError::NotLeader);
             }
+            Phase::Leading { .. } if !state.has_quorum => return Err(ProduceError::NotLeader),
             Phase::Leading { term, replicator } => (*term, Arc::clone(replicator)),
             Phase::Following => return Err(ProduceError::NotLeader),
             Phase::Offline { reason } => {
@@ -62,6 +54,12 @@ impl Partition {
             }
             Phase::Deleted => return Err(ProduceError::Deleted),
         };
+        if acks == Acks::All && config.min_insync_replicas > state.in_sync {
+            return Err(ProduceError::NotEnoughReplicas {
+                in_sync: state.in_sync,
+                wanted: config.min_insync_replicas,
+            });
+        }
         if state.queue.is_full() {
             return Err(ProduceError::TooManyInFlight { limit: MAX_IN_FLIGHT });
         }

@@ -57,6 +57,10 @@ pub(super) struct State {
     /// Producer state including proposed batches.
     pub(super) producers: ProducerTable,
     pub(super) queue: Queue,
+    /// Replicas in sync, this one among them.
+    pub(super) in_sync: u16,
+    /// Whether a majority of the replicas is heard of.
+    pub(super) has_quorum: bool,
     waiters: Vec<Arc<Waiter>>,
 }
 
@@ -84,6 +88,8 @@ impl Partition {
             high_watermark: 0,
             producers: ProducerTable::default(),
             queue: Queue::default(),
+            in_sync: 1,
+            has_quorum: true,
             waiters: Vec::new(),
         };
         let state = Mutex::new(state);

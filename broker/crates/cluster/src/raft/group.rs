@@ -1,9 +1,12 @@
 //! One group's life: open the log, run openraft on it, tell the partition who leads; when it fails, say so and
 //! rebuild it from disk with growing pauses.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use openraft::ServerState;
 use openraft_rt::WatchReceiver;
 use parking_lot::Mutex;
@@ -14,12 +17,14 @@ use tokio::sync::watch;
 use super::flush::flush;
 use super::hard_state::{GroupId, GroupState};
 use super::host::{GroupHost, OpenError, log_options};
+use super::inbound::{self, Answer, Inbound};
 use super::log_store::LogStore;
-use super::network::NoPeers;
+use super::network::Network;
 use super::outbox::Outbox;
 use super::state_machine::{Observer, Progress, StateMachine};
-use super::types::{RaftLogId, Runtime, TypeConfig, log_id, sole_voter};
-use crate::metrics::Metrics;
+use super::types::{RaftLogId, Runtime, TypeConfig, Voter, log_id};
+use super::wire;
+use crate::links::{Class, Kind};
 use crate::partition::Partition;
 
 pub(super) type Raft = openraft::Raft<TypeConfig, StateMachine>;
@@ -37,6 +42,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 pub(crate) struct GroupSpec {
     pub(crate) id: GroupId,
     pub(crate) partition: Arc<Partition>,
+    /// The voters that the group is founded with. Only a replica that is one of them, and has neither vote nor entry, ever
+    /// founds it; a replica that was added later is brought in by the others.
+    pub(crate) founders: BTreeMap<u64, Voter>,
+    /// The brokers of the replicas in the order in which they are to lead.
+    pub(crate) preference: Vec<u64>,
     /// Sees every committed batch from the first on, at each start.
     pub(crate) observer: Option<Arc<dyn Observer>>,
 }
@@ -55,6 +65,7 @@ pub(crate) struct Group {
 #[derive(Clone)]
 struct Running {
     raft: Raft,
+    inbound: Inbound,
     log: Arc<Log>,
     progress: Arc<Mutex<Progress>>,
 }
@@ -128,6 +139,52 @@ impl Group {
         }
     }
 
+    /// Has openraft forget entries up to and including `upto`, as far as every replica has them, here and on the other
+    /// replicas. Does nothing unless this replica leads.
+    ///
+    /// Invariant: no replica forgets an entry that another one lacks, since entries are all that a replica can be brought
+    /// up to date with. A replica that is away for long holds the others' segments back.
+    ///
+    /// # Cancel safety
+    /// Safe; what was asked of openraft still happens.
+    pub(crate) async fn purge(&self, env: &Env, host: &GroupHost, upto: u64) {
+        let Some((all_have, others)) = self.all_have(host) else {
+            return;
+        };
+        let upto = upto.min(all_have);
+        self.purge_as_told(env, host, upto).await;
+        for node in others {
+            let body = wire::encode_purge(self.spec.id, upto);
+            let told = host
+                .links
+                .call(node, Class::Control, 0, Kind::Purge, body, PURGE_WAIT);
+            if let Err(error) = told.await {
+                // Told again with the next look at the segments.
+                tracing::debug!(partition = %self.spec.id, %error, "a replica does not know what it may forget");
+            }
+        }
+    }
+
+    /// The last entry that every replica has, and the brokers of the other replicas; `None` unless this replica leads.
+    fn all_have(&self, host: &GroupHost) -> Option<(u64, Vec<u32>)> {
+        let metrics = self.raft()?.metrics();
+        let metrics = metrics.borrow_watched();
+        let replication = metrics.replication.as_ref()?;
+        let nodes: Vec<u64> = metrics
+            .membership_config
+            .membership()
+            .nodes()
+            .map(|(id, _)| *id)
+            .filter(|id| *id != host.node)
+            .collect();
+        let mut all_have = u64::MAX;
+        for node in &nodes {
+            all_have = all_have.min(replication.get(node)?.as_ref()?.index);
+        }
+        let others = nodes.into_iter().filter_map(|node| u32::try_from(node).ok());
+        Some((all_have, others.collect()))
+    }
+
     /// Has openraft forget every entry up to and including `upto`, as far as they are applied.
     ///
     /// What a restart needs of them, the applied position and the membership, is made durable before. Returns when it is
@@ -135,7 +192,7 @@ impl Group {
     ///
     /// # Cancel safety
     /// Safe; what was asked of openraft still happens.
-    pub(crate) async fn purge(&self, env: &Env, host: &GroupHost, upto: u64) {
+    pub(crate) async fn purge_as_told(&self, env: &Env, host: &GroupHost, upto: u64) {
         let Some(running) = self.running.lock().clone() else {
             return;
         };
@@ -187,6 +244,56 @@ impl Group {
         self.stop.is_triggered()
     }
 
+    /// Takes what another broker asks of this group. What it returns is to be driven until it ends.
+    pub(crate) fn ask(&self, kind: Kind, body: Bytes, answer: Answer) -> Option<BoxFuture<'static, ()>> {
+        let Some(running) = self.running.lock().clone() else {
+            answer(Err("the partition is not open".to_owned()));
+            return None;
+        };
+        running.inbound.take(kind, body, answer)
+    }
+
+    /// Whether this node, with the directory that it has, is one of those that may found the group.
+    pub(super) fn is_founder(&self, host: &GroupHost) -> bool {
+        let own = self.spec.founders.get(&host.node);
+        own.is_some_and(|own| own.directory == host.directory)
+    }
+
+    /// `voters` in the order in which they are to lead.
+    pub(super) fn in_order(&self, voters: &[u64]) -> Vec<u64> {
+        let place = |voter: &u64| self.spec.preference.iter().position(|other| other == voter);
+        let mut ordered = voters.to_vec();
+        ordered.sort_by_key(|voter| (place(voter).unwrap_or(usize::MAX), *voter));
+        ordered
+    }
+
+    /// Whether the group holds anything here: a founding entry, a vote. `false` also while it is not open.
+    pub(crate) async fn is_initialized(&self) -> bool {
+        match self.raft() {
+            Some(raft) => raft.is_initialized().await.unwrap_or(false),
+            None => false,
+        }
+    }
+
+    /// Founds the group with these voters; they elect a leader then. Does nothing if the group holds anything.
+    pub(crate) async fn found(&self, voters: BTreeMap<u64, Voter>) {
+        if let Some(raft) = self.raft() {
+            // Openraft refuses a group that holds anything, which is as well.
+            let _ = raft.initialize(voters).await;
+        }
+    }
+
+    /// The leader as far as this replica knows; it may be gone.
+    pub(crate) fn leader(&self) -> Option<u64> {
+        let raft = self.raft()?;
+        raft.server_metrics().borrow_watched().current_leader
+    }
+
+    /// openraft's handle, while the group is open.
+    pub(super) fn raft(&self) -> Option<Raft> {
+        self.running.lock().as_ref().map(|running| running.raft.clone())
+    }
+
     /// Node ids and directories of the voters; `None` while the group is not open.
     pub(crate) fn voters(&self) -> Option<Vec<(u64, uuid::Uuid)>> {
         let running = self.running.lock().clone()?;
@@ -205,7 +312,7 @@ impl Group {
             let reason = match self.open(host).await {
                 Ok(instance) => {
                     let begun = host.env.clock.instant();
-                    match instance.serve(self, &host.metrics).await {
+                    match instance.serve(self, host).await {
                         Ended::Stopped => return,
                         Ended::Failed(reason) => {
                             if begun.elapsed() > LONGEST_PAUSE {
@@ -259,11 +366,7 @@ impl Group {
             .attach(Arc::clone(&log), log.end().last.map_or(0, |id| id.term.into()));
         // The configuration may have changed while the log was being opened; from `attach` on a change finds the log.
         log.set_options(log_options(&spec.partition.config()));
-        let applied = if spec.observer.is_some() {
-            None
-        } else {
-            state.applied
-        };
+        let applied = state.applied.filter(|_| spec.observer.is_none());
         let progress = Arc::new(Mutex::new(Progress {
             applied,
             membership: state.membership,
@@ -288,16 +391,22 @@ impl Group {
             current: Arc::default(),
             term_begun: begun,
         };
-        let raft = launch(host, store, machine).await.map_err(OpenError::Failed)?;
+        let raft = launch(host, spec, store, machine)
+            .await
+            .map_err(OpenError::Failed)?;
+        let (inbound, appends) = Inbound::new(raft.clone());
         *self.running.lock() = Some(Running {
             raft: raft.clone(),
+            inbound,
             log: Arc::clone(&log),
             progress,
         });
+        host.elections.notify_one();
         Ok(Instance {
             raft,
             log,
             term_begun,
+            appends,
         })
     }
 }
@@ -315,22 +424,37 @@ async fn reached(raft: &Raft, so: impl Fn(&RaftMetrics) -> bool) -> bool {
     }
 }
 
-/// Starts openraft and has the only voter elect itself.
-async fn launch(host: &Arc<GroupHost>, store: LogStore, machine: StateMachine) -> Result<Raft, String> {
+/// Starts openraft. A group whose only voter is this node is founded and elects itself here; for others see
+/// [`super::elections`].
+async fn launch(
+    host: &Arc<GroupHost>,
+    spec: &GroupSpec,
+    store: LogStore,
+    machine: StateMachine,
+) -> Result<Raft, String> {
     let seed = host.env.rng.next_u64();
-    let (id, directory, config) = (host.node, host.directory, Arc::clone(&host.config));
+    let (id, config) = (host.node, Arc::clone(&host.config));
+    let network = Network {
+        links: Arc::clone(&host.links),
+        group: spec.id,
+    };
+    let own = spec.founders.get(&id);
+    let alone = spec.founders.len() == 1 && own.is_some_and(|own| own.directory == host.directory);
+    let founders = spec.founders.clone();
     // openraft draws its randomness from a task-local seed that its tasks inherit from this scope.
     Runtime::scope(seed, async move {
-        let raft = Raft::new(id, config, NoPeers, store, machine)
+        let raft = Raft::new(id, config, network, store, machine)
             .await
             .map_err(|e| e.to_string())?;
         // A crash may come between the founding entry and the first vote: then there is a log to be elected on.
         if raft.is_initialized().await.map_err(|e| e.to_string())? {
+            let voters: Vec<u64> = raft.voter_ids().collect();
+            if voters == [id] {
+                raft.trigger().elect(false).await.map_err(|e| e.to_string())?;
+            }
+        } else if alone {
+            raft.initialize(founders).await.map_err(|e| e.to_string())?;
             raft.trigger().elect(false).await.map_err(|e| e.to_string())?;
-        } else {
-            raft.initialize(sole_voter(id, directory))
-                .await
-                .map_err(|e| e.to_string())?;
         }
         Ok(raft)
     })
@@ -352,53 +476,76 @@ struct Instance {
     raft: Raft,
     log: Arc<Log>,
     term_begun: watch::Receiver<u64>,
+    appends: tokio::sync::mpsc::Receiver<inbound::Append>,
 }
 
 impl Instance {
-    async fn serve(mut self, group: &Arc<Group>, counters: &Metrics) -> Ended {
+    async fn serve(mut self, group: &Arc<Group>, host: &GroupHost) -> Ended {
         let partition = &group.spec.partition;
+        let id = group.spec.id;
         let mut metrics = self.raft.server_metrics();
         let mut leading = None;
         let mut sending = Box::pin(Outbox::default().send_to(self.raft.clone(), Arc::clone(partition)));
+        let mut receiving = Box::pin(inbound::serve(self.raft.clone(), self.appends));
         let ended = loop {
             let term_begun = *self.term_begun.borrow_and_update();
-            let now = leading_term(&metrics.borrow_and_update(), term_begun);
+            let now = {
+                let metrics = metrics.borrow_and_update();
+                // Without other replicas nobody needs a heartbeat and nobody else campaigns.
+                self.raft.runtime_config().tick(has_others(&metrics));
+                leading_term(&metrics, term_begun)
+            };
             if partition.take_rejected() || (leading.is_some() && now != leading) {
                 partition.step_down();
+                host.leaders.give_up(id);
                 leading = None;
             }
             if let (Some(term), None) = (now, leading) {
-                counters.leadership_gained();
+                host.metrics.leadership_gained();
                 // A new outbox: what the old one still holds was answered when the partition stepped down.
                 let outbox = Outbox::default();
                 let replicator = Arc::new(outbox.clone());
                 sending = Box::pin(outbox.send_to(self.raft.clone(), Arc::clone(partition)));
+                // At first all are taken to be in sync: whoever is not is found out at the next look.
+                let voters: Vec<u64> = self.raft.voter_ids().collect();
+                partition.set_quorum(u16::try_from(voters.len()).unwrap_or(u16::MAX), true);
                 partition.lead(term, Arc::clone(&self.log), replicator);
+                let replicas = group.in_order(&voters).into_iter();
+                let replicas = replicas.filter_map(|node| i32::try_from(node).ok());
+                host.leaders
+                    .lead(id, partition.leader_epoch(), replicas.collect());
                 leading = now;
             }
             tokio::select! {
                 biased;
                 () = group.stop.wait() => break Ended::Stopped,
                 // These metrics change with leadership, not with every entry; they end with openraft's core task.
-                changed = metrics.changed() => if changed.is_err() { break Ended::Failed(self.why_ended()) },
+                changed = metrics.changed() => if changed.is_err() { break Ended::Failed(why_ended(&self.raft)) },
                 _ = self.term_begun.changed() => {}
                 () = partition.rejection() => {}
+                never = &mut receiving => match never {},
                 never = &mut sending => match never {},
             }
         };
         partition.step_down();
+        host.leaders.give_up(id);
         // Joining fails only if the core task panicked, which `Failed` has reported.
         let _ = self.raft.shutdown().await;
         *group.running.lock() = None;
         ended
     }
+}
 
-    fn why_ended(&self) -> String {
-        match &self.raft.metrics().borrow_watched().running_state {
-            Err(fatal) => fatal.to_string(),
-            Ok(()) => "the replication group ended".into(),
-        }
+fn why_ended(raft: &Raft) -> String {
+    match &raft.metrics().borrow_watched().running_state {
+        Err(fatal) => fatal.to_string(),
+        Ok(()) => "the replication group ended".into(),
     }
+}
+
+/// Whether the group has replicas elsewhere, or is not founded yet.
+fn has_others(metrics: &openraft::metrics::RaftServerMetrics<TypeConfig>) -> bool {
+    metrics.membership_config.membership().nodes().count() != 1
 }
 
 /// The term in which this node leads and whose first entry has been applied.

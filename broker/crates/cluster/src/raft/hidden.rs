@@ -155,12 +155,13 @@ impl From<&Hidden> for Option<Data> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::raft::types::sole_voter;
 
     #[test]
     fn every_kind_survives_a_round_trip() {
-        let voters =
-            RaftMembership::new(vec![BTreeSet::from([7])], sole_voter(7, Uuid::from_u128(9))).unwrap();
+        let voter = Voter {
+            directory: Uuid::from_u128(9),
+        };
+        let voters = RaftMembership::new(vec![BTreeSet::from([7])], BTreeMap::from([(7, voter)])).unwrap();
         for hidden in [
             Hidden::Blank,
             Hidden::Membership(voters),

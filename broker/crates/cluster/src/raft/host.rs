@@ -7,12 +7,14 @@ use takhin_config::node::Durability;
 use takhin_config::topic::TopicConfig;
 use takhin_runtime::Env;
 use takhin_storage::{Flusher, Log, LogManager, LogOptions, LogStatus};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
 use super::flush::flush;
 use super::group::{Group, GroupSpec};
 use super::hard_state::{GroupId, GroupState, HardStateStore};
+use crate::leaders::Leaders;
+use crate::links::Links;
 use crate::metrics::Metrics;
 
 /// Groups that open their logs at the same time.
@@ -23,21 +25,30 @@ pub(crate) struct HostOptions {
     pub(crate) env: Env,
     pub(crate) node: u64,
     pub(crate) directory: Uuid,
+    /// This run of the process.
+    pub(crate) incarnation: Uuid,
     pub(crate) manager: Arc<LogManager>,
     pub(crate) flusher: Flusher,
     pub(crate) journal: Arc<takhin_storage::Journal>,
     pub(crate) metrics: Metrics,
+    pub(crate) links: Arc<dyn Links>,
+    pub(crate) leaders: Arc<Leaders>,
 }
 
 pub(crate) struct GroupHost {
     pub(crate) env: Env,
     pub(crate) node: u64,
     pub(crate) directory: Uuid,
+    pub(crate) incarnation: Uuid,
     pub(crate) manager: Arc<LogManager>,
     pub(crate) flusher: Flusher,
     pub(crate) hard_state: Arc<HardStateStore>,
     pub(crate) config: Arc<Config>,
     pub(crate) metrics: Metrics,
+    pub(crate) links: Arc<dyn Links>,
+    pub(crate) leaders: Arc<Leaders>,
+    /// Rung when a group may want a leader.
+    pub(crate) elections: Notify,
     opening: Semaphore,
 }
 
@@ -62,20 +73,27 @@ impl GroupHost {
             env,
             node,
             directory,
+            incarnation,
             manager,
             flusher,
             journal,
             metrics,
+            links,
+            leaders,
         } = options;
         Arc::new(Self {
             node,
             directory,
+            incarnation,
             manager,
             flusher,
             hard_state: Arc::new(HardStateStore::new(journal, env.tasks.clone())),
             env,
             config: Arc::new(config()),
             metrics,
+            links,
+            leaders,
+            elections: Notify::new(),
             opening: Semaphore::new(CONCURRENT_OPENS),
         })
     }
@@ -170,7 +188,7 @@ pub(crate) fn describe(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Long native timers as the safety net; a single voter elects itself by an explicit trigger.
+/// Long native timers as the safety net: elections are called for by [`super::elections`].
 fn config() -> Config {
     Config {
         cluster_name: "takhin".into(),

@@ -32,6 +32,9 @@ use crate::replicator::ProposalSink as _;
 /// Bytes of one answer to a reader; openraft itself limits only the number of entries.
 const READ_BYTES: usize = 1 << 20;
 
+/// Timestamp of hidden entries: every replica writes the same bytes, and nothing asks for their time.
+const NO_TIME: i64 = -1;
+
 /// How many entries one step of the apply stream looks up.
 const APPLY_STEP: u64 = 1024;
 
@@ -85,7 +88,7 @@ impl LogStore {
             EntryPayload::Blank => Hidden::Blank,
             EntryPayload::Membership(membership) => Hidden::Membership(membership),
         };
-        let batch = Batch::hidden(*end, epoch, self.env.clock.now_ms(), hidden::encode(&hidden));
+        let batch = Batch::hidden(*end, epoch, NO_TIME, hidden::encode(&hidden));
         Ok(NewEntry {
             term,
             raft_index: entry.log_id.index,

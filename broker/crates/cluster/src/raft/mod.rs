@@ -2,24 +2,36 @@
 //!
 //! One group per partition, and one for the cluster's metadata. [`group`] runs a group, [`outbox`] sends it proposals,
 //! [`log_store`] puts its log on segment files, [`state_machine`] moves the partition's positions, [`hard_state`] keeps
-//! the votes, [`host`] holds what the groups of a node share.
+//! the votes, [`network`] and [`inbound`] carry what replicas say to each other in the bytes of [`wire`], [`elections`]
+//! says when a group wants another leader, [`host`] holds what the groups of a node share.
 
+mod elections;
 mod flush;
 mod group;
 mod hard_state;
 mod hidden;
 mod host;
+mod in_sync;
+mod inbound;
 mod io_order;
 mod log_store;
+mod members;
 mod network;
 mod outbox;
 mod state_machine;
 mod types;
+mod wire;
 
+pub(crate) use elections::watch as watch_elections;
 pub(crate) use flush::{FlushDriver, flush};
 pub(crate) use group::{Group, GroupSpec};
 pub(crate) use host::{GroupHost, HostOptions};
+pub(crate) use in_sync::watch as watch_in_sync;
+pub(crate) use inbound::Answer;
+pub(crate) use members::Members;
 pub(crate) use state_machine::Observer;
+pub(crate) use types::Voter;
+pub(crate) use wire::{decode_purge, group as group_of};
 
 #[cfg(test)]
 mod tests;

@@ -1,59 +1,159 @@
-//! The network of a group without peers.
+//! How a group's openraft reaches the replicas on other brokers.
 //!
-//! A group with one voter sends nothing; openraft still wants to know how it would. Any call here is answered
-//! `Unreachable`, which openraft treats as a peer that is down.
+//! Requests to append are sent one after the other without waiting for answers, up to [`PIPELINE`] of them; the link
+//! keeps their order, and so does the receiver (see `inbound`).
 
-use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::future::{BoxFuture, FutureExt as _};
+use futures_util::stream::{BoxStream, Stream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::RPCOption;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
-use openraft::{AnyError, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 
+use super::hard_state::GroupId;
 use super::types::{RaftVote, TypeConfig, Voter};
+use super::wire::{self, WireError};
+use crate::links::{Class, Kind, LinkError, Links};
 
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct NoPeers;
+/// Requests to append that may be on their way to one replica of a group. Each holds a mebibyte at most, or one batch.
+const PIPELINE: usize = 8;
 
-impl NoPeers {
-    fn unreachable() -> Unreachable<TypeConfig> {
-        Unreachable::new(&AnyError::error("this group has a single voter"))
+/// A group's way to its replicas; each call of `new_client` makes the way to one of them.
+#[derive(Clone)]
+pub(crate) struct Network {
+    pub(crate) links: Arc<dyn Links>,
+    pub(crate) group: GroupId,
+}
+
+/// The way to one replica.
+#[derive(Clone)]
+pub(crate) struct Way {
+    links: Arc<dyn Links>,
+    group: GroupId,
+    /// The broker; `None` for an id that no broker can have.
+    target: Option<u32>,
+}
+
+type RpcResult<T> = Result<T, RPCError<TypeConfig>>;
+
+impl Way {
+    fn send(
+        &self,
+        class: Class,
+        kind: Kind,
+        body: Vec<Bytes>,
+        option: &RPCOption,
+    ) -> BoxFuture<'static, RpcResult<Bytes>> {
+        let Some(target) = self.target else {
+            let error = openraft::AnyError::error("not the id of a broker");
+            return std::future::ready(Err(RPCError::Unreachable(Unreachable::new(&error)))).boxed();
+        };
+        let lane = lane(self.group);
+        let answer = self
+            .links
+            .call(target, class, lane, kind, body, option.soft_ttl());
+        answer.map(|answer| answer.map_err(to_rpc_error)).boxed()
+    }
+
+    fn append(
+        &self,
+        request: AppendEntriesRequest<TypeConfig>,
+        option: &RPCOption,
+    ) -> BoxFuture<'static, RpcResult<AppendEntriesResponse<TypeConfig>>> {
+        match wire::encode_append(self.group, request) {
+            Ok(body) => {
+                let answer = self.send(Class::Data, Kind::Append, body, option);
+                answer
+                    .map(|answer| wire::decode_append_reply(answer?).map_err(to_network_error))
+                    .boxed()
+            }
+            Err(error) => std::future::ready(Err(to_network_error(error))).boxed(),
+        }
     }
 }
 
-impl RaftNetworkFactory<TypeConfig> for NoPeers {
-    type Network = Self;
+/// Groups are spread over the streams of a class; one group keeps to one of them.
+fn lane(group: GroupId) -> u64 {
+    let (high, low) = group.topic_id.as_u64_pair();
+    high ^ low ^ u64::from(group.index.unsigned_abs())
+}
 
-    async fn new_client(&mut self, _target: u64, _node: &Voter) -> Self {
-        Self
+fn to_rpc_error(error: LinkError) -> RPCError<TypeConfig> {
+    RPCError::Unreachable(Unreachable::new(&error))
+}
+
+fn to_network_error(error: WireError) -> RPCError<TypeConfig> {
+    RPCError::Network(NetworkError::new(&error))
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Way;
+
+    async fn new_client(&mut self, target: u64, _node: &Voter) -> Way {
+        Way {
+            links: Arc::clone(&self.links),
+            group: self.group,
+            target: u32::try_from(target).ok(),
+        }
     }
 }
 
-impl RaftNetworkV2<TypeConfig> for NoPeers {
+impl RaftNetworkV2<TypeConfig> for Way {
     type SnapshotData = ();
 
     async fn append_entries(
         &mut self,
-        _rpc: AppendEntriesRequest<TypeConfig>,
-        _option: RPCOption,
-    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(RPCError::Unreachable(Self::unreachable()))
+        request: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> RpcResult<AppendEntriesResponse<TypeConfig>> {
+        self.append(request, &option).await
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, RpcResult<BoxStream<'s, RpcResult<StreamAppendResult<TypeConfig>>>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        let way = &*self;
+        let answers = input
+            .map(move |request| {
+                let previous = request.prev_log_id;
+                let last = request.entries.last().map(|entry| entry.log_id).or(previous);
+                way.append(request, &option)
+                    .map(move |answer| answer.map(|answer| answer.into_stream_result(previous, last)))
+            })
+            .buffered(PIPELINE);
+        std::future::ready(Ok(answers.boxed())).boxed()
     }
 
     async fn vote(
         &mut self,
-        _rpc: VoteRequest<TypeConfig>,
-        _option: RPCOption,
-    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(RPCError::Unreachable(Self::unreachable()))
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> RpcResult<VoteResponse<TypeConfig>> {
+        let body = wire::encode_vote(self.group, &request);
+        let answer = self.send(Class::Control, Kind::Vote, body, &option).await?;
+        wire::decode_vote_reply(answer).map_err(to_network_error)
     }
 
     async fn pre_vote(
         &mut self,
-        _rpc: VoteRequest<TypeConfig>,
-        _option: RPCOption,
-    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(RPCError::Unreachable(Self::unreachable()))
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> RpcResult<VoteResponse<TypeConfig>> {
+        let body = wire::encode_vote(self.group, &request);
+        let answer = self.send(Class::Control, Kind::PreVote, body, &option).await?;
+        wire::decode_vote_reply(answer).map_err(to_network_error)
     }
 
     async fn full_snapshot(
@@ -63,6 +163,17 @@ impl RaftNetworkV2<TypeConfig> for NoPeers {
         _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        Err(StreamingError::Unreachable(Self::unreachable()))
+        let error = openraft::AnyError::error("the replica needs records that are no longer in the log");
+        Err(StreamingError::Unreachable(Unreachable::new(&error)))
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> RpcResult<TransferLeaderResponse<TypeConfig>> {
+        let body = wire::encode_transfer(self.group, &request);
+        let answer = self.send(Class::Control, Kind::Transfer, body, &option).await?;
+        wire::decode_transfer_reply(answer).map_err(to_network_error)
     }
 }

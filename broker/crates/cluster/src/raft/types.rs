@@ -1,6 +1,5 @@
 //! The openraft types of a group, aliased once.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -138,9 +137,4 @@ impl<T> Drop for Notice<T> {
             self.sink.rejected(self.next_offset);
         }
     }
-}
-
-/// The nodes of a group with one voter.
-pub(crate) fn sole_voter(node: u64, directory: Uuid) -> BTreeMap<u64, Voter> {
-    BTreeMap::from([(node, Voter { directory })])
 }

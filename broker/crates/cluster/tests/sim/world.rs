@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use takhin_cluster::{Acks, BrokerInfo, Cluster, ClusterOptions, Isolation, NewTopic, Partition, TopicError};
+use takhin_cluster::{
+    Acks, BrokerInfo, Cluster, ClusterOptions, Interconnect, Isolation, NewTopic, Partition, TopicError,
+};
 use takhin_config::live::Settings;
 use takhin_config::topic::TopicConfig;
 use takhin_config::{ByteSize, NodeConfig};
@@ -26,14 +28,14 @@ const RECOVERY: Duration = Duration::from_secs(120);
 
 /// A producer's memory, which outlives the node: the batch without an answer is sent again, unchanged.
 #[derive(Debug, Default, Clone)]
-struct Producer {
-    next: u64,
+pub(crate) struct Producer {
+    pub(crate) next: u64,
     sequence: i32,
-    pending: Option<u64>,
+    pub(crate) pending: Option<u64>,
 }
 
 impl Producer {
-    fn answered(&mut self, count: u64) {
+    pub(crate) fn answered(&mut self, count: u64) {
         self.pending = None;
         self.next += count;
         self.sequence += i32::try_from(count).unwrap();
@@ -159,14 +161,31 @@ impl World {
 }
 
 pub(crate) async fn start(env: &Env, segment_bytes: u32) -> Result<Arc<Cluster>, String> {
+    start_node(env, 1, "main:33145", &["main:33145"], segment_bytes).await
+}
+
+/// Starts node `id`, which others reach at `rpc`.
+pub(crate) async fn start_node(
+    env: &Env,
+    id: i32,
+    rpc: &str,
+    seeds: &[&str],
+    segment_bytes: u32,
+) -> Result<Arc<Cluster>, String> {
+    let interconnect = Interconnect::start(env, "0.0.0.0:33145", "rpc.bind", id)
+        .await
+        .map_err(|e| e.to_string())?;
     let mut node = NodeConfig::default();
     node.storage.cleaner_memory = ByteSize::kib(64);
     let options = ClusterOptions {
         broker: BrokerInfo {
-            id: 1,
+            id,
             rack: None,
             endpoints: Vec::new(),
+            rpc: rpc.to_owned(),
+            directory: uuid::Uuid::nil(),
         },
+        seeds: seeds.iter().map(|seed| (*seed).to_owned()).collect(),
         data_dir: "data".into(),
         cluster_name: "sim".into(),
         // Far below what a user may set, so that a short life rolls many segments.
@@ -182,7 +201,7 @@ pub(crate) async fn start(env: &Env, segment_bytes: u32) -> Result<Arc<Cluster>,
         flush_parallelism: 1,
         min_free_bytes: 0,
     };
-    Cluster::start(env.clone(), options)
+    Cluster::start(env.clone(), options, interconnect)
         .await
         .map_err(|e| e.to_string())
 }
@@ -281,7 +300,7 @@ async fn produce_one(
     env.clock.sleep(Duration::from_micros(rng.range(10..3000))).await;
 }
 
-fn batch(id: u64, producer: &Producer, count: u64) -> Batch {
+pub(crate) fn batch(id: u64, producer: &Producer, count: u64) -> Batch {
     let mut builder =
         BatchBuilder::new(Compression::None).producer(i64::try_from(id).unwrap(), 0, producer.sequence);
     for i in 0..count {
@@ -301,14 +320,18 @@ fn batch(id: u64, producer: &Producer, count: u64) -> Batch {
 }
 
 fn read(partition: &Partition) -> Vec<(i64, Value)> {
+    let offsets = partition.offsets();
+    read_up_to(offsets.log_start_offset, offsets.high_watermark, |next| {
+        let fetched = partition.fetch(next, 1 << 16, true, Isolation::ReadUncommitted);
+        fetched.unwrap().ranges.read_all().unwrap()
+    })
+}
+
+/// The records in `[next, end)`, where `fetch` gives whole batches from an offset on.
+pub(crate) fn read_up_to(mut next: i64, end: i64, fetch: impl Fn(i64) -> Vec<u8>) -> Vec<(i64, Value)> {
     let mut found = Vec::new();
-    let mut next = partition.offsets().log_start_offset;
-    let end = partition.offsets().high_watermark;
     while next < end {
-        let fetched = partition
-            .fetch(next, 1 << 16, true, Isolation::ReadUncommitted)
-            .unwrap();
-        let bytes = fetched.ranges.read_all().unwrap();
+        let bytes = fetch(next);
         let mut rest = &bytes[..];
         while !rest.is_empty() {
             let header = BatchHeader::parse(rest[..HEADER_LEN].try_into().unwrap());

@@ -1,0 +1,339 @@
+//! How several nodes become one cluster, and how a node comes to one that exists.
+//!
+//! Every node has the same list of seeds. A node whose metadata group holds nothing asks all seeds how they stand:
+//! - one of them belongs to a cluster: the node asks that cluster's controller to take it in;
+//! - all have answered, none belongs to a cluster, and their lists agree: the one with the lowest id founds it, with the
+//!   seeds as voters; the others wait until they hear of it.
+//!
+//! Invariants
+//! - At most one cluster is founded. Only one node may found, it must have heard every seed say that it belongs to none,
+//!   and its word of founding is durable before anybody else hears of it. If it stops in between, nobody else founds, as
+//!   it does not answer; when it is back it belongs to the cluster.
+//! - A node that refuses to start has written nothing but its own identity.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use takhin_runtime::Env;
+use uuid::Uuid;
+
+use super::forward::{Command, Obeyed};
+use super::{ClusterOptions, node_number};
+use crate::controller::{Controller, TopicError};
+use crate::exchange::{self, Exchange};
+use crate::links::{Class, Kind, LinkError, Links};
+use crate::raft::{Group, Voter};
+
+/// Pause between two rounds of questions.
+const ROUND: Duration = Duration::from_millis(200);
+
+/// How long one seed may take to answer.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// How often a node that waits says what for.
+const REPORT: Duration = Duration::from_secs(10);
+
+/// Most voters that a cluster is founded with.
+const MAX_FOUNDERS: usize = 5;
+
+/// How a node stands to its cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Standing {
+    pub(crate) node: i32,
+    pub(crate) directory: Uuid,
+    pub(crate) cluster_name: String,
+    /// The seeds of its configuration.
+    pub(crate) seeds: BTreeSet<String>,
+    /// Whether its metadata group holds anything.
+    pub(crate) is_member: bool,
+    /// Whom it takes for the controller; -1 if nobody.
+    pub(crate) controller: i32,
+    /// Where brokers are reached.
+    pub(crate) addresses: BTreeMap<i32, String>,
+}
+
+/// Why a node can be no part of the cluster that its seeds are of.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FormingError {
+    /// The seeds have other names for the cluster.
+    #[error(
+        "{address} belongs to cluster {theirs}, this broker to {ours}: correct cluster.name or cluster.seeds"
+    )]
+    OtherName {
+        /// The seed.
+        address: String,
+        /// Its cluster.
+        theirs: String,
+        /// This node's.
+        ours: String,
+    },
+    /// The lists of seeds differ.
+    #[error(
+        "{address} has the seeds {theirs}, this broker has {ours}: cluster.seeds must be the same list on every broker"
+    )]
+    OtherSeeds {
+        /// The seed.
+        address: String,
+        /// Its list.
+        theirs: String,
+        /// This node's.
+        ours: String,
+    },
+    /// Two nodes have one id.
+    #[error("{address} has node id {id} too: give every broker a node.id of its own")]
+    SameId {
+        /// The other node.
+        address: String,
+        /// The id.
+        id: i32,
+    },
+    /// This node is not in the list that it would found a cluster with.
+    #[error(
+        "none of the seeds {seeds} belongs to a cluster, and this broker's rpc.advertise {own} is not one of them"
+    )]
+    NotASeed {
+        /// The seeds.
+        seeds: String,
+        /// This node's address.
+        own: String,
+    },
+    /// The cluster does not take it in.
+    #[error("the cluster does not take this broker in: {0}")]
+    Refused(TopicError),
+}
+
+/// What this node makes of the seeds' answers.
+enum Verdict {
+    /// Ask the controller of this member's cluster.
+    Join(Standing),
+    /// Found a cluster with these voters.
+    Found(BTreeMap<u64, Voter>),
+    /// Ask again.
+    Wait(String),
+}
+
+pub(super) struct Forming<'a> {
+    pub(super) env: &'a Env,
+    pub(super) links: &'a Arc<dyn Links>,
+    pub(super) exchange: &'a Exchange,
+    pub(super) metadata: &'a Arc<Group>,
+    pub(super) controller: &'a Controller,
+    pub(super) options: &'a ClusterOptions,
+}
+
+impl Forming<'_> {
+    /// Returns once this node belongs to a cluster that knows it as it is now, and has the metadata up to there.
+    ///
+    /// # Errors
+    /// [`FormingError`]: a person has to act.
+    pub(super) async fn run(&self) -> Result<(), FormingError> {
+        let mut report_at = self.env.clock.instant() + REPORT;
+        loop {
+            let waiting_for = match self.metadata.is_initialized().await {
+                true => {
+                    self.exchange.standing.lock().is_member = true;
+                    if self.is_entered() {
+                        return Ok(());
+                    }
+                    match self.enter().await? {
+                        Some(waiting_for) => waiting_for,
+                        None => continue,
+                    }
+                }
+                false => match self.judge(self.ask_seeds().await)? {
+                    Verdict::Found(founders) => {
+                        tracing::info!(voters = ?founders.keys().collect::<Vec<_>>(), "founding the cluster");
+                        self.metadata.found(founders).await;
+                        continue;
+                    }
+                    Verdict::Join(member) => self.join(&member).await?,
+                    Verdict::Wait(reason) => reason,
+                },
+            };
+            if self.env.clock.instant() >= report_at {
+                report_at = self.env.clock.instant() + REPORT;
+                tracing::warn!(waiting_for, "not part of a cluster yet");
+            }
+            self.env.clock.sleep(ROUND).await;
+        }
+    }
+
+    fn is_entered(&self) -> bool {
+        let image = self.controller.image();
+        !image.cluster_id.is_empty()
+            && image.brokers.get(&self.options.broker.id) == Some(&self.options.broker)
+    }
+
+    /// Has the controller enter this broker as it is now; returns what is waited for then, if anything is.
+    async fn enter(&self) -> Result<Option<String>, FormingError> {
+        if self.metadata.spec.partition.leadership().is_some() {
+            let entered = self.controller.enter(&self.options.broker).await;
+            return match entered {
+                Err(refused @ TopicError::NodeIdTaken { .. }) => Err(FormingError::Refused(refused)),
+                Err(error) => Ok(Some(error.to_string())),
+                Ok(()) => Ok(None),
+            };
+        }
+        // Addresses may have changed while this node was away; those of its own log are not to be relied on.
+        let answers = self.ask_seeds().await;
+        let mut standing = self.exchange.standing.lock().clone();
+        for member in answers
+            .into_values()
+            .flatten()
+            .filter(|standing| standing.is_member)
+        {
+            standing.addresses.extend(member.addresses);
+        }
+        match self
+            .metadata
+            .leader()
+            .and_then(|leader| i32::try_from(leader).ok())
+        {
+            Some(leader) if leader != self.options.broker.id => {
+                standing.controller = leader;
+                self.join(&standing).await.map(Some)
+            }
+            Some(_) | None => Ok(Some("the cluster to elect a controller".to_owned())),
+        }
+    }
+
+    /// How the other seeds stand, by address; an error is why one did not say.
+    async fn ask_seeds(&self) -> BTreeMap<String, Result<Standing, LinkError>> {
+        let own = &self.options.broker;
+        let mut answers = BTreeMap::new();
+        let mut peers = BTreeMap::new();
+        for address in self.options.seeds.iter().filter(|seed| **seed != own.rpc) {
+            match self.links.hello(address, ANSWER).await {
+                Ok((node, directory)) if directory == self.exchange.standing.lock().directory => {
+                    tracing::debug!(address, node, "this seed is this broker under another address");
+                }
+                Ok((node, _)) => {
+                    peers.insert(node, address.clone());
+                }
+                Err(error) => {
+                    answers.insert(address.clone(), Err(error));
+                }
+            }
+        }
+        self.links.add_peers(peers.clone());
+        for (node, address) in peers {
+            let answer = self
+                .links
+                .call(node, Class::Control, 0, Kind::Standing, Vec::new(), ANSWER)
+                .await
+                .and_then(|body| {
+                    let reason = |e: serde_json::Error| LinkError::Refused {
+                        node,
+                        reason: e.to_string(),
+                    };
+                    serde_json::from_slice(&body).map_err(reason)
+                });
+            answers.insert(address, answer);
+        }
+        answers
+    }
+
+    fn judge(&self, answers: BTreeMap<String, Result<Standing, LinkError>>) -> Result<Verdict, FormingError> {
+        let own = self.exchange.standing.lock().clone();
+        let mut missing = Vec::new();
+        let mut standings = vec![own.clone()];
+        for (address, answer) in answers {
+            match answer {
+                Ok(theirs) => {
+                    check(&own, &theirs, &address)?;
+                    standings.push(theirs);
+                }
+                Err(error) => missing.push(format!("{address} ({error})")),
+            }
+        }
+        if let Some(member) = standings.iter().find(|standing| standing.is_member) {
+            return Ok(Verdict::Join(member.clone()));
+        }
+        if !missing.is_empty() {
+            return Ok(Verdict::Wait(format!("an answer of {}", missing.join(", "))));
+        }
+        if !own.seeds.contains(&self.options.broker.rpc) {
+            return Err(FormingError::NotASeed {
+                seeds: list(&own.seeds),
+                own: self.options.broker.rpc.clone(),
+            });
+        }
+        standings.sort_by_key(|standing| standing.node);
+        if standings[0].node != own.node {
+            return Ok(Verdict::Wait(format!(
+                "node {} to found the cluster",
+                standings[0].node
+            )));
+        }
+        // An even number of voters survives no more failures than one less.
+        let count = standings.len().min(MAX_FOUNDERS);
+        let count = count - usize::from(count % 2 == 0);
+        let voter = |standing: &Standing| {
+            let directory = standing.directory;
+            (node_number(standing.node), Voter { directory })
+        };
+        Ok(Verdict::Found(standings[..count].iter().map(voter).collect()))
+    }
+
+    /// Asks to be taken in; returns what is waited for then.
+    async fn join(&self, member: &Standing) -> Result<String, FormingError> {
+        let others = member
+            .addresses
+            .iter()
+            .filter(|(id, _)| **id != self.options.broker.id);
+        let peers = others.map(|(id, address)| (id.unsigned_abs(), address.clone()));
+        let mut peers: BTreeMap<u32, String> = peers.collect();
+        peers.retain(|_, address| !address.is_empty());
+        let Some(controller) = u32::try_from(member.controller).ok() else {
+            return Ok("the cluster to elect a controller".to_owned());
+        };
+        self.links.add_peers(peers);
+        let command = Command::Register(self.options.broker.clone());
+        let body = exchange::encode(&command).unwrap_or_default();
+        let call = self
+            .links
+            .call(controller, Class::Control, 0, Kind::Command, vec![body], ANSWER);
+        let answer: Obeyed = match call.await {
+            Ok(body) => serde_json::from_slice(&body).unwrap_or(Err(TopicError::NotController)),
+            Err(error) => return Ok(format!("controller {controller} ({error})")),
+        };
+        match answer {
+            Ok(_) => Ok("the cluster's metadata".to_owned()),
+            Err(refused @ TopicError::NodeIdTaken { .. }) => Err(FormingError::Refused(refused)),
+            Err(error) => Ok(format!("controller {controller} ({error})")),
+        }
+    }
+}
+
+/// Whether two seeds can be of one cluster.
+fn check(own: &Standing, theirs: &Standing, address: &str) -> Result<(), FormingError> {
+    let address = address.to_owned();
+    if own.cluster_name != theirs.cluster_name {
+        return Err(FormingError::OtherName {
+            address,
+            theirs: theirs.cluster_name.clone(),
+            ours: own.cluster_name.clone(),
+        });
+    }
+    if own.node == theirs.node && own.directory != theirs.directory {
+        return Err(FormingError::SameId {
+            address,
+            id: own.node,
+        });
+    }
+    // A cluster that exists may have got other seeds since.
+    if own.seeds != theirs.seeds && !theirs.is_member {
+        return Err(FormingError::OtherSeeds {
+            address,
+            theirs: list(&theirs.seeds),
+            ours: list(&own.seeds),
+        });
+    }
+    Ok(())
+}
+
+fn list(seeds: &BTreeSet<String>) -> String {
+    seeds.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,214 @@
+//! When a group wants another leader.
+//!
+//! openraft's own timers are long, so that thousands of idle groups cost nothing; they remain as the safety net. Here a
+//! node that hears nothing of a group's leader, or hears that it has begun anew, lets go of the leader's lease. Then the
+//! replicas campaign one after the other, the preferred leader first, each with a pre-vote.
+//!
+//! Invariants
+//! - Nothing here weakens Raft: a vote is given by openraft's rules alone, and no read relies on a lease.
+//! - A replica gives its pre-vote only once it has itself let go of the leader: a leader that a majority hears keeps
+//!   leading, whatever one node suspects.
+//! - A group is founded only by a replica that is named as a founder with its own directory, and that has neither vote nor
+//!   entry (openraft refuses otherwise). All founders would write the same first entry, so it does not matter which does.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::ServerState;
+use openraft::raft::TransferLeaderRequest;
+use openraft_rt::WatchReceiver as _;
+use takhin_runtime::Shutdown;
+use takhin_runtime::clock::Instant;
+use uuid::Uuid;
+
+use super::group::{Group, Raft};
+use super::hard_state::GroupId;
+use super::host::GroupHost;
+use super::types::RaftVote;
+
+/// Silence after which a broker is taken for dead. Pings come every tenth of a second.
+const SUSPECT: Duration = Duration::from_millis(600);
+
+/// How often groups without a leader are looked at, and whether brokers are heard of.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How often all groups are looked at when nothing is known to have happened.
+const ROUND: Duration = Duration::from_secs(1);
+
+/// How long a candidate has before it is the next one's turn: a pre-vote and a vote, each with a sync.
+const TURN: Duration = Duration::from_millis(300);
+
+/// No broker has this id: a transfer to it only lets go of the lease.
+const NOBODY: u64 = u64::MAX;
+
+/// What is remembered of the groups between two looks.
+#[derive(Default)]
+struct Watch {
+    /// The other brokers: whether each is heard of, and in which run of its process.
+    peers: BTreeMap<u32, (bool, Option<Uuid>)>,
+    /// When all groups are looked at next.
+    round_at: Option<Instant>,
+    /// The leader under whose vote a group was seen last, and that leader's incarnation then.
+    leaders: BTreeMap<GroupId, (RaftVote, Option<Uuid>)>,
+    doubts: BTreeMap<GroupId, Doubt>,
+}
+
+/// A group without a leader that is heard of.
+struct Doubt {
+    vote: RaftVote,
+    since: Instant,
+    /// The turn in which this node campaigned last.
+    campaigned: Option<u128>,
+}
+
+/// Watches the node's groups until `stop`.
+pub(crate) async fn watch(host: Arc<GroupHost>, groups: impl Fn() -> Vec<Arc<Group>>, stop: Shutdown) {
+    let mut watch = Watch::default();
+    let begun = host.env.clock.instant();
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.wait() => return,
+            () = host.elections.notified() => watch.round_at = None,
+            () = host.env.clock.sleep(TICK) => {}
+        }
+        let peers = host.links.peers();
+        if peers.is_empty() {
+            // Groups with one voter elect it when they open.
+            continue;
+        }
+        let all = watch.is_round(&host, &peers, begun);
+        let mut groups = groups();
+        if all {
+            watch.forget_all_but(&groups);
+        } else {
+            groups.retain(|group| watch.doubts.contains_key(&group.spec.id));
+        }
+        for group in groups {
+            if let Some(raft) = group.raft() {
+                watch.look(&host, &group, &raft, begun).await;
+            }
+        }
+    }
+}
+
+impl Watch {
+    /// Whether it is time to look at all groups: some broker has gone, come or begun anew, or a while has passed.
+    fn is_round(&mut self, host: &GroupHost, peers: &[u32], begun: Instant) -> bool {
+        let now = host.env.clock.instant();
+        let state = |node: &u32| {
+            let heard = is_heard(host, u64::from(*node), now.duration_since(begun));
+            (*node, (heard, host.links.incarnation(*node)))
+        };
+        let state: BTreeMap<_, _> = peers.iter().map(state).collect();
+        let is_round = self.peers != state || self.round_at.is_none_or(|at| now >= at);
+        if is_round {
+            self.round_at = Some(now + ROUND);
+            self.peers = state;
+        }
+        is_round
+    }
+
+    fn forget_all_but(&mut self, groups: &[Arc<Group>]) {
+        if self.leaders.len() > groups.len() || self.doubts.len() > groups.len() {
+            let living: std::collections::BTreeSet<GroupId> =
+                groups.iter().map(|group| group.spec.id).collect();
+            self.leaders.retain(|id, _| living.contains(id));
+            self.doubts.retain(|id, _| living.contains(id));
+        }
+    }
+
+    async fn look(&mut self, host: &GroupHost, group: &Group, raft: &Raft, begun: Instant) {
+        let id = group.spec.id;
+        let (vote, state, voters) = {
+            let metrics = raft.server_metrics();
+            let metrics = metrics.borrow_watched();
+            let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
+            (metrics.vote, metrics.state, voters)
+        };
+        let founding = voters.is_empty();
+        let voters = if founding {
+            group.spec.founders.keys().copied().collect()
+        } else {
+            voters
+        };
+        if state == ServerState::Leader || voters.len() < 2 || !voters.contains(&host.node) {
+            self.doubts.remove(&id);
+            return;
+        }
+        let now = host.env.clock.instant();
+        let is_heard = |node: u64| node == host.node || is_heard(host, node, now.duration_since(begun));
+        if self.is_led(host, id, &vote, is_heard) {
+            self.doubts.remove(&id);
+            return;
+        }
+        let doubt = self.doubts.entry(id).or_insert_with(|| Doubt {
+            vote,
+            since: now,
+            campaigned: None,
+        });
+        if doubt.vote != vote {
+            // Somebody has won, or has tried and failed: all turns begin anew.
+            *doubt = Doubt {
+                vote,
+                since: now,
+                campaigned: None,
+            };
+        }
+        let turn = now.duration_since(doubt.since).as_millis() / TURN.as_millis();
+        let present: Vec<u64> = group
+            .in_order(&voters)
+            .into_iter()
+            .filter(|node| is_heard(*node))
+            .collect();
+        if present.len() <= voters.len() / 2 || doubt.campaigned == Some(turn) {
+            return;
+        }
+        // Openraft refuses what follows only when the group has stopped, which its supervisor sees.
+        let _ = raft
+            .handle_transfer_leader(TransferLeaderRequest::new(vote, NOBODY, None))
+            .await;
+        let whose = usize::try_from(turn).unwrap_or(usize::MAX) % present.len();
+        if present[whose] == host.node {
+            doubt.campaigned = Some(turn);
+            if founding && group.is_founder(host) {
+                // An error means that another founder was quicker.
+                let _ = raft.initialize(group.spec.founders.clone()).await;
+            }
+            let _ = raft.trigger().elect(true).await;
+        }
+    }
+
+    /// Whether the leader of this vote is there and still the one that won it.
+    fn is_led(
+        &mut self,
+        host: &GroupHost,
+        id: GroupId,
+        vote: &RaftVote,
+        is_heard: impl Fn(u64) -> bool,
+    ) -> bool {
+        let leader = vote.leader_id().voted_for;
+        // This node's own vote, when it does not lead: it did before it began anew, or it has given up.
+        if !vote.is_committed() || leader == host.node {
+            self.leaders.remove(&id);
+            return false;
+        }
+        let incarnation = u32::try_from(leader)
+            .ok()
+            .and_then(|leader| host.links.incarnation(leader));
+        let known = self.leaders.entry(id).or_insert((*vote, incarnation));
+        if known.0 != *vote || known.1.is_none() {
+            *known = (*vote, incarnation);
+        }
+        let given_up =
+            i32::try_from(vote.leader_id().term).is_ok_and(|epoch| host.leaders.has_given_up(id, epoch));
+        known.1 == incarnation && is_heard(leader) && !given_up
+    }
+}
+
+/// Whether a broker was heard of lately. One that was never heard of gets as long as any other from the beginning on.
+fn is_heard(host: &GroupHost, node: u64, running: Duration) -> bool {
+    let silence = u32::try_from(node).ok().and_then(|node| host.links.silence(node));
+    silence.unwrap_or(running) < SUSPECT
+}

@@ -1,0 +1,121 @@
+//! Which replicas of the partitions led here are in sync.
+//!
+//! A replica is in sync while it has had everything that the leader had at some moment of the last [`LAG`]
+//! (`replica.lag.time.max.ms`) and its broker is heard of. This is what clients are shown and what `min.insync.replicas`
+//! is compared with; what is committed, Raft alone says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft_rt::WatchReceiver as _;
+use takhin_runtime::Shutdown;
+use takhin_runtime::clock::Instant;
+
+use super::group::Group;
+use super::hard_state::GroupId;
+use super::host::GroupHost;
+
+/// How often replicas are looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How long a replica may lack something before it counts as out of sync.
+const LAG: Duration = Duration::from_secs(10);
+
+/// Silence after which a broker's replicas count as out of sync.
+const ABSENT: Duration = Duration::from_secs(3);
+
+/// Silence after which a leader no longer counts on a broker for its majority.
+const UNREACHABLE: Duration = Duration::from_secs(2);
+
+/// What is remembered of a group led here.
+struct Led {
+    /// Index of the last entry at the look before.
+    end: u64,
+    /// When each replica had all that there was.
+    caught_up: BTreeMap<u64, Instant>,
+}
+
+/// Keeps partitions and the leader table informed until `stop`.
+pub(crate) async fn watch(host: Arc<GroupHost>, groups: impl Fn() -> Vec<Arc<Group>>, stop: Shutdown) {
+    let mut led: BTreeMap<GroupId, Led> = BTreeMap::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.wait() => return,
+            () = host.env.clock.sleep(LOOK) => {}
+        }
+        if host.links.peers().is_empty() {
+            continue;
+        }
+        let groups = groups();
+        let living: BTreeSet<GroupId> = groups.iter().map(|group| group.spec.id).collect();
+        led.retain(|id, _| living.contains(id));
+        for group in groups {
+            if !look(&host, &group, &mut led) {
+                led.remove(&group.spec.id);
+            }
+        }
+    }
+}
+
+/// Looks at one group; `false` if it is not led here or has no other replica.
+fn look(host: &GroupHost, group: &Group, led: &mut BTreeMap<GroupId, Led>) -> bool {
+    let partition = &group.spec.partition;
+    let (Some(epoch), Some(raft)) = (partition.leadership(), group.raft()) else {
+        return false;
+    };
+    let (voters, matched, last) = {
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let Some(replication) = &metrics.replication else {
+            return false;
+        };
+        let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
+        let matched: BTreeMap<u64, u64> = replication
+            .iter()
+            .filter_map(|(node, id)| Some((*node, id.as_ref()?.index)))
+            .collect();
+        (voters, matched, metrics.last_log_index.unwrap_or(0))
+    };
+    if voters.len() < 2 {
+        return false;
+    }
+    let now = host.env.clock.instant();
+    let state = led.entry(group.spec.id).or_insert_with(|| Led {
+        end: last,
+        caught_up: voters.iter().map(|voter| (*voter, now)).collect(),
+    });
+    for (node, index) in &matched {
+        if *index >= state.end.min(last) {
+            state.caught_up.insert(*node, now);
+        }
+    }
+    state.end = last;
+    let silence = |node: u64| {
+        let heard = u32::try_from(node).ok().and_then(|node| host.links.silence(node));
+        if node == host.node {
+            Duration::ZERO
+        } else {
+            heard.unwrap_or(Duration::MAX)
+        }
+    };
+    let is_in_sync = |node: &u64| {
+        let caught_up = state.caught_up.get(node);
+        caught_up.is_some_and(|at| now.duration_since(*at) < LAG) && silence(*node) < ABSENT
+    };
+    let in_sync: Vec<i32> = group
+        .in_order(&voters)
+        .into_iter()
+        .filter(is_in_sync)
+        .filter_map(|node| i32::try_from(node).ok())
+        .collect();
+    let reachable = voters
+        .iter()
+        .filter(|voter| silence(**voter) < UNREACHABLE)
+        .count();
+    let count = u16::try_from(in_sync.len()).unwrap_or(u16::MAX);
+    partition.set_quorum(count, reachable > voters.len() / 2);
+    host.leaders.set_in_sync(group.spec.id, epoch, in_sync);
+    true
+}

@@ -1,0 +1,66 @@
+//! Who takes part in a group, and changing that.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use openraft::ChangeMembers;
+use openraft_rt::WatchReceiver as _;
+
+use super::group::Group;
+use super::types::Voter;
+
+/// Entries that a replica may lack and still count as up to date: what is under way.
+const NEARLY: u64 = 1000;
+
+/// Who takes part in a group, as its leader knows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Members {
+    pub(crate) voters: BTreeSet<u64>,
+    /// Voters, and those that only receive.
+    pub(crate) nodes: BTreeMap<u64, Voter>,
+    /// Nodes that lack next to nothing.
+    pub(crate) up_to_date: BTreeSet<u64>,
+    /// Whether a change of voters is under way.
+    pub(crate) is_changing: bool,
+}
+
+impl Group {
+    /// Who takes part; `None` unless this replica leads.
+    pub(crate) fn members(&self) -> Option<Members> {
+        let raft = self.raft()?;
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let replication = metrics.replication.as_ref()?;
+        let last = metrics.last_log_index.unwrap_or(0);
+        let reached = |matched: Option<u64>| matched.is_some_and(|index| index + NEARLY >= last);
+        let up_to_date = replication
+            .iter()
+            .filter(|(_, matched)| reached(matched.as_ref().map(|id| id.index)));
+        let membership = metrics.membership_config.membership();
+        Some(Members {
+            voters: membership.voter_ids().collect(),
+            nodes: membership
+                .nodes()
+                .map(|(id, voter)| (*id, voter.clone()))
+                .collect(),
+            up_to_date: up_to_date.map(|(node, _)| *node).collect(),
+            is_changing: membership.get_joint_config().len() > 1,
+        })
+    }
+
+    /// Has a node receive the log without a vote; returns once that is committed.
+    pub(crate) async fn add_receiver(&self, node: u64, voter: Voter) -> Result<(), String> {
+        let raft = self.raft().ok_or("the group is not open")?;
+        let added = raft.add_learner(node, voter, false).await;
+        added.map(drop).map_err(|e| e.to_string())
+    }
+
+    /// Changes the voters, all of which receive the log already; returns once that is committed. Who votes no longer
+    /// receives on.
+    pub(crate) async fn set_voters(&self, voters: BTreeSet<u64>) -> Result<(), String> {
+        let raft = self.raft().ok_or("the group is not open")?;
+        let changed = raft
+            .change_membership(ChangeMembers::ReplaceAllVoters(voters), true)
+            .await;
+        changed.map(drop).map_err(|e| e.to_string())
+    }
+}

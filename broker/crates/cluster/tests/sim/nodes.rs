@@ -1,0 +1,338 @@
+//! Three nodes under a nemesis: crashes, cuts, slow disks; idempotent producers that follow the leader, and a reader at
+//! the end who compares what every replica holds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use takhin_cluster::{Acks, Cluster, NewTopic, Partition, TopicError};
+use takhin_runtime::sim::{CrashMode, Machine, Op, Sim, SimNet};
+use takhin_runtime::{Env, Rng, Shutdown};
+
+use crate::oracle::{Oracle, Value};
+use crate::world::{Producer, batch, read_up_to, start_node};
+
+const TOPIC: &str = "events";
+const NAMES: [&str; 3] = ["n1", "n2", "n3"];
+const SEEDS: [&str; 3] = ["n1:33145", "n2:33145", "n3:33145"];
+const PRODUCERS: u64 = 3;
+const SEGMENT_BYTES: u32 = 1 << 14;
+
+/// Deeds of the nemesis in one story.
+const DEEDS: u64 = 8;
+
+/// Virtual time that healed nodes may take until all replicas hold the same.
+const CONVERGENCE: Duration = Duration::from_secs(180);
+
+/// The nodes that run now, by index.
+type Running = Arc<Mutex<BTreeMap<usize, Arc<Cluster>>>>;
+
+pub(crate) struct Nodes {
+    sim: Sim,
+    rng: Rng,
+    machines: Vec<Machine>,
+    oracle: Arc<Mutex<Oracle>>,
+    producers: Arc<Mutex<BTreeMap<u64, Producer>>>,
+}
+
+impl Nodes {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut sim = Sim::new(seed);
+        let machines = NAMES.map(|name| sim.add_machine(name)).into();
+        Self {
+            sim,
+            rng: Rng::from_seed(seed ^ 0x51d3),
+            machines,
+            oracle: Arc::default(),
+            producers: Arc::new(Mutex::new(
+                (0..PRODUCERS).map(|id| (id, Producer::default())).collect(),
+            )),
+        }
+    }
+
+    /// Prints everything that happens, log lines included.
+    pub(crate) fn tell(&mut self) {
+        self.sim.record_logs();
+        self.sim.trace().print_lines();
+    }
+
+    pub(crate) fn trace(&self) -> (u64, u64) {
+        (self.sim.trace().hash(), self.sim.trace().events())
+    }
+
+    /// Runs the story; returns how many records were acknowledged.
+    pub(crate) fn run(&mut self) -> u64 {
+        let (machines, rng, net) = (self.machines.clone(), self.rng.fork(), self.sim.net().clone());
+        let (oracle, producers) = (Arc::clone(&self.oracle), Arc::clone(&self.producers));
+        net.set_default_delay(Duration::from_micros(100)..=Duration::from_millis(2));
+        let found = self.sim.run(|env| async move {
+            let running = Running::default();
+            for index in 0..machines.len() {
+                boot(&machines, index, &running);
+            }
+            let stop = Shutdown::new();
+            let mut tasks = Vec::new();
+            for id in 0..PRODUCERS {
+                let producer = Sender {
+                    env: env.clone(),
+                    rng: rng.fork(),
+                    id,
+                    running: Arc::clone(&running),
+                    oracle: Arc::clone(&oracle),
+                    producers: Arc::clone(&producers),
+                };
+                tasks.push(env.tasks.spawn("producer", producer.run(stop.clone())));
+            }
+            env.clock.sleep(Duration::from_secs(3)).await;
+            for _ in 0..DEEDS {
+                deed(&env, &rng, &net, &machines, &running).await;
+            }
+            heal(&net, &machines, &running);
+            stop.trigger();
+            for task in tasks {
+                task.await.unwrap();
+            }
+            converge(&env, &running).await
+        });
+        let oracle = self.oracle.lock();
+        for replica in &found {
+            // Log matching: the same records at the same offsets everywhere.
+            assert_eq!(replica, &found[0], "replicas differ");
+        }
+        oracle.check(&found[0]);
+        oracle.acknowledgements()
+    }
+}
+
+/// A replica that is away while records expire and segments go comes back to the same records as the others.
+#[test]
+fn a_replica_that_was_away_while_segments_went_comes_back() {
+    let mut sim = Sim::new(11);
+    let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
+    let net = sim.net().clone();
+    sim.run(|env| async move {
+        let running = Running::default();
+        for index in 0..machines.len() {
+            boot(&machines, index, &running);
+        }
+        let partition = leader_of(
+            &env,
+            &running,
+            &[("retention.bytes", "40000"), ("retention.ms", "-1")],
+        )
+        .await;
+        net.isolate(NAMES[2]);
+        env.clock.sleep(Duration::from_secs(5)).await;
+        let mut producer = Producer::default();
+        for _ in 0..200 {
+            producer.pending = Some(10);
+            let partition = leader_of(&env, &running, &[]).await;
+            let batch = batch(1, &producer, 10);
+            partition.produce(batch, Acks::All).unwrap().await.unwrap();
+            producer.answered(10);
+        }
+        // Longer than the pause between two looks at what has expired.
+        env.clock.sleep(Duration::from_secs(700)).await;
+        let start = leader_of(&env, &running, &[]).await.offsets().log_start_offset;
+        assert!(start > 0, "nothing has expired");
+        net.heal_all();
+        let found = converge(&env, &running).await;
+        assert_eq!(found[0], found[2]);
+        assert_eq!(found[0].first().map(|(offset, _)| *offset), Some(start));
+        drop(partition);
+    });
+}
+
+/// Starts a node, and again for as long as it fails to.
+fn boot(machines: &[Machine], index: usize, running: &Running) {
+    let (env, running) = (machines[index].env(), Arc::clone(running));
+    let life = async move {
+        let id = i32::try_from(index).unwrap() + 1;
+        match start_node(&env, id, SEEDS[index], &SEEDS, SEGMENT_BYTES).await {
+            Ok(cluster) => drop(running.lock().insert(index, cluster)),
+            // A disk that is being healed; the node's supervisor would start it again.
+            Err(error) => tracing::info!(id, error, "node not started"),
+        }
+    };
+    drop(machines[index].env().tasks.spawn("boot", life));
+}
+
+/// One deed of the nemesis, and what comes after it.
+async fn deed(env: &Env, rng: &Rng, net: &SimNet, machines: &[Machine], running: &Running) {
+    let pick = |rng: &Rng| usize::try_from(rng.range(0..3)).unwrap();
+    let (one, other) = (pick(rng), pick(rng));
+    match rng.range(0..7) {
+        0 | 1 => {
+            let mode = match rng.chance(0.5) {
+                true => CrashMode::Power,
+                false => CrashMode::Process,
+            };
+            running.lock().remove(&one);
+            machines[one].crash(mode);
+            env.clock.sleep(Duration::from_millis(rng.range(1..3000))).await;
+            boot(machines, one, running);
+        }
+        2 => net.isolate(NAMES[one]),
+        3 => net.block(NAMES[one], NAMES[other]),
+        4 => net.partition(NAMES[one], NAMES[other]),
+        5 => {
+            let slow = Duration::from_millis(rng.range(1..300));
+            machines[one]
+                .disk()
+                .set_latency(Op::SyncData, Duration::ZERO..=slow);
+        }
+        _ => net.kill_connections(NAMES[one], NAMES[other]),
+    }
+    env.clock.sleep(Duration::from_millis(rng.range(1..4000))).await;
+    if rng.chance(0.6) {
+        net.heal_all();
+        machines[one]
+            .disk()
+            .set_latency(Op::SyncData, Duration::ZERO..=Duration::ZERO);
+    }
+}
+
+fn heal(net: &SimNet, machines: &[Machine], running: &Running) {
+    net.heal_all();
+    for (index, machine) in machines.iter().enumerate() {
+        machine.disk().clear_faults();
+        machine
+            .disk()
+            .set_latency(Op::SyncData, Duration::ZERO..=Duration::ZERO);
+        if !running.lock().contains_key(&index) {
+            machine.crash(CrashMode::Process);
+            boot(machines, index, running);
+        }
+    }
+}
+
+/// The topic's partition where it is led, created if nobody has yet.
+async fn leader(env: &Env, running: &Running) -> Arc<Partition> {
+    leader_of(env, running, &[]).await
+}
+
+async fn leader_of(env: &Env, running: &Running, settings: &[(&str, &str)]) -> Arc<Partition> {
+    loop {
+        let nodes: Vec<Arc<Cluster>> = running.lock().values().cloned().collect();
+        for cluster in &nodes {
+            let image = cluster.image();
+            let Some(topic) = image.topic(TOPIC) else { continue };
+            if let Some(partition) = cluster.partition(topic.id, 0)
+                && partition.leadership().is_some()
+            {
+                return partition;
+            }
+        }
+        if let Some(cluster) = nodes.first()
+            && cluster.image().topic(TOPIC).is_none()
+            && cluster.image().brokers.len() == 3
+        {
+            let new = NewTopic {
+                name: TOPIC.into(),
+                partitions: vec![vec![1, 2, 3]],
+                overrides: settings
+                    .iter()
+                    .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                    .collect(),
+            };
+            match cluster.create_topic(new).await {
+                Ok(_) | Err(TopicError::Exists { .. } | TopicError::Timeout | TopicError::NotController) => {}
+                Err(error) => panic!("the topic cannot be created: {error}"),
+            }
+        }
+        env.clock.sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Sends one batch after the other to whoever leads; one without an answer is sent again.
+struct Sender {
+    env: Env,
+    rng: Rng,
+    id: u64,
+    running: Running,
+    oracle: Arc<Mutex<Oracle>>,
+    producers: Arc<Mutex<BTreeMap<u64, Producer>>>,
+}
+
+impl Sender {
+    async fn run(self, stop: Shutdown) {
+        while !stop.is_triggered() {
+            tokio::select! {
+                biased;
+                () = stop.wait() => return,
+                partition = leader(&self.env, &self.running) => self.send_to(&partition).await,
+            }
+        }
+    }
+
+    async fn send_to(&self, partition: &Arc<Partition>) {
+        let Self {
+            env,
+            rng,
+            id,
+            oracle,
+            producers,
+            ..
+        } = self;
+        let id = *id;
+        let (count, batch, next) = {
+            let mut all = producers.lock();
+            let producer = all.get_mut(&id).unwrap();
+            let count = *producer.pending.get_or_insert_with(|| rng.range(1..20));
+            oracle.lock().sent((0..count).map(|i| (id, producer.next + i)));
+            (count, batch(id, producer, count), producer.next)
+        };
+        let outcome = match partition.produce(batch, Acks::All) {
+            // A client gives up on a broker that does not answer.
+            Ok(ticket) => env
+                .clock
+                .timeout(Duration::from_secs(2), ticket)
+                .await
+                .ok()
+                .and_then(Result::ok),
+            Err(_) => None,
+        };
+        let Some(produced) = outcome else {
+            return env.clock.sleep(Duration::from_millis(50)).await;
+        };
+        oracle
+            .lock()
+            .acknowledged((id, next), count, produced.base_offset);
+        producers.lock().get_mut(&id).unwrap().answered(count);
+        env.clock.sleep(Duration::from_millis(rng.range(1..30))).await;
+    }
+}
+
+/// Waits until all replicas hold the same and a leader serves; returns what each of them holds.
+async fn converge(env: &Env, running: &Running) -> Vec<Vec<(i64, Value)>> {
+    let same = async {
+        loop {
+            let partition = leader(env, running).await;
+            let end = partition.offsets().high_watermark;
+            let nodes: Vec<Arc<Cluster>> = running.lock().values().cloned().collect();
+            let replicas: Vec<Arc<Partition>> = nodes
+                .iter()
+                .filter_map(|cluster| cluster.partition(cluster.image().topic(TOPIC)?.id, 0))
+                .collect();
+            let there = |replica: &Arc<Partition>| replica.offsets().high_watermark >= end;
+            if replicas.len() == NAMES.len() && replicas.iter().all(there) {
+                return replicas
+                    .iter()
+                    .map(|replica| {
+                        let log = replica.log().unwrap();
+                        let start = replica.offsets().log_start_offset;
+                        read_up_to(start, end, |next| {
+                            log.read(next, end, 1 << 16, true).unwrap().read_all().unwrap()
+                        })
+                    })
+                    .collect();
+            }
+            env.clock.sleep(Duration::from_millis(100)).await;
+        }
+    };
+    env.clock
+        .timeout(CONVERGENCE, same)
+        .await
+        .expect("healed nodes serve, and their replicas become the same")
+}
