@@ -13,6 +13,7 @@
 
 pub mod broker;
 pub mod checker;
+pub mod cluster;
 pub mod committer;
 pub mod disk;
 pub mod kcat;
@@ -26,3 +27,4 @@ pub mod wire;
 pub mod writer;
 
 pub use broker::{Broker, Kind};
+pub use cluster::Cluster;

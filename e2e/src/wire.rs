@@ -182,8 +182,19 @@ impl Connection {
 
     /// Creates a topic with one replica (CreateTopics v2); returns its error code.
     pub fn create_topic(&mut self, topic: &str, partitions: i32, configs: &[(&str, &str)]) -> Result<i16> {
+        self.create_replicated_topic(topic, partitions, 1, configs)
+    }
+
+    /// As [`Self::create_topic`], with so many replicas of each partition.
+    pub fn create_replicated_topic(
+        &mut self,
+        topic: &str,
+        partitions: i32,
+        replicas: i16,
+        configs: &[(&str, &str)],
+    ) -> Result<i16> {
         let mut w = Writer::default();
-        w.i32(1).string(topic)?.i32(partitions).i16(1).i32(0);
+        w.i32(1).string(topic)?.i32(partitions).i16(replicas).i32(0);
         w.i32(i32::try_from(configs.len())?);
         for (key, value) in configs {
             w.string(key)?.string(value)?;

@@ -1,6 +1,7 @@
 //! The command line of `takhin`.
 
 mod check_config;
+mod dev_nodes;
 mod dump_log;
 mod run;
 
@@ -17,6 +18,7 @@ use takhin_runtime::Env;
 const EXAMPLES: &str = "\
 Examples:
   takhin dev                                      one broker on 127.0.0.1:9092, data in ./takhin-data
+  takhin dev --nodes 3                            a cluster of three, each broker a process, ports counting up
   takhin dev --kafka 127.0.0.1:19092 --set kafka.num_partitions=4
   takhin start --config /etc/takhin/takhin.yaml   production
   takhin check-config --config takhin.yaml        every fault of a configuration, or every value and its origin
@@ -34,7 +36,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run one broker for development; needs no configuration and keeps its data
+    /// Run one broker or a cluster for development; needs no configuration and keeps its data
     Dev(DevArgs),
     /// Run a broker from a configuration file
     Start(StartArgs),
@@ -51,6 +53,7 @@ enum Command {
 #[command(after_help = "\
 Examples:
   takhin dev
+  takhin dev --nodes 3
   takhin dev --data-dir /tmp/t1 --kafka 127.0.0.1:19092 --admin 127.0.0.1:19644
   takhin dev --set storage.durability=cached --set kafka.num_partitions=4
 
@@ -67,9 +70,18 @@ struct DevArgs {
     /// Health and metrics over HTTP
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9644")]
     admin: String,
+    /// Brokers of the cluster, each a process of its own; the ports count up from those given
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=i64::from(dev_nodes::MAX_NODES)))]
+    nodes: u16,
+    /// Where brokers reach each other [default: 127.0.0.1:33145 with --nodes, a free port without]
+    #[arg(long, value_name = "HOST:PORT")]
+    rpc: Option<String>,
     /// Any setting of the reference, may be repeated
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
+    /// Stop when standard input ends
+    #[arg(long, hide = true)]
+    stop_with_stdin: bool,
 }
 
 #[derive(Debug, Args)]
@@ -114,7 +126,9 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Dev(args) => dev(args),
-        Command::Start(args) => load_file(&args.config).and_then(|loaded| run::run(loaded.config, None)),
+        Command::Start(args) => {
+            load_file(&args.config).and_then(|loaded| run::run(loaded.config, None, false))
+        }
         Command::CheckConfig(args) => load_file(&args).and_then(|loaded| check_config::print(&loaded)),
         Command::DumpLog(args) => dump_log::dump(&args),
         Command::Docs => print(&crate::docs::kafka_apis()),
@@ -143,14 +157,26 @@ fn print(text: &str) -> Result<(), Failure> {
 }
 
 fn dev(args: DevArgs) -> Result<(), Failure> {
+    if args.nodes > 1 {
+        return dev_nodes::run(&args);
+    }
     let mut sources = Sources::dev(&args.data_dir.to_string_lossy());
     sources.env = environment();
     sources.set = vec![
         format!("kafka.listeners.0.bind={}", args.kafka),
         format!("admin.bind={}", args.admin),
     ];
+    sources.set.extend(args.rpc.map(|rpc| format!("rpc.bind={rpc}")));
     sources.set.extend(args.set);
-    run::run(load(&sources)?.config, Some(run::Banner::Dev))
+    let loaded = load(&sources)?;
+    let is_free = !loaded.is_set("rpc.bind") && !loaded.is_set("cluster.seeds");
+    let mut config = loaded.config;
+    if is_free {
+        // Nobody else needs to find this broker, and several such may run on one machine.
+        config.rpc.bind.set_port(0);
+        config.cluster.seeds = vec![config.rpc.configured()];
+    }
+    run::run(config, Some(run::Banner::Dev), args.stop_with_stdin)
 }
 
 fn load_file(args: &ConfigArgs) -> Result<Loaded, Failure> {

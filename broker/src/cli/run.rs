@@ -20,7 +20,7 @@ pub(super) enum Banner {
 }
 
 /// Runs a broker until it is told to stop.
-pub(super) fn run(config: NodeConfig, banner: Option<Banner>) -> Result<(), Failure> {
+pub(super) fn run(config: NodeConfig, banner: Option<Banner>, stop_with_stdin: bool) -> Result<(), Failure> {
     log(&config).map_err(Failure::Usage)?;
     // Who builds a release sets the commit; without it there is none to name.
     process::register(
@@ -32,7 +32,11 @@ pub(super) fn run(config: NodeConfig, banner: Option<Banner>) -> Result<(), Fail
         .thread_name("takhin")
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(serve(config, banner))
+    let stop = Shutdown::new();
+    if stop_with_stdin {
+        shutdown::with_stdin(stop.clone()).context("cannot watch standard input")?;
+    }
+    runtime.block_on(serve(config, banner, stop))
 }
 
 fn log(config: &NodeConfig) -> anyhow::Result<()> {
@@ -57,9 +61,8 @@ fn filter(level: LogLevel) -> String {
     }
 }
 
-async fn serve(config: NodeConfig, banner: Option<Banner>) -> Result<(), Failure> {
+async fn serve(config: NodeConfig, banner: Option<Banner>, stop: Shutdown) -> Result<(), Failure> {
     let env = Env::real();
-    let stop = Shutdown::new();
     env.tasks.spawn("signals", shutdown::signals(stop.clone()));
     let data_dir = config.node.data_dir.display().to_string();
     let starting = Node::start(env, config);

@@ -129,6 +129,11 @@ impl Broker {
         self.kafka
     }
 
+    /// A free address for what other brokers ask of it.
+    pub fn peer_address(&self) -> SocketAddr {
+        self.controller
+    }
+
     /// The address of takhin's health and metrics.
     pub fn admin(&self) -> SocketAddr {
         self.admin
@@ -279,6 +284,14 @@ impl Drop for Broker {
 fn log_tail(path: &Path) -> String {
     let text = fs::read(path).unwrap_or_default();
     process::tail(&String::from_utf8_lossy(&text), 40)
+}
+
+/// The takhin that suites run: `TAKHIN_BIN`, else the newer one of the builds of this checkout.
+///
+/// # Errors
+/// There is none.
+pub fn takhin_binary() -> Result<PathBuf> {
+    takhin::binary()
 }
 
 /// Loopback addresses that nothing listened on a moment ago, all different.

@@ -80,7 +80,7 @@ fn orderly_stop(context: &Context) -> Result<()> {
 }
 
 /// Nothing is wrong with what was written.
-fn sound(report: &Report) -> Result<()> {
+pub(crate) fn sound(report: &Report) -> Result<()> {
     eprintln!("        {}", summary(report));
     ensure!(report.faults.is_empty(), summary(report));
     ensure!(report.acked > 0, "nothing was acknowledged");

@@ -5,6 +5,7 @@
 
 mod abuse;
 mod clients;
+mod cluster;
 mod crash;
 mod group_crash;
 mod groups;
@@ -31,6 +32,7 @@ fn main() -> anyhow::Result<()> {
     packages::add(&mut suites);
     abuse::add(&mut suites);
     crash::add(&mut suites);
+    cluster::add(&mut suites);
     group_crash::add(&mut suites);
     power::add(&mut suites);
     storage::add(&mut suites);

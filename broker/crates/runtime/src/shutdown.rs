@@ -56,6 +56,23 @@ impl Shutdown {
     }
 }
 
+/// Throws `shutdown` when standard input ends: for a process that must not outlive the one that started it.
+///
+/// # Errors
+/// No thread can be started.
+pub fn with_stdin(shutdown: Shutdown) -> io::Result<()> {
+    // Not tokio's: its reader would keep the runtime from ending.
+    let watching = move || {
+        // What is read does not matter, nor why it ends.
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        shutdown.trigger();
+    };
+    std::thread::Builder::new()
+        .name("stdin".to_owned())
+        .spawn(watching)?;
+    Ok(())
+}
+
 /// Throws `shutdown` at the first SIGTERM or SIGINT; the second one ends the process at once, without flushing
 /// anything. Runs until then: spawn it.
 ///

@@ -1,0 +1,43 @@
+//! Several brokers that form one cluster, each a process of its own.
+
+use anyhow::Result;
+
+use crate::{Broker, Kind};
+
+/// A cluster of takhin brokers.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The brokers, ids counting up from 1.
+    pub brokers: Vec<Broker>,
+}
+
+impl Cluster {
+    /// `count` brokers with data directories of their own and one list of seeds, all started and ready.
+    pub fn start(count: u32) -> Result<Self> {
+        let brokers: Result<Vec<Broker>> = (0..count).map(|_| Broker::new(Kind::Takhin)).collect();
+        let mut cluster = Self { brokers: brokers? };
+        let seeds = cluster
+            .brokers
+            .iter()
+            .map(|broker| format!("{:?}", broker.peer_address().to_string()));
+        let seeds = format!("[{}]", seeds.collect::<Vec<_>>().join(","));
+        for (id, broker) in (1..).zip(&mut cluster.brokers) {
+            let (kafka, peer) = (broker.address(), broker.peer_address());
+            broker.identify(id, kafka);
+            broker.set("rpc.bind", &peer.to_string());
+            broker.set("cluster.seeds", &seeds);
+            // None is ready before there are enough of them.
+            broker.start_process()?;
+        }
+        for broker in &mut cluster.brokers {
+            broker.wait_ready()?;
+        }
+        Ok(cluster)
+    }
+
+    /// Addresses of all brokers, with commas between them.
+    pub fn bootstrap(&self) -> String {
+        let addresses: Vec<String> = self.brokers.iter().map(Broker::bootstrap).collect();
+        addresses.join(",")
+    }
+}
