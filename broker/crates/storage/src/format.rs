@@ -59,9 +59,8 @@ impl Kind {
     /// The version that this program writes; older ones are read, newer ones refused.
     pub(crate) const fn version(self) -> u16 {
         match self {
-            Self::OffsetIndex | Self::State => 2,
-            Self::TimeIndex
-            | Self::Snapshot
+            Self::OffsetIndex | Self::TimeIndex | Self::State => 2,
+            Self::Snapshot
             | Self::Manifest
             | Self::NodeMeta
             | Self::Run

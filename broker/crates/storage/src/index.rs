@@ -12,6 +12,7 @@
 //! .timeindex  base_offset i64 | first_index u64 | first_timestamp i64 | max_timestamp i64 | offset of it i64
 //!             entries u32
 //!             entries * { largest timestamp before the point i64 | offset delta of it u32 }
+//!             log_bytes u64                                                               since version 2
 //! ```
 //!
 //! Points stand at data batches only. Entry `i` of the time index belongs to point `i`: everything before that
@@ -329,6 +330,8 @@ impl SegmentIndex {
             out.put_i64(*timestamp);
             out.put_u32(*delta);
         }
+        // The two files are written one after the other and not synced: a power loss may leave an older one of the two.
+        out.put_u64(self.bytes);
         out
     }
 
@@ -410,7 +413,8 @@ impl SegmentIndex {
         self.max_timestamp = b.try_get_i64().ok()?;
         self.max_timestamp_offset = b.try_get_i64().ok()?;
         let n = b.try_get_u32().ok()? as usize;
-        if id != self.id || n != self.points.len() || n.checked_mul(12)? != b.remaining() {
+        // Version 1 does not say which length of the segment it is about.
+        if id != self.id || n != self.points.len() || n.checked_mul(12)?.checked_add(8)? != b.remaining() {
             return None;
         }
         self.max_before.reserve_exact(n);
@@ -418,7 +422,7 @@ impl SegmentIndex {
             let timestamp = b.try_get_i64().ok()?;
             self.max_before.push((timestamp, b.try_get_u32().ok()?));
         }
-        Some(())
+        (b.try_get_u64().ok()? == self.bytes).then_some(())
     }
 }
 
@@ -455,6 +459,15 @@ mod tests {
         );
         assert_eq!(
             SegmentIndex::decode(index.id, index.bytes + 1, PLAIN, &offsets, &times),
+            None
+        );
+        // A segment without points looks the same to both files, whatever is in it.
+        let empty = SegmentIndex::new(index.id);
+        let mut short = empty.clone();
+        short.note(&data_batch(short.next_offset, 1, 3, 1000).header, 300);
+        let stale = empty.encode_times();
+        assert_eq!(
+            SegmentIndex::decode(index.id, short.bytes, PLAIN, &short.encode_offsets(), &stale),
             None
         );
         assert_eq!(
