@@ -4,14 +4,12 @@
 //!
 //! - v1: the kind of election; before it is always the preferred one. v2: flexible encoding.
 //!
-//! A preferred replica that is in sync is handed the leadership. Any replica that is left: none leads that lacks committed
-//! records, so that a partition without a leader waits for a majority of its replicas, and the answer says so.
+//! A partition of one voter is led by the only replica that can lead it, or by none; so there is never an election to
+//! be held here, and the answer says which of the two it is.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use futures_util::stream::{self, StreamExt as _};
-use takhin_cluster::NoElection;
 use takhin_protocol::ErrorCode;
 use takhin_protocol::messages::elect_leaders_request::TopicPartitions;
 use takhin_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
@@ -22,13 +20,6 @@ use crate::context::RequestContext;
 use crate::dispatch::Api;
 use crate::replicas::View;
 
-/// Kinds of election.
-const PREFERRED: i8 = 0;
-const ANY: i8 = 1;
-
-/// Elections held at a time for one request.
-const AT_A_TIME: usize = 32;
-
 pub(crate) struct ElectLeaders;
 
 impl Api for ElectLeaders {
@@ -38,19 +29,18 @@ impl Api for ElectLeaders {
     async fn handle(cx: &RequestContext, request: ElectLeadersRequest) -> ElectLeadersResponse {
         let response = ElectLeadersResponse::default();
         let without_leader = match request.election_type {
-            PREFERRED => ErrorCode::PreferredLeaderNotAvailable,
-            ANY => ErrorCode::EligibleLeadersNotAvailable,
+            0 => ErrorCode::PreferredLeaderNotAvailable,
+            1 => ErrorCode::EligibleLeadersNotAvailable,
             _ => return response.with_error_code(cx.code(ErrorCode::InvalidRequest)),
         };
         let election = Election {
             cx,
             view: View::new(cx.cluster()),
-            is_preferred: request.election_type == PREFERRED,
             without_leader,
         };
         let results = match &request.topic_partitions {
-            Some(named) => election.of(named).await,
-            None => election.of_all().await,
+            Some(named) => election.of(named),
+            None => election.of_all(),
         };
         response.with_replica_election_results(results)
     }
@@ -59,42 +49,33 @@ impl Api for ElectLeaders {
 struct Election<'a> {
     cx: &'a RequestContext,
     view: View,
-    is_preferred: bool,
     /// The code for a partition that nobody leads.
     without_leader: ErrorCode,
 }
 
 impl Election<'_> {
     /// Each named partition once.
-    async fn of(&self, named: &[TopicPartitions]) -> Vec<ReplicaElectionResult> {
+    fn of(&self, named: &[TopicPartitions]) -> Vec<ReplicaElectionResult> {
         let mut seen = BTreeSet::new();
         let mut results = Vec::with_capacity(named.len());
         for topic in named {
             let indexes = topic.partitions.iter().copied();
             let fresh = indexes.filter(|index| seen.insert((topic.topic.clone(), *index)));
-            let outcomes = self.outcomes(&topic.topic, fresh.collect()).await;
-            let partitions = outcomes
-                .into_iter()
-                .map(|(index, outcome)| self.result(index, outcome));
+            let partitions = fresh.map(|index| self.result(index, self.outcome(&topic.topic, index)));
             results.push(result(topic.topic.clone(), partitions.collect()));
         }
         results
     }
 
     /// All partitions but those that need no election (as in Kafka).
-    async fn of_all(&self) -> Vec<ReplicaElectionResult> {
+    fn of_all(&self) -> Vec<ReplicaElectionResult> {
         let mut results = Vec::new();
         for topic in self.view.image.topics.values() {
             let indexes = (0..).zip(&topic.partitions).map(|(index, _)| index);
-            let outcomes = self.outcomes(&topic.name, indexes.collect()).await;
-            let not_needed = |outcome: &Option<Refused>| {
-                let refused = outcome.as_ref();
-                refused.is_some_and(|refused| refused.code == ErrorCode::ElectionNotNeeded)
-            };
+            let outcomes = indexes.map(|index| (index, self.outcome(&topic.name, index)));
             let partitions: Vec<_> = outcomes
-                .into_iter()
-                .filter(|(_, outcome)| !not_needed(outcome))
-                .map(|(index, outcome)| self.result(index, outcome))
+                .filter(|(_, refused)| refused.code != ErrorCode::ElectionNotNeeded)
+                .map(|(index, refused)| self.result(index, refused))
                 .collect();
             if !partitions.is_empty() {
                 let name = StrBytes::from_string(topic.name.clone()).into();
@@ -104,52 +85,30 @@ impl Election<'_> {
         results
     }
 
-    /// What came of each partition, in order; `None` is an election.
-    async fn outcomes(&self, topic: &str, indexes: Vec<i32>) -> Vec<(i32, Option<Refused>)> {
-        stream::iter(indexes)
-            .map(async |index| (index, self.elect(topic, index).await.err()))
-            .buffered(AT_A_TIME)
-            .collect()
-            .await
-    }
-
-    async fn elect(&self, name: &str, index: i32) -> Result<(), Refused> {
-        let topic = self.view.topic(name).map_err(|_| {
+    fn outcome(&self, name: &str, index: i32) -> Refused {
+        let Ok(topic) = self.view.topic(name) else {
             let message = format!("No such topic as {name}");
-            Refused::new(ErrorCode::UnknownTopicOrPartition, message)
-        })?;
+            return Refused::new(ErrorCode::UnknownTopicOrPartition, message);
+        };
         if usize::try_from(index).map_or(true, |index| index >= topic.partitions.len()) {
             let message = format!("No such partition as {name}-{index}");
-            return Err(Refused::new(ErrorCode::UnknownTopicOrPartition, message));
+            return Refused::new(ErrorCode::UnknownTopicOrPartition, message);
         }
-        let not_needed = || {
-            let message = "Leader election not needed for topic partition.";
-            Refused::new(ErrorCode::ElectionNotNeeded, message)
-        };
-        if !self.is_preferred && self.view.leadership(topic.id, index).leader >= 0 {
-            return Err(not_needed());
+        if self.view.leadership(topic.id, index).leader >= 0 {
+            return Refused::new(
+                ErrorCode::ElectionNotNeeded,
+                "Leader election not needed for topic partition.",
+            );
         }
-        let elected = self.cx.cluster().elect_preferred(topic.id, index).await;
-        elected.map_err(|error| match error {
-            NoElection::NotNeeded => not_needed(),
-            NoElection::NotAvailable(_) => {
-                Refused::new(ErrorCode::PreferredLeaderNotAvailable, error.to_string())
-            }
-            NoElection::NoLeader => {
-                let message = format!("No replica of {name}-{index} can lead at the moment.");
-                Refused::new(self.without_leader, message)
-            }
-        })
+        let message = format!("The only replica of {name}-{index} cannot lead at the moment.");
+        Refused::new(self.without_leader, message)
     }
 
-    fn result(&self, index: i32, outcome: Option<Refused>) -> PartitionResult {
-        let result = PartitionResult::default().with_partition_id(index);
-        match outcome {
-            Some(refused) => result
-                .with_error_code(self.cx.code(refused.code))
-                .with_error_message(refused.text()),
-            None => result,
-        }
+    fn result(&self, index: i32, refused: Refused) -> PartitionResult {
+        PartitionResult::default()
+            .with_partition_id(index)
+            .with_error_code(self.cx.code(refused.code))
+            .with_error_message(refused.text())
     }
 }
 

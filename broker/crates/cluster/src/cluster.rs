@@ -1,7 +1,6 @@
 //! A node's view of the cluster: starts the metadata group, then a group for each partition that lives here, and
 //! keeps both in step with the image.
 
-mod balance;
 mod cleaner;
 pub(crate) mod forming;
 mod forward;
@@ -14,7 +13,6 @@ mod quorum;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -36,7 +34,6 @@ use crate::metrics::Metrics;
 use crate::partition::{Partition, PartitionId, Waiter};
 use crate::raft::{FlushDriver, Group, GroupHost, GroupSpec, Voter};
 
-pub use balance::NoElection;
 pub use cleaner::MAX_COMPACTED_BATCH;
 pub use forming::FormingError;
 use forward::Command;
@@ -114,8 +111,6 @@ pub struct Cluster {
     reconciled: Published<i64>,
     /// Producer ids that this broker may still give away.
     producer_ids: Mutex<std::ops::Range<i64>>,
-    /// Set once the broker is on its way out.
-    is_leaving: AtomicBool,
     stop: Shutdown,
     background: Mutex<Vec<takhin_runtime::JoinHandle<()>>>,
     metrics: Metrics,

@@ -24,8 +24,7 @@ mod raft;
 mod replicator;
 
 pub use cluster::{
-    Cluster, ClusterOptions, ClusterStats, FormingError, MAX_COMPACTED_BATCH, NoElection, Quorum,
-    QuorumVoter, StartError,
+    Cluster, ClusterOptions, ClusterStats, FormingError, MAX_COMPACTED_BATCH, Quorum, QuorumVoter, StartError,
 };
 pub use controller::{ConfigTarget, NewTopic, TopicError};
 pub use interconnect::Interconnect;

@@ -38,8 +38,6 @@ pub enum Kind {
     Command = 7,
     /// Forget entries of a group's log that all replicas have.
     Purge = 8,
-    /// Pass a group's leadership on.
-    Pass = 9,
 }
 
 impl Kind {
@@ -54,7 +52,6 @@ impl Kind {
             Self::Leaders,
             Self::Command,
             Self::Purge,
-            Self::Pass,
         ];
         all.into_iter().find(|kind| *kind as u16 == number)
     }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -137,7 +136,6 @@ impl Cluster {
             exchange,
             reconciled: Published::new(-1),
             producer_ids: Mutex::new(0..0),
-            is_leaving: AtomicBool::new(false),
             stop: Shutdown::new(),
             background: Mutex::new(Vec::new()),
             metrics,

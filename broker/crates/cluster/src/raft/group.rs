@@ -260,7 +260,7 @@ impl Group {
     }
 
     /// `voters` in the order in which they are to lead.
-    pub(crate) fn in_order(&self, voters: &[u64]) -> Vec<u64> {
+    pub(super) fn in_order(&self, voters: &[u64]) -> Vec<u64> {
         let place = |voter: &u64| self.spec.preference.iter().position(|other| other == voter);
         let mut ordered = voters.to_vec();
         ordered.sort_by_key(|voter| (place(voter).unwrap_or(usize::MAX), *voter));
