@@ -60,11 +60,7 @@ impl Kind {
     pub(crate) const fn version(self) -> u16 {
         match self {
             Self::OffsetIndex | Self::TimeIndex | Self::State => 2,
-            Self::Snapshot
-            | Self::Manifest
-            | Self::NodeMeta
-            | Self::Run
-            | Self::SyncFailed => 1,
+            Self::Snapshot | Self::Manifest | Self::NodeMeta | Self::Run | Self::SyncFailed => 1,
         }
     }
 }
