@@ -4,8 +4,8 @@
 //!
 //! - v1: the kind of election; before it is always the preferred one. v2: flexible encoding.
 //!
-//! A partition of one voter is led by the only replica that can lead it, or by none; so there is never an election to
-//! be held here, and the answer says which of the two it is.
+//! Replicas elect a leader by themselves as soon as a majority is there. Not done: passing leadership to a preferred replica
+//! while another one leads; the answer says so.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -94,13 +94,24 @@ impl Election<'_> {
             let message = format!("No such partition as {name}-{index}");
             return Refused::new(ErrorCode::UnknownTopicOrPartition, message);
         }
-        if self.view.leadership(topic.id, index).leader >= 0 {
+        let leader = self.view.leadership(topic.id, index).leader;
+        let preferred = usize::try_from(index)
+            .ok()
+            .and_then(|index| topic.partitions[index].replicas.first());
+        let is_stray =
+            self.without_leader == ErrorCode::PreferredLeaderNotAvailable && preferred != Some(&leader);
+        if leader >= 0 && is_stray {
+            let message =
+                format!("Broker {leader} leads {name}-{index}; leadership is not passed on by this version.");
+            return Refused::new(self.without_leader, message);
+        }
+        if leader >= 0 {
             return Refused::new(
                 ErrorCode::ElectionNotNeeded,
                 "Leader election not needed for topic partition.",
             );
         }
-        let message = format!("The only replica of {name}-{index} cannot lead at the moment.");
+        let message = format!("No replica of {name}-{index} can lead at the moment.");
         Refused::new(self.without_leader, message)
     }
 
