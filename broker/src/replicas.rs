@@ -82,10 +82,7 @@ impl View {
     /// Who leads a partition, as far as this broker knows.
     pub(crate) fn leadership(&self, topic: Uuid, index: i32) -> Leadership {
         match self.cluster.leadership(topic, index) {
-            Some(known) => Leadership {
-                leader: known.leader,
-                epoch: known.epoch,
-            },
+            Some((leader, epoch)) => Leadership { leader, epoch },
             None => Leadership {
                 leader: -1,
                 epoch: self

@@ -2,8 +2,10 @@
 //! keeps both in step with the image.
 
 mod cleaner;
-pub(crate) mod forming;
+mod exchange;
+mod forming;
 mod forward;
+mod interconnect;
 mod maintenance;
 mod members;
 mod open;
@@ -26,17 +28,16 @@ use uuid::Uuid;
 
 use crate::controller::{ConfigTarget, Controller, NewTopic, TopicError};
 use crate::disk_gate::DiskGate;
-use crate::exchange::Exchange;
-use crate::interconnect::Interconnect;
-use crate::leaders::Leadership;
 use crate::metadata::{BrokerInfo, Image, PartitionInfo, TopicInfo};
 use crate::metrics::Metrics;
 use crate::partition::{Partition, PartitionId, Waiter};
 use crate::raft::{FlushDriver, Group, GroupHost, GroupSpec, Voter};
 
 pub use cleaner::MAX_COMPACTED_BATCH;
+use exchange::Exchange;
 pub use forming::FormingError;
 use forward::Command;
+pub use interconnect::Interconnect;
 pub use open::StartError;
 pub use quorum::{Quorum, QuorumVoter};
 
@@ -160,10 +161,10 @@ impl Cluster {
         self.metadata_group.spec.partition.leadership().is_some()
     }
 
-    /// Who leads a partition and which replicas are in sync, as far as this broker knows; `None` before the first leader
-    /// was heard of.
-    pub fn leadership(&self, topic_id: Uuid, index: i32) -> Option<Leadership> {
-        self.exchange.leaders.of(PartitionId { topic_id, index })
+    /// The leader of a partition (-1 if it has given up and no other is known) and its epoch, as far as this broker knows;
+    /// `None` before the first leader was heard of.
+    pub fn leadership(&self, topic_id: Uuid, index: i32) -> Option<(i32, i32)> {
+        self.exchange.leaders.leader_of(PartitionId { topic_id, index })
     }
 
     /// The partition, if a replica of it lives here.
@@ -187,7 +188,7 @@ impl Cluster {
     /// Those of a partition's `replicas` that have all its committed records: the ISR, as its leader says. Without a
     /// leader the last ISR stands, as in Kafka; before the first one all replicas are equal.
     pub fn in_sync_replicas(&self, topic_id: Uuid, index: i32, replicas: &[i32]) -> Vec<i32> {
-        match self.leadership(topic_id, index) {
+        match self.exchange.leaders.of(PartitionId { topic_id, index }) {
             Some(leadership) => leadership.in_sync,
             None => replicas.to_vec(),
         }
@@ -195,8 +196,8 @@ impl Cluster {
 
     /// Whether some broker has said that it leads the partition, and not that it no longer does.
     fn is_led(&self, id: &PartitionId) -> bool {
-        self.leadership(id.topic_id, id.index)
-            .is_some_and(|word| word.leader >= 0)
+        let leader = self.exchange.leaders.leader_of(*id);
+        leader.is_some_and(|(leader, _)| leader >= 0)
     }
 
     /// Returns once every partition with a replica on this broker has a leader, or its replica here cannot be opened.
@@ -360,10 +361,7 @@ impl Cluster {
                 .image()
                 .topic_by_id(topic_id)
                 .map_or(0, |topic| topic.partitions.len());
-            let led = |index| {
-                self.leadership(topic_id, index)
-                    .is_some_and(|word| word.leader >= 0)
-            };
+            let led = |index| self.is_led(&PartitionId { topic_id, index });
             if (0i32..).take(partitions).all(led) {
                 return;
             }

@@ -16,20 +16,18 @@ use crate::partition::PartitionId;
 
 /// What a leader says of its partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Leadership {
+pub(crate) struct Leadership {
     /// Broker id of the leader; -1 if that broker leads no longer and nobody else is known to.
-    pub leader: i32,
+    pub(crate) leader: i32,
     /// Its epoch.
-    pub epoch: i32,
+    pub(crate) epoch: i32,
     /// Replicas that have all committed records, by broker id.
-    pub in_sync: Vec<i32>,
+    pub(crate) in_sync: Vec<i32>,
 }
 
 /// One broker's word on some of the partitions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Announcement {
-    /// The run of the process that speaks.
-    pub(crate) incarnation: Uuid,
     pub(crate) partitions: Vec<(Uuid, i32, Leadership)>,
 }
 
@@ -47,6 +45,18 @@ struct Table {
     /// What others say.
     others: BTreeMap<PartitionId, Leadership>,
     changes: u64,
+}
+
+impl Table {
+    fn of(&self, id: PartitionId) -> Option<&Leadership> {
+        let own = self.own.get(&id).map(|own| &own.leadership);
+        let other = self.others.get(&id);
+        match (own, other) {
+            (Some(own), Some(other)) if other.epoch > own.epoch => Some(other),
+            (Some(own), _) => Some(own),
+            (None, other) => other,
+        }
+    }
 }
 
 /// Who leads which partition.
@@ -156,17 +166,16 @@ impl Leaders {
 
     /// The word of the highest epoch on a partition.
     pub(crate) fn of(&self, id: PartitionId) -> Option<Leadership> {
-        let table = self.table.read();
-        let own = table.own.get(&id).map(|own| &own.leadership);
-        let other = table.others.get(&id);
-        match (own, other) {
-            (Some(own), Some(other)) if other.epoch > own.epoch => Some(other.clone()),
-            (Some(own), _) => Some(own.clone()),
-            (None, other) => other.cloned(),
-        }
+        self.table.read().of(id).cloned()
     }
 
-    /// Whether broker `from` has said that it leads the partition no longer in `epoch`.
+    /// Leader and epoch of that word.
+    pub(crate) fn leader_of(&self, id: PartitionId) -> Option<(i32, i32)> {
+        let table = self.table.read();
+        table.of(id).map(|word| (word.leader, word.epoch))
+    }
+
+    /// Whether the leader of `epoch` has said that it leads the partition no longer.
     pub(crate) fn has_given_up(&self, id: PartitionId, epoch: i32) -> bool {
         let table = self.table.read();
         let word = table.others.get(&id);
@@ -216,7 +225,6 @@ mod tests {
 
     fn hear(leaders: &Leaders, from: i32, word: Leadership) {
         let announcement = Announcement {
-            incarnation: Uuid::nil(),
             partitions: vec![(P.topic_id, P.index, word)],
         };
         leaders.hear(from, announcement);

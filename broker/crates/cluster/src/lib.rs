@@ -13,8 +13,6 @@
 mod cluster;
 mod controller;
 mod disk_gate;
-mod exchange;
-mod interconnect;
 mod leaders;
 mod links;
 mod metadata;
@@ -24,12 +22,11 @@ mod raft;
 mod replicator;
 
 pub use cluster::{
-    Cluster, ClusterOptions, ClusterStats, FormingError, MAX_COMPACTED_BATCH, Quorum, QuorumVoter, StartError,
+    Cluster, ClusterOptions, ClusterStats, FormingError, Interconnect, MAX_COMPACTED_BATCH, Quorum,
+    QuorumVoter, StartError,
 };
 pub use controller::{ConfigTarget, NewTopic, TopicError};
-pub use interconnect::Interconnect;
-pub use leaders::Leadership;
-pub use links::{Class, Kind, LinkError, Links, NoLinks};
+pub use links::{Class, Kind, LinkError, Links};
 pub use metadata::{BrokerInfo, Endpoint, Image, MetadataRecord, PartitionInfo, TopicInfo, is_internal};
 pub use metrics::ClusterMetrics;
 pub use partition::{

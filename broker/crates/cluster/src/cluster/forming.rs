@@ -19,10 +19,10 @@ use serde::{Deserialize, Serialize};
 use takhin_runtime::Env;
 use uuid::Uuid;
 
+use super::exchange::{self, Exchange};
 use super::forward::{Command, Obeyed};
 use super::{ClusterOptions, node_number};
 use crate::controller::{Controller, TopicError};
-use crate::exchange::{self, Exchange};
 use crate::links::{Class, Kind, LinkError, Links};
 use crate::raft::{Group, Voter};
 

@@ -9,8 +9,8 @@ use takhin_config::alter::Change;
 use uuid::Uuid;
 
 use super::Cluster;
+use super::exchange;
 use crate::controller::{ConfigTarget, NewTopic, TopicError};
-use crate::exchange;
 use crate::links::{Class, Kind, LinkError};
 use crate::metadata::BrokerInfo;
 

@@ -13,11 +13,11 @@ use takhin_storage::{
 };
 use uuid::Uuid;
 
+use super::exchange::Exchange;
 use super::forming::{Forming, FormingError, Standing};
+use super::interconnect::Interconnect;
 use super::{Cluster, ClusterOptions, METADATA_TOPIC_ID, node_number, wait_for_failure, wait_for_leader};
 use crate::controller::{Controller, MetadataObserver};
-use crate::exchange::Exchange;
-use crate::interconnect::Interconnect;
 use crate::leaders::Leaders;
 use crate::links::Links;
 use crate::metadata::{Image, Origin};
@@ -103,7 +103,6 @@ impl Cluster {
             env: env.clone(),
             node: node_number(options.broker.id),
             directory,
-            incarnation: interconnect.incarnation(),
             manager: Arc::clone(&manager),
             flusher: flusher.flusher().clone(),
             journal: Arc::clone(data_dir.journal()),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::Cluster;
-use crate::exchange;
+use super::exchange;
 use crate::leaders::Announcement;
 use crate::links::{Class, Kind};
 
@@ -88,10 +88,7 @@ async fn announce(cluster: Arc<Cluster>, node: u32) {
             }
             continue;
         }
-        let announcement = Announcement {
-            incarnation: cluster.host.incarnation,
-            partitions,
-        };
+        let announcement = Announcement { partitions };
         let Ok(body) = exchange::encode(&announcement) else {
             return;
         };

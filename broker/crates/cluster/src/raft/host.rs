@@ -25,8 +25,6 @@ pub(crate) struct HostOptions {
     pub(crate) env: Env,
     pub(crate) node: u64,
     pub(crate) directory: Uuid,
-    /// This run of the process.
-    pub(crate) incarnation: Uuid,
     pub(crate) manager: Arc<LogManager>,
     pub(crate) flusher: Flusher,
     pub(crate) journal: Arc<takhin_storage::Journal>,
@@ -39,7 +37,6 @@ pub(crate) struct GroupHost {
     pub(crate) env: Env,
     pub(crate) node: u64,
     pub(crate) directory: Uuid,
-    pub(crate) incarnation: Uuid,
     pub(crate) manager: Arc<LogManager>,
     pub(crate) flusher: Flusher,
     pub(crate) hard_state: Arc<HardStateStore>,
@@ -73,7 +70,6 @@ impl GroupHost {
             env,
             node,
             directory,
-            incarnation,
             manager,
             flusher,
             journal,
@@ -84,7 +80,6 @@ impl GroupHost {
         Arc::new(Self {
             node,
             directory,
-            incarnation,
             manager,
             flusher,
             hard_state: Arc::new(HardStateStore::new(journal, env.tasks.clone())),

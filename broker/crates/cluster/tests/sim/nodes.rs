@@ -144,6 +144,48 @@ fn a_replica_that_was_away_while_segments_went_comes_back() {
     });
 }
 
+/// A broker that is no seed is taken in by a cluster that exists, and can hold replicas then.
+#[test]
+fn a_broker_joins_a_cluster_that_exists() {
+    let mut sim = Sim::new(12);
+    let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
+    let newcomer = sim.add_machine("n4");
+    sim.run(|env| async move {
+        let running = Running::default();
+        for index in 0..machines.len() {
+            boot(&machines, index, &running);
+        }
+        drop(leader(&env, &running).await);
+        let own = newcomer.env();
+        let joined = start_node(&own, 4, "n4:33145", &SEEDS, SEGMENT_BYTES);
+        let joined = env.clock.timeout(CONVERGENCE, joined).await;
+        let joined = joined.expect("a broker is taken in").unwrap();
+        assert_eq!(
+            joined.image().brokers.keys().copied().collect::<Vec<_>>(),
+            [1, 2, 3, 4]
+        );
+        let new = NewTopic {
+            name: "later".into(),
+            partitions: vec![vec![4, 1, 2]],
+            overrides: BTreeMap::new(),
+        };
+        let topic = joined.create_topic(new).await.unwrap();
+        let partition = joined.partition(topic.id, 0).unwrap();
+        let led = async {
+            while partition.leadership().is_none() {
+                env.clock.sleep(Duration::from_millis(20)).await;
+            }
+        };
+        env.clock
+            .timeout(CONVERGENCE, led)
+            .await
+            .expect("the preferred replica leads");
+        let batch = batch(1, &Producer::default(), 3);
+        let produced = partition.produce(batch, Acks::All).unwrap().await.unwrap();
+        assert_eq!(produced.base_offset, 0);
+    });
+}
+
 /// Starts a node, and again for as long as it fails to.
 fn boot(machines: &[Machine], index: usize, running: &Running) {
     let (env, running) = (machines[index].env(), Arc::clone(running));

@@ -8,8 +8,8 @@ use parking_lot::{Mutex, RwLock};
 use takhin_runtime::Env;
 use uuid::Uuid;
 
-use crate::cluster::Cluster;
-use crate::cluster::forming::Standing;
+use super::Cluster;
+use super::forming::Standing;
 use crate::leaders::{Announcement, Leaders};
 use crate::links::Kind;
 use crate::partition::PartitionId;
@@ -64,7 +64,7 @@ impl Exchange {
     pub(crate) fn ask(&self, from: u32, kind: Kind, body: Bytes, answer: Answer) {
         match kind {
             Kind::Append | Kind::Vote | Kind::PreVote | Kind::Transfer => self.ask_group(kind, body, answer),
-            Kind::Standing => answer(encode(&*self.standing.lock())),
+            Kind::Standing => answer(encode(&self.standing())),
             Kind::Leaders => answer(self.hear(from, &body)),
             Kind::Purge => answer(self.purge(body)),
             Kind::Command => match self.cluster.get().and_then(Weak::upgrade) {
@@ -75,6 +75,15 @@ impl Exchange {
                 None => answer(Err("the broker is starting".to_owned())),
             },
         }
+    }
+
+    /// How this node stands to its cluster now.
+    fn standing(&self) -> Standing {
+        let mut standing = self.standing.lock().clone();
+        if let Some(cluster) = self.cluster.get().and_then(Weak::upgrade) {
+            standing.controller = cluster.controller_id();
+        }
+        standing
     }
 
     fn ask_group(&self, kind: Kind, mut body: Bytes, answer: Answer) {

@@ -15,7 +15,7 @@ use takhin_rpc::{
 use takhin_runtime::{Env, ListenError, Published};
 use uuid::Uuid;
 
-use crate::exchange::Exchange;
+use super::exchange::Exchange;
 use crate::links::{Class, Kind, LinkError, Links};
 use crate::raft::Answer;
 
@@ -86,10 +86,6 @@ impl Interconnect {
     /// Ends all links.
     pub async fn stop(&self) {
         self.rpc.stop().await;
-    }
-
-    pub(crate) fn incarnation(&self) -> Uuid {
-        self.identity.get().incarnation
     }
 
     pub(crate) fn identify(&self, directory: Uuid, cluster_id: &str) {
