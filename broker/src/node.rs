@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! start   bind listeners, rpc ─▶ open the data directory, recover, elect ─▶ take connections ─▶ ready
-//! stop    not ready ─▶ take none, finish what is being served ─▶ flush, write the clean marker
+//! stop    not ready ─▶ others lead ─▶ take none, finish what is being served ─▶ flush, write the clean marker
 //! ```
 //!
 //! Listeners are bound first: an address in use is the commonest mistake and should not cost a recovery. Clients that
@@ -155,10 +155,11 @@ impl Node {
         self.failed.wait().await;
     }
 
-    /// Stops in order: takes no more connections, finishes the requests being served (at most
+    /// Stops in order: has other brokers lead what this one leads, takes no more connections, finishes the requests being served (at most
     /// `node.drain_timeout`), flushes everything and marks the data directory as cleanly closed.
     pub async fn stop(self) {
         self.ready.fail("the broker is stopping");
+        self.broker.cluster.give_leadership_away().await;
         self.broker.stopping.trigger();
         listener::drain(&self.broker, &self.gate, self.broker.config.node.drain_timeout).await;
         for task in self.tasks {

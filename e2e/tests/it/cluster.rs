@@ -73,8 +73,65 @@ fn rolling_restart(_: &Context) -> Result<()> {
         cluster.brokers[broker].start()?;
     }
     writer.wait_acked(1_000, LIMIT)?;
+    elect_preferred(&cluster)?;
+    writer.wait_acked(1_000, LIMIT)?;
     let log = writer.finish()?;
     sound(&writer::check(&cluster.bootstrap(), TOPIC, &log)?)
+}
+
+/// Kafka's own tool has the first replica of every partition lead.
+fn elect_preferred(cluster: &Cluster) -> Result<()> {
+    let bootstrap = cluster.bootstrap();
+    wait::until("all replicas to be in sync", LIMIT, || {
+        Ok(placements(&bootstrap)?
+            .iter()
+            .all(|p| p.in_sync == p.replicas.len()))
+    })?;
+    let mut tool = tools::java("-Xmx128m", "org.apache.kafka.tools.LeaderElectionCommand")?;
+    tool.args(["--bootstrap-server", &bootstrap, "--election-type", "preferred"]);
+    tool.arg("--all-topic-partitions");
+    let output = process::run(&mut tool, LIMIT)?;
+    ensure!(
+        !output.text().contains("Error"),
+        "leader-election: {}",
+        output.text()
+    );
+    let strays: Vec<_> = placements(&bootstrap)?
+        .into_iter()
+        .filter(|placement| placement.replicas.first() != Some(&placement.leader))
+        .collect();
+    ensure!(strays.is_empty(), "not led by their first replica: {strays:?}");
+    Ok(())
+}
+
+/// A partition as `kcat -L` shows it.
+#[derive(Debug)]
+struct Placement {
+    leader: i32,
+    replicas: Vec<i32>,
+    in_sync: usize,
+}
+
+/// The partitions of the topic, from lines such as `partition 0, leader 1, replicas: 1,2,3, isrs: 2,3`.
+fn placements(bootstrap: &str) -> Result<Vec<Placement>> {
+    let mut list = tools::kcat();
+    list.args(["-L", "-b", bootstrap, "-t", TOPIC]);
+    let listed = process::run(&mut list, Duration::from_secs(60))?.text();
+    let mut found = Vec::new();
+    for line in listed.lines().filter(|line| line.contains("replicas:")) {
+        let part = |from: &str, to: &str| {
+            let rest = line.split(from).nth(1).unwrap_or_default();
+            rest.split(to).next().unwrap_or_default().trim().to_owned()
+        };
+        let replicas: Result<Vec<i32>, _> = part("replicas: ", ", isrs").split(',').map(str::parse).collect();
+        found.push(Placement {
+            leader: part("leader ", ",").parse()?,
+            replicas: replicas?,
+            in_sync: part("isrs: ", ", Broker").split(',').count(),
+        });
+    }
+    ensure!(!found.is_empty(), "no partition in: {listed}");
+    Ok(found)
 }
 
 /// `takhin dev --nodes 3`, what it prints, and one of the three killed.

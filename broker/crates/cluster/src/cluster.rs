@@ -1,6 +1,7 @@
 //! A node's view of the cluster: starts the metadata group, then a group for each partition that lives here, and
 //! keeps both in step with the image.
 
+mod balance;
 mod cleaner;
 mod exchange;
 mod forming;
@@ -15,6 +16,7 @@ mod quorum;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -33,6 +35,7 @@ use crate::metrics::Metrics;
 use crate::partition::{Partition, PartitionId, Waiter};
 use crate::raft::{FlushDriver, Group, GroupHost, GroupSpec, Voter};
 
+pub use balance::NoElection;
 pub use cleaner::MAX_COMPACTED_BATCH;
 use exchange::Exchange;
 pub use forming::FormingError;
@@ -112,6 +115,8 @@ pub struct Cluster {
     reconciled: Published<i64>,
     /// Producer ids that this broker may still give away.
     producer_ids: Mutex<std::ops::Range<i64>>,
+    /// Set once the broker is on its way out.
+    is_leaving: AtomicBool,
     stop: Shutdown,
     background: Mutex<Vec<takhin_runtime::JoinHandle<()>>>,
     metrics: Metrics,

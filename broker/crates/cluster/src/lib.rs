@@ -22,8 +22,8 @@ mod raft;
 mod replicator;
 
 pub use cluster::{
-    Cluster, ClusterOptions, ClusterStats, FormingError, Interconnect, MAX_COMPACTED_BATCH, Quorum,
-    QuorumVoter, StartError,
+    Cluster, ClusterOptions, ClusterStats, FormingError, Interconnect, MAX_COMPACTED_BATCH, NoElection,
+    Quorum, QuorumVoter, StartError,
 };
 pub use controller::{ConfigTarget, NewTopic, TopicError};
 pub use links::{Class, Kind, LinkError, Links};

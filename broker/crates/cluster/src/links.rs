@@ -38,6 +38,8 @@ pub enum Kind {
     Command = 7,
     /// Forget entries of a group's log that all replicas have.
     Purge = 8,
+    /// Pass a group's leadership on.
+    Pass = 9,
 }
 
 impl Kind {
@@ -52,6 +54,7 @@ impl Kind {
             Self::Leaders,
             Self::Command,
             Self::Purge,
+            Self::Pass,
         ];
         all.into_iter().find(|kind| *kind as u16 == number)
     }

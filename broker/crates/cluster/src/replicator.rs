@@ -37,7 +37,7 @@ pub trait ProposalSink: Send + Sync + 'static {
     fn appended(&self, end: i64);
     /// Everything below `next_offset` is committed.
     fn committed(&self, next_offset: i64);
-    /// The proposal that would have ended at `next_offset` did not commit under its term; its fate is unknown if it
-    /// was appended.
-    fn rejected(&self, next_offset: i64);
+    /// A proposal did not commit under `term`; its fate is unknown if it was appended. It may be one of many, and may
+    /// come long after that term.
+    fn rejected(&self, term: u64);
 }

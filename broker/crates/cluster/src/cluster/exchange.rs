@@ -13,7 +13,7 @@ use super::forming::Standing;
 use crate::leaders::{Announcement, Leaders};
 use crate::links::Kind;
 use crate::partition::PartitionId;
-use crate::raft::{Answer, Group, decode_purge, group_of};
+use crate::raft::{Answer, Group, decode_pass, decode_purge, group_of};
 
 /// The groups of this node and what else others may ask about.
 pub(crate) struct Exchange {
@@ -67,6 +67,7 @@ impl Exchange {
             Kind::Standing => answer(encode(&self.standing())),
             Kind::Leaders => answer(self.hear(from, &body)),
             Kind::Purge => answer(self.purge(body)),
+            Kind::Pass => self.pass(body, answer),
             Kind::Command => match self.cluster.get().and_then(Weak::upgrade) {
                 Some(cluster) => {
                     let obey = async move { answer(encode(&cluster.obey(&body).await)) };
@@ -113,6 +114,20 @@ impl Exchange {
             drop(self.env.tasks.spawn("purge", purging));
         }
         Ok(Bytes::new())
+    }
+
+    fn pass(&self, mut body: Bytes, answer: Answer) {
+        let asked = group_of(&mut body).and_then(|id| Ok((id, decode_pass(body)?)));
+        let (id, to) = match asked {
+            Ok(asked) => asked,
+            Err(error) => return answer(Err(error.to_string())),
+        };
+        let group = self.groups.read().get(&id).cloned();
+        let (Some(group), Some(cluster)) = (group, self.cluster.get().and_then(Weak::upgrade)) else {
+            return answer(Err(format!("no replica of partition {id} is here")));
+        };
+        let passing = async move { answer(cluster.pass(&group, to).await.map(|()| Bytes::new())) };
+        drop(self.env.tasks.spawn("pass leadership", passing));
     }
 
     fn hear(&self, from: u32, body: &[u8]) -> Result<Bytes, String> {

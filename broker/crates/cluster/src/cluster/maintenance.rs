@@ -36,6 +36,7 @@ impl Cluster {
         let tasks = &self.env.tasks;
         let handles = vec![
             tasks.spawn("peers", super::peers::follow(Arc::clone(self))),
+            tasks.spawn("balance", super::balance::keep(Arc::clone(self))),
             tasks.spawn("members", super::members::keep(Arc::clone(self))),
             tasks.spawn("image follower", follow_image(Arc::clone(self))),
             tasks.spawn("checkpointer", checkpoint(Arc::clone(self))),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -135,6 +136,7 @@ impl Cluster {
             exchange,
             reconciled: Published::new(-1),
             producer_ids: Mutex::new(0..0),
+            is_leaving: AtomicBool::new(false),
             stop: Shutdown::new(),
             background: Mutex::new(Vec::new()),
             metrics,

@@ -37,14 +37,19 @@ impl From<PartitionId> for TopicPartition {
 }
 
 impl Partition {
-    /// Begins to lead under `term`. The term's first entry has been applied: everything before it is committed.
+    /// Begins to lead under `term`, once in each term at most: nothing was proposed in it yet, and its first entry has been
+    /// applied, so everything in the log is committed and the log knows every producer.
     pub(crate) fn lead(&self, term: u64, log: Arc<Log>, replicator: Arc<dyn Replicator>) {
         let end = log.end();
         let mut state = self.state.lock();
         if matches!(state.phase, Phase::Deleted) {
             return;
         }
-        state.phase = Phase::Leading { term, replicator };
+        state.phase = Phase::Leading {
+            term,
+            replicator,
+            handing_over: false,
+        };
         state.epoch = i32::try_from(term).unwrap_or(i32::MAX);
         state.next_offset = end.log_end_offset;
         state.high_watermark = state.high_watermark.max(end.log_end_offset);
@@ -116,9 +121,25 @@ impl Partition {
         waiters.into_iter().for_each(|waiter| waiter.wake());
     }
 
-    /// Whether a proposal has been rejected since the last call.
-    pub(crate) fn take_rejected(&self) -> bool {
-        self.rejected.swap(false, Ordering::AcqRel)
+    /// Whether a proposal of this term has been rejected. Nothing more may be proposed in it then: of what was proposed
+    /// before, nobody here knows how much is still on its way into the log.
+    pub(crate) fn is_over(&self, term: u64) -> bool {
+        self.rejected.load(Ordering::Acquire) >= term
+    }
+
+    /// Has nothing more be proposed in this term.
+    pub(crate) fn end_term(&self, term: u64) {
+        self.rejected.fetch_max(term, Ordering::AcqRel);
+        self.rejection.notify_one();
+    }
+
+    /// Takes nothing more, or takes again if `handing_over` is false, for as long as this replica leads. What is under way
+    /// goes on, and is read on.
+    pub(crate) fn hand_over(&self, hand_over: bool) {
+        let mut state = self.state.lock();
+        if let Phase::Leading { handing_over, .. } = &mut state.phase {
+            *handing_over = hand_over;
+        }
     }
 
     /// Waits for a proposal to be rejected.
@@ -165,10 +186,9 @@ impl ProposalSink for Partition {
         waiters.into_iter().for_each(|waiter| waiter.wake());
     }
 
-    fn rejected(&self, _next_offset: i64) {
+    fn rejected(&self, term: u64) {
         // May be called with the partition's lock held (a proposal that could not be sent): leave a mark, wake the
-        // supervisor. Until it has acted, `produce` refuses.
-        self.rejected.store(true, Ordering::Release);
-        self.rejection.notify_one();
+        // supervisor.
+        self.end_term(term);
     }
 }

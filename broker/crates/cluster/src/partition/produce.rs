@@ -2,7 +2,6 @@
 //! requests enter the log in the order in which they came.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use takhin_protocol::record::{Attributes, Batch, BatchHeader};
 use tokio::sync::oneshot;
@@ -41,12 +40,14 @@ impl Partition {
         let mut state = self.state.lock();
         let (term, replicator) = match &state.phase {
             // Only a leader's: a partition that is offline says why, whatever became of its last proposals.
-            Phase::Leading { .. } if self.rejected.load(Ordering::Acquire) => {
-                return Err(ProduceError::NotLeader);
-            }
+            Phase::Leading { term, .. } if self.is_over(*term) => return Err(ProduceError::NotLeader),
             Phase::Leading { .. } if !state.has_quorum => return Err(ProduceError::NotLeader),
-            Phase::Leading { term, replicator } => (*term, Arc::clone(replicator)),
-            Phase::Following => return Err(ProduceError::NotLeader),
+            Phase::Leading {
+                term,
+                replicator,
+                handing_over: false,
+            } => (*term, Arc::clone(replicator)),
+            Phase::Leading { .. } | Phase::Following => return Err(ProduceError::NotLeader),
             Phase::Offline { reason } => {
                 return Err(ProduceError::StorageOffline {
                     reason: reason.clone(),
@@ -98,7 +99,12 @@ impl Partition {
     /// [`ProduceError::NotLeader`] and its kin; nothing was proposed then.
     pub(crate) fn propose_log_start(&self, offset: i64) -> Result<(), ProduceError> {
         let state = self.state.lock();
-        let Phase::Leading { term, replicator } = &state.phase else {
+        let Phase::Leading {
+            term,
+            replicator,
+            handing_over: false,
+        } = &state.phase
+        else {
             return Err(ProduceError::NotLeader);
         };
         replicator

@@ -1,7 +1,7 @@
 //! What a partition knows, behind one short lock.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::{Mutex, RwLock};
 use takhin_config::topic::TopicConfig;
@@ -25,8 +25,8 @@ pub struct Partition {
     config: RwLock<Arc<TopicConfig>>,
     disk: Arc<DiskGate>,
     pub(super) state: Mutex<State>,
-    /// Set when a proposal failed, cleared by the supervisor.
-    pub(super) rejected: AtomicBool,
+    /// Highest term in which a proposal was rejected; 0 before the first.
+    pub(super) rejected: AtomicU64,
     pub(super) rejection: Notify,
 }
 
@@ -38,6 +38,8 @@ pub(super) enum Phase {
     Leading {
         term: u64,
         replicator: Arc<dyn Replicator>,
+        /// Another replica is to lead: what is under way ends, nothing more is taken.
+        handing_over: bool,
     },
     /// Storage failed; a supervisor is at it.
     Offline { reason: String },
@@ -98,7 +100,7 @@ impl Partition {
             config: RwLock::new(config),
             disk,
             state,
-            rejected: AtomicBool::new(false),
+            rejected: AtomicU64::new(0),
             rejection: Notify::new(),
         })
     }
@@ -123,10 +125,13 @@ impl Partition {
         !self.disk.is_low()
     }
 
-    /// The leader epoch, if this broker leads and serves.
+    /// The leader epoch, if this broker leads, serves and is to go on doing so.
     pub fn leadership(&self) -> Option<i32> {
         let state = self.state.lock();
-        matches!(state.phase, Phase::Leading { .. }).then_some(state.epoch)
+        match state.phase {
+            Phase::Leading { handing_over, .. } => (!handing_over).then_some(state.epoch),
+            Phase::Following | Phase::Offline { .. } | Phase::Deleted => None,
+        }
     }
 
     /// Last known leader epoch; -1 before the first election.

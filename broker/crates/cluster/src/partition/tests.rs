@@ -202,12 +202,12 @@ fn a_rejected_proposal_discards_the_overlay_and_what_is_queued_behind_it() {
     let mut lost = f.partition.produce(batch(1, 9, 0, 1), Acks::All).unwrap();
     let mut behind = f.partition.produce(batch(1, 9, 0, 2), Acks::All).unwrap();
     f.proposals.0.lock().clear();
-    f.partition.rejected(2);
+    f.partition.rejected(1);
     assert_eq!(
         f.partition.produce(plain(1), Acks::All).unwrap_err(),
         ProduceError::NotLeader
     );
-    assert!(f.partition.take_rejected());
+    assert!(f.partition.is_over(1) && !f.partition.is_over(2));
     f.partition.step_down();
     assert_eq!(outcome(&mut lost), Some(Err(ProduceError::Unknown)));
     assert_eq!(outcome(&mut behind), Some(Err(ProduceError::Unknown)));
@@ -223,7 +223,7 @@ fn an_offline_partition_says_why_even_after_a_rejected_proposal() {
     let f = Fixture::leading();
     f.partition.offline("no space left".into());
     // What was under way is dropped as the group ends, after the partition was told.
-    f.partition.rejected(2);
+    f.partition.rejected(1);
     assert!(matches!(
         f.partition.produce(plain(1), Acks::All).unwrap_err(),
         ProduceError::StorageOffline { .. }

@@ -260,7 +260,7 @@ impl Group {
     }
 
     /// `voters` in the order in which they are to lead.
-    pub(super) fn in_order(&self, voters: &[u64]) -> Vec<u64> {
+    pub(crate) fn in_order(&self, voters: &[u64]) -> Vec<u64> {
         let place = |voter: &u64| self.spec.preference.iter().position(|other| other == voter);
         let mut ordered = voters.to_vec();
         ordered.sort_by_key(|voter| (place(voter).unwrap_or(usize::MAX), *voter));
@@ -489,13 +489,17 @@ impl Instance {
         let mut receiving = Box::pin(inbound::serve(self.raft.clone(), self.appends));
         let ended = loop {
             let term_begun = *self.term_begun.borrow_and_update();
-            let now = {
+            let (now, is_done) = {
                 let metrics = metrics.borrow_and_update();
                 // Without other replicas nobody needs a heartbeat and nobody else campaigns.
                 self.raft.runtime_config().tick(has_others(&metrics));
-                leading_term(&metrics, term_begun)
+                let now = leading_term(&metrics, term_begun);
+                // openraft refuses proposals and leads on while it hears of no majority, or passes leadership on. Here
+                // one refusal ends the term: see `Partition::is_over`.
+                let is_done = now.is_some_and(|term| partition.is_over(term));
+                (now.filter(|_| !is_done), is_done)
             };
-            if partition.take_rejected() || (leading.is_some() && now != leading) {
+            if leading.is_some() && now != leading {
                 partition.step_down();
                 host.leaders.give_up(id);
                 leading = None;
@@ -523,6 +527,7 @@ impl Instance {
                 changed = metrics.changed() => if changed.is_err() { break Ended::Failed(why_ended(&self.raft)) },
                 _ = self.term_begun.changed() => {}
                 () = partition.rejection() => {}
+                never = group.retire(host), if is_done => match never {},
                 never = &mut receiving => match never {},
                 never = &mut sending => match never {},
             }

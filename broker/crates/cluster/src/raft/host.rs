@@ -1,6 +1,7 @@
 //! What the groups of one node share: disk, flusher, votes, openraft's settings, the limit on concurrent opens.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::{Config, SnapshotPolicy};
 use takhin_config::node::Durability;
@@ -19,6 +20,9 @@ use crate::metrics::Metrics;
 
 /// Groups that open their logs at the same time.
 const CONCURRENT_OPENS: usize = 32;
+
+/// Silence after which nobody passes leadership to a broker.
+const PRESENT: Duration = Duration::from_secs(1);
 
 /// What a host is made of.
 pub(crate) struct HostOptions {
@@ -65,6 +69,12 @@ pub(crate) enum OpenError {
 }
 
 impl GroupHost {
+    /// Whether another broker was heard of within the last second.
+    pub(crate) fn is_present(&self, node: u64) -> bool {
+        let silence = u32::try_from(node).ok().and_then(|node| self.links.silence(node));
+        silence.is_some_and(|silence| silence < PRESENT)
+    }
+
     pub(crate) fn new(options: HostOptions) -> Arc<Self> {
         let HostOptions {
             env,

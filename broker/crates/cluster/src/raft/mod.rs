@@ -19,6 +19,7 @@ mod members;
 mod network;
 mod outbox;
 mod state_machine;
+mod transfer;
 mod types;
 mod wire;
 
@@ -31,7 +32,7 @@ pub(crate) use inbound::Answer;
 pub(crate) use members::Members;
 pub(crate) use state_machine::Observer;
 pub(crate) use types::Voter;
-pub(crate) use wire::{decode_purge, group as group_of};
+pub(crate) use wire::{decode_pass, decode_purge, encode_pass, group as group_of};
 
 #[cfg(test)]
 mod tests;

@@ -80,6 +80,7 @@ async fn send(raft: &Raft, sink: &Arc<dyn ProposalSink>, proposal: Proposal) {
     } = proposal;
     let notice = Notice {
         sink: Arc::clone(sink),
+        term,
         next_offset,
         committed: false,
         result: std::marker::PhantomData,

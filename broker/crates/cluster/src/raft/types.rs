@@ -116,6 +116,7 @@ impl fmt::Display for Applied {
 /// completes without having committed failed.
 pub(crate) struct Notice<T> {
     pub(crate) sink: Arc<dyn ProposalSink>,
+    pub(crate) term: u64,
     pub(crate) next_offset: i64,
     pub(crate) committed: bool,
     pub(crate) result: PhantomData<fn() -> T>,
@@ -134,7 +135,7 @@ impl<T> Drop for Notice<T> {
     // A group that stops drops its responders without completing them, so failure is told here for both cases.
     fn drop(&mut self) {
         if !self.committed {
-            self.sink.rejected(self.next_offset);
+            self.sink.rejected(self.term);
         }
     }
 }

@@ -11,6 +11,7 @@
 //! vote reply      vote | granted u8 | last log id
 //! transfer        vote | to u64 | last log id
 //! purge           index u64
+//! pass            to u64
 //! transfer reply  0 u8 accepted | 1 u8 vote changed, vote expected, vote actual | 2 u8 not flushed, log id, log id
 //! ```
 //! Big endian. A batch travels as it lies in the segment file, and its checksum is verified on arrival: what one disk or
@@ -247,6 +248,14 @@ pub(crate) fn encode_purge(group: GroupId, upto: u64) -> Vec<Bytes> {
 pub(crate) fn decode_purge(mut b: Bytes) -> Result<u64, WireError> {
     need(&b, 8)?;
     Ok(b.get_u64())
+}
+
+pub(crate) fn encode_pass(group: GroupId, to: u64) -> Vec<Bytes> {
+    encode_purge(group, to)
+}
+
+pub(crate) fn decode_pass(b: Bytes) -> Result<u64, WireError> {
+    decode_purge(b)
 }
 
 pub(crate) fn encode_transfer_reply(reply: &TransferLeaderResponse<TypeConfig>) -> Bytes {

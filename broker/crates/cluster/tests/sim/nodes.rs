@@ -1,12 +1,12 @@
 //! Three nodes under a nemesis: crashes, cuts, slow disks; idempotent producers that follow the leader, and a reader at
 //! the end who compares what every replica holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use takhin_cluster::{Acks, Cluster, NewTopic, Partition, TopicError};
+use takhin_cluster::{Acks, Cluster, NewTopic, Partition, ProduceError, TopicError};
 use takhin_runtime::sim::{CrashMode, Machine, Op, Sim, SimNet};
 use takhin_runtime::{Env, Rng, Shutdown};
 
@@ -33,7 +33,7 @@ pub(crate) struct Nodes {
     rng: Rng,
     machines: Vec<Machine>,
     oracle: Arc<Mutex<Oracle>>,
-    producers: Arc<Mutex<BTreeMap<u64, Producer>>>,
+    producers: Arc<Mutex<BTreeMap<u64, Window>>>,
 }
 
 impl Nodes {
@@ -46,7 +46,7 @@ impl Nodes {
             machines,
             oracle: Arc::default(),
             producers: Arc::new(Mutex::new(
-                (0..PRODUCERS).map(|id| (id, Producer::default())).collect(),
+                (0..PRODUCERS).map(|id| (id, Window::default())).collect(),
             )),
         }
     }
@@ -204,7 +204,7 @@ fn boot(machines: &[Machine], index: usize, running: &Running) {
 async fn deed(env: &Env, rng: &Rng, net: &SimNet, machines: &[Machine], running: &Running) {
     let pick = |rng: &Rng| usize::try_from(rng.range(0..3)).unwrap();
     let (one, other) = (pick(rng), pick(rng));
-    match rng.range(0..7) {
+    match rng.range(0..10) {
         0 | 1 => {
             let mode = match rng.chance(0.5) {
                 true => CrashMode::Power,
@@ -224,7 +224,29 @@ async fn deed(env: &Env, rng: &Rng, net: &SimNet, machines: &[Machine], running:
                 .disk()
                 .set_latency(Op::SyncData, Duration::ZERO..=slow);
         }
-        _ => net.kill_connections(NAMES[one], NAMES[other]),
+        6 => net.kill_connections(NAMES[one], NAMES[other]),
+        7 => {
+            // Others lead, then it stops in order; whatever else happens meanwhile.
+            let cluster = running.lock().remove(&one);
+            if let Some(cluster) = cluster {
+                let leaving = async {
+                    cluster.give_leadership_away().await;
+                    cluster.stop().await;
+                };
+                let _ = env.clock.timeout(Duration::from_secs(20), leaving).await;
+            }
+            machines[one].crash(CrashMode::Process);
+            boot(machines, one, running);
+        }
+        _ => {
+            let cluster = running.lock().get(&one).cloned();
+            if let Some(cluster) = cluster
+                && let Some(topic) = cluster.image().topic(TOPIC).cloned()
+            {
+                // It may lead already, be behind or away.
+                let _ = cluster.elect_preferred(topic.id, 0).await;
+            }
+        }
     }
     env.clock.sleep(Duration::from_millis(rng.range(1..4000))).await;
     if rng.chance(0.6) {
@@ -287,14 +309,14 @@ async fn leader_of(env: &Env, running: &Running, settings: &[(&str, &str)]) -> A
     }
 }
 
-/// Sends one batch after the other to whoever leads; one without an answer is sent again.
+/// Sends to whoever leads.
 struct Sender {
     env: Env,
     rng: Rng,
     id: u64,
     running: Running,
     oracle: Arc<Mutex<Oracle>>,
-    producers: Arc<Mutex<BTreeMap<u64, Producer>>>,
+    producers: Arc<Mutex<BTreeMap<u64, Window>>>,
 }
 
 impl Sender {
@@ -308,41 +330,77 @@ impl Sender {
         }
     }
 
+    /// A few batches at once, as a client with requests in flight; those without an answer are sent again, first and
+    /// unchanged.
     async fn send_to(&self, partition: &Arc<Partition>) {
-        let Self {
-            env,
-            rng,
-            id,
-            oracle,
-            producers,
-            ..
-        } = self;
-        let id = *id;
-        let (count, batch, next) = {
-            let mut all = producers.lock();
-            let producer = all.get_mut(&id).unwrap();
-            let count = *producer.pending.get_or_insert_with(|| rng.range(1..20));
-            oracle.lock().sent((0..count).map(|i| (id, producer.next + i)));
-            (count, batch(id, producer, count), producer.next)
-        };
-        let outcome = match partition.produce(batch, Acks::All) {
+        let mut batches = Vec::new();
+        {
+            let mut all = self.producers.lock();
+            let window = all.get_mut(&self.id).unwrap();
+            let wanted = usize::try_from(self.rng.range(1..5)).unwrap();
+            window.fill(wanted, &self.rng);
+            for (first, count) in &window.unanswered {
+                let values = (0..*count).map(|i| (self.id, first + i));
+                self.oracle.lock().sent(values);
+                let at = Producer {
+                    next: *first,
+                    sequence: i32::try_from(*first).unwrap(),
+                    pending: None,
+                };
+                batches.push((*first, *count, batch(self.id, &at, *count)));
+            }
+        }
+        let mut tickets = Vec::new();
+        for (first, count, batch) in batches {
+            match partition.produce(batch, Acks::All) {
+                Ok(ticket) => tickets.push((first, count, ticket)),
+                Err(ProduceError::OutOfOrderSequence { .. }) if first == self.first_unanswered() => {
+                    panic!("the oldest batch of a producer is out of order: clients give up then")
+                }
+                // What follows would be out of order; clients send it nevertheless.
+                Err(_) => {}
+            }
+        }
+        let mut failed = tickets.is_empty();
+        for (first, count, ticket) in tickets {
             // A client gives up on a broker that does not answer.
-            Ok(ticket) => env
-                .clock
-                .timeout(Duration::from_secs(2), ticket)
-                .await
-                .ok()
-                .and_then(Result::ok),
-            Err(_) => None,
-        };
-        let Some(produced) = outcome else {
-            return env.clock.sleep(Duration::from_millis(50)).await;
-        };
-        oracle
-            .lock()
-            .acknowledged((id, next), count, produced.base_offset);
-        producers.lock().get_mut(&id).unwrap().answered(count);
-        env.clock.sleep(Duration::from_millis(rng.range(1..30))).await;
+            let outcome = self.env.clock.timeout(Duration::from_secs(2), ticket).await;
+            let Some(produced) = outcome.ok().and_then(Result::ok) else {
+                failed = true;
+                continue;
+            };
+            let value = (self.id, first);
+            self.oracle
+                .lock()
+                .acknowledged(value, count, produced.base_offset);
+            let mut all = self.producers.lock();
+            let window = all.get_mut(&self.id).unwrap();
+            window.unanswered.retain(|(other, _)| *other != first);
+        }
+        let pause = if failed { 50 } else { self.rng.range(1..30) };
+        self.env.clock.sleep(Duration::from_millis(pause)).await;
+    }
+
+    fn first_unanswered(&self) -> u64 {
+        let all = self.producers.lock();
+        all[&self.id].unanswered.front().map_or(0, |(first, _)| *first)
+    }
+}
+
+/// What a producer has sent and was not told about, oldest first: the number of the first record, and how many.
+#[derive(Debug, Default)]
+struct Window {
+    unanswered: VecDeque<(u64, u64)>,
+    next: u64,
+}
+
+impl Window {
+    fn fill(&mut self, wanted: usize, rng: &Rng) {
+        while self.unanswered.len() < wanted {
+            let count = rng.range(1..20);
+            self.unanswered.push_back((self.next, count));
+            self.next += count;
+        }
     }
 }
 

@@ -30,7 +30,7 @@ const RECOVERY: Duration = Duration::from_secs(120);
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Producer {
     pub(crate) next: u64,
-    sequence: i32,
+    pub(crate) sequence: i32,
     pub(crate) pending: Option<u64>,
 }
 

@@ -1,0 +1,197 @@
+//! Moving leadership deliberately: to the preferred replica when it is there, and away from a broker that stops.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _};
+use uuid::Uuid;
+
+use super::{Cluster, node_number};
+use crate::links::{Class, Kind};
+use crate::partition::PartitionId;
+use crate::raft::{Group, encode_pass};
+
+/// Pause between two looks for partitions that another broker ought to lead.
+const ROUND: Duration = Duration::from_secs(10);
+
+/// Leaderships that are passed on at a time: each stops its partition for a few milliseconds.
+const AT_A_TIME: usize = 16;
+
+/// How long an election that was asked for may take.
+const ELECTION: Duration = Duration::from_secs(5);
+
+/// How long a stopping broker tries to have others lead.
+const GIVE_AWAY: Duration = Duration::from_secs(10);
+
+/// Why the preferred replica was not elected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoElection {
+    /// It leads already.
+    #[error("the preferred replica leads already")]
+    NotNeeded,
+    /// The preferred replica is away or behind, or did not take over in time.
+    #[error("the preferred replica, broker {0}, cannot lead at the moment")]
+    NotAvailable(i32),
+    /// Nobody leads; the replicas elect one as soon as a majority is there.
+    #[error("the partition has no leader that could pass leadership on")]
+    NoLeader,
+}
+
+impl Cluster {
+    /// Has the preferred replica of a partition lead it; returns once it does.
+    ///
+    /// # Errors
+    /// [`NoElection`].
+    ///
+    /// # Cancel safety
+    /// The election may still be held.
+    pub async fn elect_preferred(&self, topic_id: Uuid, index: i32) -> Result<(), NoElection> {
+        let id = PartitionId { topic_id, index };
+        let image = self.image();
+        let placement = image
+            .topic_by_id(topic_id)
+            .and_then(|topic| topic.partitions.get(usize::try_from(index).ok()?));
+        let preferred = placement.and_then(|placement| placement.replicas.first().copied());
+        let (Some(preferred), Some(now)) = (preferred, self.exchange.leaders.of(id)) else {
+            return Err(NoElection::NoLeader);
+        };
+        if now.leader == preferred {
+            return Err(NoElection::NotNeeded);
+        }
+        if now.leader < 0 {
+            return Err(NoElection::NoLeader);
+        }
+        if !now.in_sync.contains(&preferred) {
+            return Err(NoElection::NotAvailable(preferred));
+        }
+        let passed = async {
+            self.ask_to_pass(now.leader, id, preferred).await?;
+            loop {
+                let seen = self.exchange.leaders.seen();
+                if self.leadership(topic_id, index).map(|(leader, _)| leader) == Some(preferred) {
+                    return Ok::<(), String>(());
+                }
+                self.exchange.leaders.seen_after(seen).await;
+            }
+        };
+        match self.env.clock.timeout(ELECTION, passed).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(reason)) => {
+                tracing::info!(partition = %id, reason, "preferred replica not elected");
+                Err(NoElection::NotAvailable(preferred))
+            }
+            Err(_) => Err(NoElection::NotAvailable(preferred)),
+        }
+    }
+
+    async fn ask_to_pass(&self, leader: i32, id: PartitionId, to: i32) -> Result<(), String> {
+        if leader == self.node_id() {
+            let group = self.exchange.groups.read().get(&id).cloned();
+            let group = group.ok_or("no replica is here")?;
+            return group.pass_to(&self.host, node_number(to)).await;
+        }
+        let body = encode_pass(id, node_number(to));
+        let asked = self.host.links.call(
+            leader.unsigned_abs(),
+            Class::Control,
+            0,
+            Kind::Pass,
+            body,
+            ELECTION,
+        );
+        asked.await.map(drop).map_err(|e| e.to_string())
+    }
+
+    /// What another broker asks: that this one pass a partition's leadership on.
+    pub(crate) async fn pass(&self, group: &Group, to: u64) -> Result<(), String> {
+        group.pass_to(&self.host, to).await
+    }
+
+    /// Has other replicas lead what this broker leads, as far as there are any; takes ten seconds at most. From now on it
+    /// looks for no partition that another one ought to lead. Called before a stop, so that clients find the new leaders
+    /// while this broker still answers.
+    ///
+    /// # Cancel safety
+    /// Safe; what was begun goes on.
+    pub async fn give_leadership_away(&self) {
+        self.is_leaving.store(true, Ordering::Release);
+        let away = async {
+            // Twice: another broker may have passed one here meanwhile.
+            for _ in 0..2 {
+                let led: Vec<_> = self
+                    .exchange
+                    .all_groups()
+                    .into_iter()
+                    .filter_map(|group| Some((self.successor(&group)?, group)))
+                    .collect();
+                self.pass_on(led).await;
+            }
+        };
+        if self.env.clock.timeout(GIVE_AWAY, away).await.is_err() {
+            tracing::warn!("some partitions are still led here; they get leaders once this broker is missed");
+        }
+    }
+
+    /// Who is to lead a group that is led here: the first of the other replicas that is in sync.
+    fn successor(&self, group: &Group) -> Option<u64> {
+        group.spec.partition.leadership()?;
+        group.successor(&self.host)
+    }
+
+    async fn pass_on(&self, led: Vec<(u64, Arc<Group>)>) {
+        stream::iter(led)
+            .for_each_concurrent(AT_A_TIME, async |(to, group)| {
+                if let Err(reason) = group.pass_to(&self.host, to).await {
+                    tracing::info!(partition = %group.spec.id, reason, "leadership not passed on");
+                }
+            })
+            .await;
+    }
+
+    /// Partitions led here whose preferred replica is another one, which is in sync.
+    fn strays(&self) -> Vec<(u64, Arc<Group>)> {
+        let groups: Vec<Arc<Group>> = self.exchange.groups.read().values().cloned().collect();
+        let stray = |group: Arc<Group>| {
+            let preferred = *group.spec.preference.first()?;
+            let id = group.spec.id;
+            let word = self.exchange.leaders.of(id)?;
+            let broker = i32::try_from(preferred).ok()?;
+            let is_due = word.leader == self.node_id()
+                && broker != self.node_id()
+                && word.in_sync.contains(&broker)
+                && self.host.is_present(preferred);
+            is_due.then_some((preferred, group))
+        };
+        groups.into_iter().filter_map(stray).collect()
+    }
+}
+
+/// Passes leadership back to preferred replicas that have been in sync for a while, until the node stops.
+pub(super) async fn keep(cluster: Arc<Cluster>) {
+    let mut before: BTreeSet<PartitionId> = BTreeSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = cluster.stop.wait() => return,
+            () = cluster.env.clock.sleep(ROUND) => {}
+        }
+        if cluster.is_leaving.load(Ordering::Acquire) {
+            return;
+        }
+        let strays = cluster.strays();
+        let now: BTreeSet<PartitionId> = strays.iter().map(|(_, group)| group.spec.id).collect();
+        // Only what was so at the last look too: a broker that has just come back has enough to do.
+        let due = strays
+            .into_iter()
+            .filter(|(_, group)| before.contains(&group.spec.id));
+        let due = due.collect();
+        tokio::select! {
+            biased;
+            () = cluster.stop.wait() => return,
+            () = cluster.pass_on(due) => {}
+        }
+        before = now;
+    }
+}
