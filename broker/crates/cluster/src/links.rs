@@ -40,6 +40,8 @@ pub enum Kind {
     Purge = 8,
     /// Pass a group's leadership on.
     Pass = 9,
+    /// Take a copy of segment files.
+    Copy = 10,
 }
 
 impl Kind {
@@ -55,6 +57,7 @@ impl Kind {
             Self::Command,
             Self::Purge,
             Self::Pass,
+            Self::Copy,
         ];
         all.into_iter().find(|kind| *kind as u16 == number)
     }

@@ -46,7 +46,7 @@ impl EpochHistory {
     }
 
     /// The epoch of the entry at `index`; `None` below the first known epoch.
-    pub(crate) fn epoch_at(&self, index: u64) -> Option<u32> {
+    pub fn epoch_at(&self, index: u64) -> Option<u32> {
         let n = self.starts.partition_point(|s| s.first_index <= index);
         n.checked_sub(1).map(|i| self.starts[i].epoch)
     }

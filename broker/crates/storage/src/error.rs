@@ -107,6 +107,16 @@ pub enum LogError {
         /// Last purged index.
         purged: u64,
     },
+    /// Bytes of a copy that do not belong here, or are missing.
+    #[error("{dir}: segment {segment} of the copy goes on at byte {position}", dir = dir.display())]
+    Unexpected {
+        /// Where the copy is being built.
+        dir: PathBuf,
+        /// The segment that is next, counted from 0.
+        segment: usize,
+        /// Where in it.
+        position: u64,
+    },
     /// Damaged bytes were met while reading.
     #[error("{path}: byte {position}: {damage}", path = path.display())]
     Corrupt {

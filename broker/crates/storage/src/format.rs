@@ -40,6 +40,8 @@ pub(crate) enum Kind {
     Run,
     /// `sync-failed`
     SyncFailed,
+    /// `installed`
+    Installed,
 }
 
 impl Kind {
@@ -53,6 +55,7 @@ impl Kind {
             Self::NodeMeta => *b"TKNM",
             Self::Run => *b"TKRN",
             Self::SyncFailed => *b"TKSF",
+            Self::Installed => *b"TKIN",
         }
     }
 
@@ -60,7 +63,12 @@ impl Kind {
     pub(crate) const fn version(self) -> u16 {
         match self {
             Self::OffsetIndex | Self::TimeIndex | Self::State => 2,
-            Self::Snapshot | Self::Manifest | Self::NodeMeta | Self::Run | Self::SyncFailed => 1,
+            Self::Snapshot
+            | Self::Manifest
+            | Self::NodeMeta
+            | Self::Run
+            | Self::SyncFailed
+            | Self::Installed => 1,
         }
     }
 }
@@ -139,6 +147,8 @@ pub(crate) const MANIFEST: &str = "segments";
 pub(crate) const STATE: &str = "state";
 /// Name of the note that a sync failed.
 pub(crate) const SYNC_FAILED: &str = "sync-failed";
+/// Name of the note that the log came as a copy of another replica's.
+pub(crate) const INSTALLED: &str = "installed";
 /// Directory of bytes that recovery cut.
 pub(crate) const QUARANTINE: &str = "quarantine";
 

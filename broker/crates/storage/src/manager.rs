@@ -1,5 +1,7 @@
 //! All logs of a node: opening, creating, closing, deleting, and their watermarks in the journal.
 
+mod take_in;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +12,8 @@ use uuid::Uuid;
 
 use crate::entry::{Checkpoint, LogStatus, PreviousStop};
 use crate::error::LogError;
-use crate::format::DELETED;
+use crate::format::{DELETED, INSTALLED};
+use crate::incoming::INCOMING;
 use crate::journal::{Change, Journal, JournalError};
 use crate::log::{Log, LogStats, RecoveryReport};
 use crate::options::{LogOptions, StorageContext};
@@ -60,7 +63,8 @@ enum Slot {
 }
 
 impl LogManager {
-    /// Manages the logs in `dir` (see [`crate::DataDir::partitions`]); opens none. Finishes interrupted deletions.
+    /// Manages the logs in `dir` (see [`crate::DataDir::partitions`]); opens none. Finishes interrupted deletions,
+    /// removes copies that are not whole.
     ///
     /// # Errors
     ///
@@ -79,7 +83,12 @@ impl LogManager {
             .read_dir(&dir)
             .map_err(|e| LogError::io("list", &dir, e))?
         {
-            if entry.name.ends_with(DELETED) {
+            let is_cut_short = entry.name.ends_with(INCOMING)
+                && !cx
+                    .disk
+                    .exists(&dir.join(&entry.name).join(INSTALLED))
+                    .map_err(|e| LogError::io("list", &dir, e))?;
+            if is_cut_short || entry.name.ends_with(DELETED) {
                 let leftover = dir.join(&entry.name);
                 cx.disk
                     .remove_dir_all(&leftover)
@@ -106,9 +115,11 @@ impl LogManager {
         let mut found: Vec<_> = entries
             .iter()
             .filter(|e| e.is_dir)
-            .filter_map(|e| parse_dir_name(&e.name))
+            // A crash may have come between the old log and the copy that takes its place.
+            .filter_map(|e| parse_dir_name(e.name.strip_suffix(".incoming").unwrap_or(&e.name)))
             .collect();
         found.sort_unstable();
+        found.dedup();
         Ok(found)
     }
 
@@ -149,7 +160,7 @@ impl LogManager {
         // Recovery may take long; other logs are not to wait for it.
         slots.insert(partition, Slot::Opening);
         drop(slots);
-        let opened = Log::open(&self.cx, &self.path(partition), options, checkpoint, previous);
+        let opened = self.open_newest(partition, options, checkpoint, previous);
         let mut slots = self.slots.lock();
         self.opened.notify_all();
         match opened {
@@ -169,9 +180,37 @@ impl LogManager {
                     Some(before) => drop(slots.insert(partition, before)),
                     None => drop(slots.remove(&partition)),
                 }
-                Err(error.into())
+                Err(error)
             }
         }
+    }
+
+    /// Opens a log, or the copy that is to take its place.
+    fn open_newest(
+        &self,
+        partition: TopicPartition,
+        options: LogOptions,
+        checkpoint: Option<Checkpoint>,
+        previous: PreviousStop,
+    ) -> Result<(Log, RecoveryReport), ManagerError> {
+        let path = self.path(partition);
+        let taken_in = self.take_in(partition)?;
+        let checkpoint = checkpoint.filter(|_| !taken_in);
+        Ok(Log::open(&self.cx, &path, options, checkpoint, previous)?)
+    }
+
+    /// A free name to rename a log to before it is deleted; what was left there goes.
+    fn aside(&self, partition: TopicPartition) -> Result<PathBuf, LogError> {
+        let disk = &*self.cx.disk;
+        let gone = self.dir.join(format!("{}.{DELETED}", dir_name(partition)));
+        if disk
+            .exists(&gone)
+            .map_err(|e| LogError::io("look for", &gone, e))?
+        {
+            disk.remove_dir_all(&gone)
+                .map_err(|e| LogError::io("remove", &gone, e))?;
+        }
+        Ok(gone)
     }
 
     /// Makes a log durable, stores its watermark and forgets it; a later `open` reads no segment.
@@ -229,21 +268,20 @@ impl LogManager {
     pub fn delete(&self, partition: TopicPartition) -> Result<(), ManagerError> {
         let mut slots = self.slots.lock();
         slots.remove(&partition);
-        let path = self.path(partition);
+        let (path, incoming) = (self.path(partition), self.incoming(partition));
         let disk = &*self.cx.disk;
+        if disk
+            .exists(&incoming)
+            .map_err(|e| LogError::io("look for", &incoming, e))?
+        {
+            disk.remove_dir_all(&incoming)
+                .map_err(|e| LogError::io("remove", &incoming, e))?;
+        }
         if disk
             .exists(&path)
             .map_err(|e| LogError::io("look for", &path, e))?
         {
-            let gone = self.dir.join(format!("{}.{DELETED}", dir_name(partition)));
-            if disk
-                .exists(&gone)
-                .map_err(|e| LogError::io("look for", &gone, e))?
-            {
-                // Left by an earlier deletion that could not finish.
-                disk.remove_dir_all(&gone)
-                    .map_err(|e| LogError::io("remove", &gone, e))?;
-            }
+            let gone = self.aside(partition)?;
             disk.rename(&path, &gone)
                 .map_err(|e| LogError::io("rename", &path, e))?;
             disk.sync_dir(&self.dir)

@@ -68,6 +68,7 @@ impl Exchange {
             Kind::Leaders => answer(self.hear(from, &body)),
             Kind::Purge => answer(self.purge(body)),
             Kind::Pass => self.pass(body, answer),
+            Kind::Copy => self.copy(body, answer),
             Kind::Command => match self.cluster.get().and_then(Weak::upgrade) {
                 Some(cluster) => {
                     let obey = async move { answer(encode(&cluster.obey(&body).await)) };
@@ -128,6 +129,19 @@ impl Exchange {
         };
         let passing = async move { answer(cluster.pass(&group, to).await.map(|()| Bytes::new())) };
         drop(self.env.tasks.spawn("pass leadership", passing));
+    }
+
+    fn copy(&self, mut body: Bytes, answer: Answer) {
+        let id = match group_of(&mut body) {
+            Ok(id) => id,
+            Err(error) => return answer(Err(error.to_string())),
+        };
+        let group = self.groups.read().get(&id).cloned();
+        let (Some(group), Some(cluster)) = (group, self.cluster.get().and_then(Weak::upgrade)) else {
+            return answer(Err(format!("no replica of partition {id} is here")));
+        };
+        let receiving = async move { answer(cluster.receive(&group, body).await) };
+        drop(self.env.tasks.spawn("receive a copy", receiving));
     }
 
     fn hear(&self, from: u32, body: &[u8]) -> Result<Bytes, String> {

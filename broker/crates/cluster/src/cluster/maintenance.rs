@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use takhin_config::node::{Durability, Storage};
 
 use super::Cluster;
@@ -84,6 +85,11 @@ impl Cluster {
     /// Has a group forget what its leader says that all replicas have.
     pub(crate) async fn purge_as_told(&self, group: &Group, upto: u64) {
         group.purge_as_told(&self.env, &self.host, upto).await;
+    }
+
+    /// Takes a step of a copy of another replica's segments.
+    pub(crate) async fn receive(&self, group: &Arc<Group>, body: Bytes) -> Result<Bytes, String> {
+        group.receive(&self.host, body).await
     }
 
     pub(super) fn all_groups(&self) -> Vec<Arc<Group>> {

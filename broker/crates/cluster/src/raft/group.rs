@@ -10,11 +10,11 @@ use futures_util::future::BoxFuture;
 use openraft::ServerState;
 use openraft_rt::WatchReceiver;
 use parking_lot::Mutex;
-use takhin_runtime::{Env, Shutdown};
-use takhin_storage::{Checkpoint, Log};
-use tokio::sync::watch;
+use takhin_runtime::Shutdown;
+use takhin_runtime::clock::Instant;
+use takhin_storage::{Checkpoint, EntryId, Log};
+use tokio::sync::{Notify, watch};
 
-use super::flush::flush;
 use super::hard_state::{GroupId, GroupState};
 use super::host::{GroupHost, OpenError, log_options};
 use super::inbound::{self, Answer, Inbound};
@@ -23,16 +23,13 @@ use super::network::Network;
 use super::outbox::Outbox;
 use super::state_machine::{Observer, Progress, StateMachine};
 use super::types::{RaftLogId, Runtime, TypeConfig, Voter, log_id};
-use super::wire;
-use crate::links::{Class, Kind};
+use crate::links::Kind;
 use crate::partition::Partition;
+use crate::replicator::ProposalSink as _;
 
 pub(super) type Raft = openraft::Raft<TypeConfig, StateMachine>;
 
-type RaftMetrics = openraft::RaftMetrics<TypeConfig>;
-
-/// How long a purge is waited for.
-const PURGE_WAIT: Duration = Duration::from_secs(5);
+pub(super) type RaftMetrics = openraft::RaftMetrics<TypeConfig>;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -54,25 +51,33 @@ pub(crate) struct GroupSpec {
 /// A running group.
 pub(crate) struct Group {
     pub(crate) spec: GroupSpec,
-    running: Mutex<Option<Running>>,
+    pub(super) running: Mutex<Option<Running>>,
     /// Applied position that was written down last.
     saved: Mutex<Option<RaftLogId>>,
+    /// Replicas that lack entries which nobody else needs, and since when that is known.
+    pub(super) behind: Mutex<BTreeMap<u64, Instant>>,
     stop: Shutdown,
     stopped: watch::Receiver<bool>,
+    /// Rung when a copy is ready to take the log's place.
+    replaced: Notify,
 }
 
 /// What the checkpointer and the retention manager need of an open instance.
 #[derive(Clone)]
-struct Running {
-    raft: Raft,
+pub(super) struct Running {
+    pub(super) raft: Raft,
     inbound: Inbound,
-    log: Arc<Log>,
-    progress: Arc<Mutex<Progress>>,
+    pub(super) log: Arc<Log>,
+    pub(super) progress: Arc<Mutex<Progress>>,
+    /// See `StateMachine`.
+    pub(super) purge_to: Arc<Mutex<Option<RaftLogId>>>,
 }
 
 /// Why an instance ended.
 enum Ended {
     Stopped,
+    /// A copy is to take the log's place.
+    Replaced,
     Failed(String),
 }
 
@@ -85,8 +90,10 @@ impl Group {
             spec,
             running: Mutex::new(None),
             saved: Mutex::new(None),
+            behind: Mutex::default(),
             stop,
             stopped,
+            replaced: Notify::new(),
         });
         let supervised = Arc::clone(&group);
         let tasks = host.env.tasks.clone();
@@ -122,121 +129,16 @@ impl Group {
         Some(GroupState { applied, membership })
     }
 
-    /// Lets openraft forget the entries of segments that lie wholly below the log start; storage deletes a segment
-    /// when both agree that it is not needed.
-    pub(crate) async fn purge_deleted(&self, env: &Env, host: &GroupHost) {
-        let Some(running) = self.running.lock().clone() else {
-            return;
-        };
-        let log_start = running.log.end().log_start_offset;
-        let segments = running.log.stats().segments;
-        let below = segments
-            .iter()
-            .take_while(|segment| segment.end.base_offset <= log_start);
-        let last = below.last();
-        if let Some(upto) = last.and_then(|segment| segment.end.first_index.checked_sub(1)) {
-            self.purge(env, host, upto).await;
-        }
+    /// Ends the group's instance and begins anew with what the log's directory holds then.
+    pub(super) fn reopen(&self) {
+        self.replaced.notify_one();
     }
 
-    /// Has openraft forget entries up to and including `upto`, as far as every replica has them, here and on the other
-    /// replicas. Does nothing unless this replica leads.
-    ///
-    /// Invariant: no replica forgets an entry that another one lacks, since entries are all that a replica can be brought
-    /// up to date with. A replica that is away for long holds the others' segments back.
-    ///
-    /// # Cancel safety
-    /// Safe; what was asked of openraft still happens.
-    pub(crate) async fn purge(&self, env: &Env, host: &GroupHost, upto: u64) {
-        let Some((all_have, others)) = self.all_have(host) else {
-            return;
-        };
-        let upto = upto.min(all_have);
-        self.purge_as_told(env, host, upto).await;
-        for node in others {
-            let body = wire::encode_purge(self.spec.id, upto);
-            let told = host
-                .links
-                .call(node, Class::Control, 0, Kind::Purge, body, PURGE_WAIT);
-            if let Err(error) = told.await {
-                // Told again with the next look at the segments.
-                tracing::debug!(partition = %self.spec.id, %error, "a replica does not know what it may forget");
-            }
-        }
-    }
-
-    /// The last entry that every replica has, and the brokers of the other replicas; `None` unless this replica leads.
-    fn all_have(&self, host: &GroupHost) -> Option<(u64, Vec<u32>)> {
-        let metrics = self.raft()?.metrics();
-        let metrics = metrics.borrow_watched();
-        let replication = metrics.replication.as_ref()?;
-        let nodes: Vec<u64> = metrics
-            .membership_config
-            .membership()
-            .nodes()
-            .map(|(id, _)| *id)
-            .filter(|id| *id != host.node)
-            .collect();
-        let mut all_have = u64::MAX;
-        for node in &nodes {
-            all_have = all_have.min(replication.get(node)?.as_ref()?.index);
-        }
-        let others = nodes.into_iter().filter_map(|node| u32::try_from(node).ok());
-        Some((all_have, others.collect()))
-    }
-
-    /// Has openraft forget every entry up to and including `upto`, as far as they are applied.
-    ///
-    /// What a restart needs of them, the applied position and the membership, is made durable before. Returns when it is
-    /// done or cannot be done now; nobody is told, since the log says how far it is purged.
-    ///
-    /// # Cancel safety
-    /// Safe; what was asked of openraft still happens.
-    pub(crate) async fn purge_as_told(&self, env: &Env, host: &GroupHost, upto: u64) {
-        let Some(running) = self.running.lock().clone() else {
-            return;
-        };
-        let purged = running.log.end().purged;
-        if self.spec.observer.is_some() || purged.is_some_and(|purged| purged.index >= upto) {
-            return;
-        }
-        if let Err(reason) = self.save_applied(host, &running, upto).await {
-            tracing::debug!(partition = %self.spec.id, reason, "not purged");
-            return;
-        }
-        let raft = &running.raft;
-        let snapshot = |m: &RaftMetrics| m.snapshot.as_ref().is_some_and(|id| id.index >= upto);
-        let purged = |m: &RaftMetrics| m.purged.as_ref().is_some_and(|id| id.index >= upto);
-        let purge = async {
-            // These calls fail only when the group has stopped; its supervisor is told by other means.
-            if !snapshot(&raft.metrics().borrow_watched()) {
-                let triggered = raft.trigger().snapshot().await.is_ok();
-                if !(triggered && reached(raft, snapshot).await) {
-                    return;
-                }
-            }
-            if raft.trigger().purge_log(upto).await.is_ok() {
-                reached(raft, purged).await;
-            }
-        };
-        if env.clock.timeout(PURGE_WAIT, purge).await.is_err() {
-            tracing::debug!(partition = %self.spec.id, upto, "purging takes long");
-        }
-    }
-
-    /// Makes durable that `upto` is applied.
-    async fn save_applied(&self, host: &GroupHost, running: &Running, upto: u64) -> Result<(), String> {
-        flush(&host.flusher, &running.log)
-            .await
-            .map_err(|e| e.to_string())?;
-        let Progress { applied, membership } = running.progress.lock().clone();
-        let applied = below(applied, &running.log.checkpoint());
-        if applied.is_none_or(|id| id.index < upto) {
-            return Err("not applied yet".to_owned());
-        }
-        let state = GroupState { applied, membership };
-        let saved = host.hard_state.save_state(self.spec.id, &state).await;
-        saved.map_err(|e| e.to_string())
+    /// Whether the group is open, and its log reaches this entry.
+    pub(super) fn holds(&self, last: EntryId) -> bool {
+        let running = self.running.lock();
+        let end = running.as_ref().and_then(|running| running.log.end().last);
+        end.is_some_and(|end| end.index >= last.index)
     }
 
     /// Whether the group is to end.
@@ -314,6 +216,10 @@ impl Group {
                     let begun = host.env.clock.instant();
                     match instance.serve(self, host).await {
                         Ended::Stopped => return,
+                        Ended::Replaced => {
+                            host.manager.retire(self.spec.id.into());
+                            continue;
+                        }
                         Ended::Failed(reason) => {
                             if begun.elapsed() > LONGEST_PAUSE {
                                 pause = FIRST_PAUSE;
@@ -347,31 +253,22 @@ impl Group {
         let spec = &self.spec;
         let opened = host.open_log(spec).await?;
         let log = opened.log;
-        let vote = host
-            .hard_state
-            .vote(spec.id)
-            .map_err(|e| OpenError::Failed(e.to_string()))?;
-        // Raft section 5.4: a voter that has forgotten its vote might vote twice in one term. Only the founding entry
-        // (term 0) is written before the first vote.
-        let last = log.end().last;
-        if vote.is_none() && last.is_some_and(|id| id.term > 0) {
-            return Err(OpenError::Damaged(format!(
-                "the log reaches term {}, but the vote store knows no vote of this partition; restore the directory's \
-                 journal from the same moment as its partitions, or delete the replica",
-                last.map_or(0, |id| id.term)
-            )));
-        }
+        check_vote(host, spec.id, &log)?;
         let state = opened.state;
         spec.partition
             .attach(Arc::clone(&log), log.end().last.map_or(0, |id| id.term.into()));
         // The configuration may have changed while the log was being opened; from `attach` on a change finds the log.
         log.set_options(log_options(&spec.partition.config()));
         let applied = state.applied.filter(|_| spec.observer.is_none());
+        if applied.map(|id| id.index) == log.end().last.map(|id| id.index) && applied.is_some() {
+            spec.partition.committed(log.end().log_end_offset);
+        }
         let progress = Arc::new(Mutex::new(Progress {
             applied,
             membership: state.membership,
         }));
         let (begun, term_begun) = watch::channel(0);
+        let purge_to = Arc::default();
         let store = LogStore {
             group: spec.id,
             env: host.env.clone(),
@@ -388,6 +285,7 @@ impl Group {
             log: Arc::clone(&log),
             observer: spec.observer.clone(),
             progress: Arc::clone(&progress),
+            purge_to: Arc::clone(&purge_to),
             current: Arc::default(),
             term_begun: begun,
         };
@@ -400,6 +298,7 @@ impl Group {
             inbound,
             log: Arc::clone(&log),
             progress,
+            purge_to,
         });
         host.elections.notify_one();
         Ok(Instance {
@@ -411,16 +310,18 @@ impl Group {
     }
 }
 
-/// Waits until the metrics of a group say so; `false` if it stopped before.
-async fn reached(raft: &Raft, so: impl Fn(&RaftMetrics) -> bool) -> bool {
-    let mut metrics = raft.metrics();
-    loop {
-        if so(&metrics.borrow_watched()) {
-            return true;
-        }
-        if metrics.changed().await.is_err() {
-            return false;
-        }
+/// Raft section 5.4: a voter that has forgotten its vote might vote twice in one term. Only the founding entry (term 0) is
+/// written before the first vote.
+fn check_vote(host: &GroupHost, id: GroupId, log: &Log) -> Result<(), OpenError> {
+    let vote = host.hard_state.vote(id);
+    let vote = vote.map_err(|e| OpenError::Failed(e.to_string()))?;
+    match log.end().last {
+        Some(last) if vote.is_none() && last.term > 0 => Err(OpenError::Damaged(format!(
+            "the log reaches term {}, but the vote store knows no vote of this partition; restore the directory's journal \
+             from the same moment as its partitions, or delete the replica",
+            last.term
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -435,8 +336,10 @@ async fn launch(
     let seed = host.env.rng.next_u64();
     let (id, config) = (host.node, Arc::clone(&host.config));
     let network = Network {
+        env: host.env.clone(),
         links: Arc::clone(&host.links),
         group: spec.id,
+        log: Arc::clone(&store.log),
     };
     let own = spec.founders.get(&id);
     let alone = spec.founders.len() == 1 && own.is_some_and(|own| own.directory == host.directory);
@@ -462,7 +365,7 @@ async fn launch(
 }
 
 /// The applied position to write down: never above what the checkpoint says is on disk.
-fn below(applied: Option<RaftLogId>, checkpoint: &Checkpoint) -> Option<RaftLogId> {
+pub(super) fn below(applied: Option<RaftLogId>, checkpoint: &Checkpoint) -> Option<RaftLogId> {
     let durable = checkpoint.last.map(|id| log_id(id.term.into(), id.index));
     if applied.map(|id| id.index) <= durable.map(|id| id.index) {
         applied
@@ -523,6 +426,7 @@ impl Instance {
             tokio::select! {
                 biased;
                 () = group.stop.wait() => break Ended::Stopped,
+                () = group.replaced.notified() => break Ended::Replaced,
                 // These metrics change with leadership, not with every entry; they end with openraft's core task.
                 changed = metrics.changed() => if changed.is_err() { break Ended::Failed(why_ended(&self.raft)) },
                 _ = self.term_begun.changed() => {}

@@ -128,7 +128,7 @@ fn decode_vote(mut b: &[u8]) -> Option<RaftVote> {
     })
 }
 
-fn encode_state(state: &GroupState) -> Vec<u8> {
+pub(super) fn encode_state(state: &GroupState) -> Vec<u8> {
     let mut out = vec![VERSION];
     put_id(state.applied, &mut out);
     put_id(*state.membership.log_id(), &mut out);
@@ -138,7 +138,7 @@ fn encode_state(state: &GroupState) -> Vec<u8> {
     out
 }
 
-fn decode_state(mut b: &[u8]) -> Option<GroupState> {
+pub(super) fn decode_state(mut b: &[u8]) -> Option<GroupState> {
     if b.is_empty() || b.get_u8() != VERSION {
         return None;
     }

@@ -11,9 +11,10 @@ use takhin_storage::{Flusher, Log, LogManager, LogOptions, LogStatus};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
+use super::copy::Copies;
 use super::flush::flush;
 use super::group::{Group, GroupSpec};
-use super::hard_state::{GroupId, GroupState, HardStateStore};
+use super::hard_state::{GroupId, GroupState, HardStateStore, decode_state};
 use crate::leaders::Leaders;
 use crate::links::Links;
 use crate::metrics::Metrics;
@@ -50,6 +51,8 @@ pub(crate) struct GroupHost {
     pub(crate) leaders: Arc<Leaders>,
     /// Rung when a group may want a leader.
     pub(crate) elections: Notify,
+    /// Copies that are being received.
+    pub(super) copies: Copies,
     opening: Semaphore,
 }
 
@@ -99,6 +102,7 @@ impl GroupHost {
             links,
             leaders,
             elections: Notify::new(),
+            copies: Copies::default(),
             opening: Semaphore::new(CONCURRENT_OPENS),
         })
     }
@@ -110,7 +114,6 @@ impl GroupHost {
 
     pub(super) async fn open_log(self: &Arc<Self>, spec: &GroupSpec) -> Result<OpenedLog, OpenError> {
         let failed = |e: &dyn std::error::Error| OpenError::Failed(describe(e));
-        let state = self.hard_state.state(spec.id).map_err(|e| failed(&e))?;
         let (manager, id) = (Arc::clone(&self.manager), spec.id.into());
         let options = log_options(&spec.partition.config());
         let opened = self.env.tasks.blocking(move || manager.open(id, options)).await;
@@ -126,7 +129,28 @@ impl GroupHost {
                 at.offset, at.damage
             )));
         }
+        self.read_note(spec.id).await.map_err(OpenError::Failed)?;
+        let state = self.hard_state.state(spec.id).map_err(|e| failed(&e))?;
         Ok(OpenedLog { log, state })
+    }
+
+    /// A log that came as a copy brings along what was applied at its end; it is durable here before the copy forgets it.
+    async fn read_note(&self, id: GroupId) -> Result<(), String> {
+        let (manager, partition) = (Arc::clone(&self.manager), id.into());
+        let note = self.env.tasks.blocking(move || manager.note(partition)).await;
+        let Some(note) = note.map_err(|e| describe(&e))? else {
+            return Ok(());
+        };
+        let state = decode_state(&note).ok_or("the note of a copied log cannot be decoded")?;
+        let saved = self.hard_state.save_state(id, &state).await;
+        saved.map_err(|e| describe(&e))?;
+        let manager = Arc::clone(&self.manager);
+        let cleared = self
+            .env
+            .tasks
+            .blocking(move || manager.clear_note(partition))
+            .await;
+        cleared.map_err(|e| describe(&e))
     }
 
     /// Puts a changed topic configuration into force in a group.
@@ -166,7 +190,7 @@ impl GroupHost {
 }
 
 /// The storage settings of a topic.
-pub(super) fn log_options(config: &TopicConfig) -> LogOptions {
+pub(in crate::raft) fn log_options(config: &TopicConfig) -> LogOptions {
     LogOptions {
         segment_bytes: config.segment_bytes,
         // Only closed segments are compacted, so one must close before a record in it is overdue (Kafka's maxSegmentMs).

@@ -5,6 +5,7 @@
 //! the votes, [`network`] and [`inbound`] carry what replicas say to each other in the bytes of [`wire`], [`elections`]
 //! says when a group wants another leader, [`host`] holds what the groups of a node share.
 
+mod copy;
 mod elections;
 mod flush;
 mod group;
@@ -18,6 +19,7 @@ mod log_store;
 mod members;
 mod network;
 mod outbox;
+mod purge;
 mod state_machine;
 mod transfer;
 mod types;

@@ -17,6 +17,10 @@ use openraft::raft::{
 };
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 
+use takhin_runtime::Env;
+use takhin_storage::Log;
+
+use super::copy;
 use super::hard_state::GroupId;
 use super::types::{RaftVote, TypeConfig, Voter};
 use super::wire::{self, WireError};
@@ -28,15 +32,20 @@ const PIPELINE: usize = 8;
 /// A group's way to its replicas; each call of `new_client` makes the way to one of them.
 #[derive(Clone)]
 pub(crate) struct Network {
+    pub(crate) env: Env,
     pub(crate) links: Arc<dyn Links>,
     pub(crate) group: GroupId,
+    /// Where copies come from.
+    pub(crate) log: Arc<Log>,
 }
 
 /// The way to one replica.
 #[derive(Clone)]
 pub(crate) struct Way {
+    env: Env,
     links: Arc<dyn Links>,
     group: GroupId,
+    log: Arc<Log>,
     /// The broker; `None` for an id that no broker can have.
     target: Option<u32>,
 }
@@ -98,8 +107,10 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 
     async fn new_client(&mut self, target: u64, _node: &Voter) -> Way {
         Way {
+            env: self.env.clone(),
             links: Arc::clone(&self.links),
             group: self.group,
+            log: Arc::clone(&self.log),
             target: u32::try_from(target).ok(),
         }
     }
@@ -158,13 +169,33 @@ impl RaftNetworkV2<TypeConfig> for Way {
 
     async fn full_snapshot(
         &mut self,
-        _vote: RaftVote,
-        _snapshot: openraft::type_config::alias::SnapshotOf<TypeConfig, ()>,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        vote: RaftVote,
+        snapshot: openraft::type_config::alias::SnapshotOf<TypeConfig, ()>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let error = openraft::AnyError::error("the replica needs records that are no longer in the log");
-        Err(StreamingError::Unreachable(Unreachable::new(&error)))
+        let unreachable = |reason: &str| {
+            let error = openraft::AnyError::error(reason);
+            StreamingError::Unreachable(Unreachable::new(&error))
+        };
+        let target = self.target.ok_or_else(|| unreachable("not the id of a broker"))?;
+        let source = copy::Source {
+            env: self.env.clone(),
+            log: Arc::clone(&self.log),
+            links: Arc::clone(&self.links),
+            group: self.group,
+        };
+        tokio::select! {
+            biased;
+            closed = cancel => Err(closed.into()),
+            sent = copy::send(&source, target, vote, &snapshot.meta) => match sent {
+                Ok(vote) => Ok(SnapshotResponse::new(vote)),
+                Err(reason) => {
+                    tracing::warn!(partition = %self.group, target, reason, "segments not copied; tried again");
+                    Err(unreachable(&reason))
+                }
+            },
+        }
     }
 
     async fn transfer_leader(

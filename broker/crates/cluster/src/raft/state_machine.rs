@@ -14,7 +14,7 @@ use takhin_protocol::record::Batch;
 use takhin_storage::Log;
 use tokio::sync::watch;
 
-use super::types::{Applied, Data, RaftLogId, RaftStoredMembership, TypeConfig};
+use super::types::{Applied, Data, RaftLogId, RaftStoredMembership, TypeConfig, log_id};
 use crate::partition::Partition;
 use crate::replicator::ProposalSink;
 
@@ -42,6 +42,8 @@ pub(crate) struct StateMachine {
     pub(crate) log: Arc<Log>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
     pub(crate) progress: Arc<Mutex<Progress>>,
+    /// Where the next snapshot is to end: where a segment ends. Without it, at the purge point.
+    pub(crate) purge_to: Arc<Mutex<Option<RaftLogId>>>,
     /// The newest snapshot; it is only a position, so it need not survive a restart.
     pub(crate) current: Arc<Mutex<Option<Meta>>>,
     /// Highest term whose first entry (a blank) has been applied.
@@ -102,10 +104,16 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> PurgePoint {
-        let progress = self.progress.lock();
+        let Progress { applied, membership } = self.progress.lock().clone();
+        let purged = self.log.end().purged;
+        let purged = purged.map(|id| log_id(id.term.into(), id.index));
+        let last = self.purge_to.lock().take().or(purged).or(applied);
+        // A membership that came later is committed too, so that it does no harm to know it early; openraft wants it to be
+        // no newer than the snapshot.
+        let since = (*membership.log_id()).min(last);
         let meta = SnapshotMeta {
-            last_log_id: progress.applied,
-            last_membership: progress.membership.clone(),
+            last_log_id: last,
+            last_membership: RaftStoredMembership::new(since, membership.membership().clone()),
         };
         PurgePoint {
             meta,

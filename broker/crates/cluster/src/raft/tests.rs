@@ -50,6 +50,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, tempfile::TempDir> for Bui
             full_bodies: false,
         };
         let machine = StateMachine {
+            purge_to: Arc::default(),
             partition,
             log,
             observer: None,

@@ -12,6 +12,7 @@
 //! transfer        vote | to u64 | last log id
 //! purge           index u64
 //! pass            to u64
+//! copy            see `copy/wire.rs`
 //! transfer reply  0 u8 accepted | 1 u8 vote changed, vote expected, vote actual | 2 u8 not flushed, log id, log id
 //! ```
 //! Big endian. A batch travels as it lies in the segment file, and its checksum is verified on arrival: what one disk or
@@ -59,8 +60,7 @@ struct Pieces {
 impl Pieces {
     fn of(group: GroupId) -> Self {
         let mut pieces = Self::default();
-        pieces.open.put_slice(group.topic_id.as_bytes());
-        pieces.open.put_i32(group.index);
+        put_group(&mut pieces.open, group);
         pieces
     }
 
@@ -75,6 +75,11 @@ impl Pieces {
         }
         self.done
     }
+}
+
+pub(super) fn put_group(out: &mut BytesMut, group: GroupId) {
+    out.put_slice(group.topic_id.as_bytes());
+    out.put_i32(group.index);
 }
 
 /// Takes the group's name off a request.
@@ -291,13 +296,13 @@ pub(crate) fn decode_transfer_reply(mut b: Bytes) -> Result<TransferLeaderRespon
     })
 }
 
-fn put_vote(out: &mut BytesMut, vote: &RaftVote) {
+pub(super) fn put_vote(out: &mut BytesMut, vote: &RaftVote) {
     out.put_u64(vote.leader_id().term);
     out.put_u64(vote.leader_id().voted_for);
     out.put_u8(vote.is_committed().into());
 }
 
-fn take_vote(b: &mut Bytes) -> Result<RaftVote, WireError> {
+pub(super) fn take_vote(b: &mut Bytes) -> Result<RaftVote, WireError> {
     need(b, 17)?;
     let (term, node, committed) = (b.get_u64(), b.get_u64(), b.get_u8() != 0);
     Ok(match committed {
@@ -333,7 +338,7 @@ fn take_u8(b: &mut Bytes) -> Result<u8, WireError> {
     Ok(b.get_u8())
 }
 
-fn need(b: &Bytes, len: usize) -> Result<(), WireError> {
+pub(super) fn need(b: &Bytes, len: usize) -> Result<(), WireError> {
     if b.len() < len {
         Err(WireError::Short)
     } else {

@@ -22,6 +22,9 @@ const SEGMENT_BYTES: u32 = 1 << 14;
 /// Deeds of the nemesis in one story.
 const DEEDS: u64 = 8;
 
+/// How long a replica that is away holds the others' segments (`raft/group.rs`).
+const LEAVE_BEHIND: Duration = Duration::from_secs(600);
+
 /// Virtual time that healed nodes may take until all replicas hold the same.
 const CONVERGENCE: Duration = Duration::from_secs(180);
 
@@ -108,39 +111,67 @@ impl Nodes {
 /// A replica that is away while records expire and segments go comes back to the same records as the others.
 #[test]
 fn a_replica_that_was_away_while_segments_went_comes_back() {
-    let mut sim = Sim::new(11);
+    away_for(Duration::from_secs(700), 11);
+}
+
+/// One that is away for long does not hold the others' segments: it gets a copy of theirs.
+#[test]
+fn a_replica_that_was_left_behind_gets_a_copy() {
+    away_for(Duration::from_secs(2_000), 21);
+}
+
+/// Longer than the pause between two looks at what has expired.
+fn away_for(away: Duration, seed: u64) {
+    let mut sim = Sim::new(seed);
     let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
     let net = sim.net().clone();
+    let rng = Rng::from_seed(seed);
     sim.run(|env| async move {
         let running = Running::default();
         for index in 0..machines.len() {
             boot(&machines, index, &running);
         }
-        let partition = leader_of(
-            &env,
-            &running,
-            &[("retention.bytes", "40000"), ("retention.ms", "-1")],
-        )
-        .await;
+        let retention = [("retention.bytes", "40000"), ("retention.ms", "-1")];
+        drop(leader_of(&env, &running, &retention).await);
+        let absent = running.lock()[&2].clone();
+        let topic = absent.image().topic(TOPIC).unwrap().id;
         net.isolate(NAMES[2]);
         env.clock.sleep(Duration::from_secs(5)).await;
         let mut producer = Producer::default();
         for _ in 0..200 {
             producer.pending = Some(10);
-            let partition = leader_of(&env, &running, &[]).await;
+            let partition = leader(&env, &running).await;
             let batch = batch(1, &producer, 10);
             partition.produce(batch, Acks::All).unwrap().await.unwrap();
             producer.answered(10);
         }
-        // Longer than the pause between two looks at what has expired.
-        env.clock.sleep(Duration::from_secs(700)).await;
-        let start = leader_of(&env, &running, &[]).await.offsets().log_start_offset;
+        env.clock.sleep(away).await;
+        let led = leader(&env, &running).await;
+        let start = led.offsets().log_start_offset;
         assert!(start > 0, "nothing has expired");
+        let (last, first) = {
+            let log = absent.partition(topic, 0).unwrap().log().unwrap();
+            (
+                log.end().last.unwrap().index,
+                led.log().unwrap().end().first_index,
+            )
+        };
+        let is_left_behind = away > 2 * LEAVE_BEHIND;
+        assert_eq!(first > last + 1, is_left_behind, "{first} {last}");
+        drop(absent);
         net.heal_all();
+        if is_left_behind {
+            // Whatever it had received of the copy, and wherever it stood when putting it in place.
+            for _ in 0..4 {
+                env.clock.sleep(Duration::from_millis(rng.range(1..700))).await;
+                drop(running.lock().remove(&2));
+                machines[2].crash(CrashMode::Power);
+                boot(&machines, 2, &running);
+            }
+        }
         let found = converge(&env, &running).await;
         assert_eq!(found[0], found[2]);
         assert_eq!(found[0].first().map(|(offset, _)| *offset), Some(start));
-        drop(partition);
     });
 }
 

@@ -7,6 +7,7 @@ mod append;
 mod clean;
 mod derive;
 mod entries;
+mod export;
 mod open;
 mod quarantine;
 mod read;
@@ -29,8 +30,10 @@ use parking_lot::{Mutex, RwLock};
 use takhin_protocol::record::HEADER_LEN;
 
 pub use self::clean::{CleanLimits, CleanReport, CleanRules, CleanStep, Cleanable, CleanerStatus, Cleaning};
+pub use self::export::Export;
 pub use self::recover::{RecoveryAction, RecoveryReport};
 pub use self::retain::{LogStats, SegmentStats};
+pub(crate) use self::scan::check_copied;
 pub use self::sync::SyncTarget;
 pub use self::verify::{Finding, VerifyReport};
 use crate::entry::{Checkpoint, EntryId, LogEnd, LogStatus};

@@ -3,13 +3,15 @@
 use std::path::Path;
 
 use takhin_protocol::record::{BatchHeader, HEADER_LEN};
-use takhin_runtime::disk::File;
+use takhin_runtime::disk::{File, OpenMode};
 
 use crate::cleaned::{Continuity, Mark};
 use crate::error::{Damage, LogError};
-use crate::format::{SegmentId, to_usize};
+use crate::format::{LOG, SegmentId, to_usize};
 use crate::index::SegmentIndex;
-use crate::options::LogOptions;
+use crate::options::{LogOptions, StorageContext};
+use crate::segment::open_segment;
+use crate::state_file::SealedLen;
 use crate::walk::{Blocks, HEADER_BLOCK, Located, SCAN_BLOCK, Walk, crc_ok, plausible};
 
 /// What a scan of a segment found.
@@ -104,6 +106,35 @@ fn continues(header: &BatchHeader, continuity: &mut Continuity, last: u32) -> Op
     }
     let found = u32::try_from(header.partition_leader_epoch).unwrap_or(0);
     (found < last).then_some(Damage::EpochBackwards { last, found })
+}
+
+/// Verifies a segment that was copied into `dir`: valid throughout, and `next` goes on where it ends. Returns its index and
+/// the leader epoch of its last entry; `epoch` is that of the entry before.
+pub(crate) fn check_copied(
+    cx: &StorageContext,
+    dir: &Path,
+    segment: SealedLen,
+    next: SegmentId,
+    epoch: u32,
+    options: &LogOptions,
+) -> Result<(SegmentIndex, u32), LogError> {
+    let path = segment.id.path(dir, LOG);
+    let file = open_segment(&*cx.disk, &path, OpenMode::Read)?;
+    let range = ScanRange {
+        len: segment.bytes,
+        crc_from: 0,
+        epoch,
+    };
+    let found = scan(&*file, &path, segment.id, &range, options)?;
+    let short = (found.index.end() != next).then_some(Damage::WrongLength);
+    match found.damage.or(short) {
+        Some(damage) => Err(LogError::Corrupt {
+            path,
+            position: found.index.bytes,
+            damage,
+        }),
+        None => Ok((found.index, found.epoch)),
+    }
 }
 
 /// Whether a whole valid batch of this log begins anywhere after `from`.

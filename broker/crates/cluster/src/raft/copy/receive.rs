@@ -1,0 +1,223 @@
+//! The replica's side of a copy.
+//!
+//! Bounded by [`MAX_COPIES`] at a time on a node: the next one is refused, and its leader tries again. One that is not gone
+//! on with for [`ABANDONED`] makes room.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use takhin_runtime::clock::Instant;
+use takhin_storage::{EntryId, Incoming};
+use uuid::Uuid;
+
+use super::wire::{self, Begin, Step};
+use crate::raft::group::Group;
+use crate::raft::hard_state::{GroupId, GroupState, encode_state};
+use crate::raft::host::{GroupHost, log_options};
+use crate::raft::types::RaftVote;
+
+const MAX_COPIES: usize = 4;
+
+const ABANDONED: Duration = Duration::from_secs(60);
+
+/// How long a group may take to open its new log before its leader is told that it failed.
+const REOPEN: Duration = Duration::from_secs(60);
+
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The copies that a node is receiving, one per group at most.
+#[derive(Default)]
+pub(in crate::raft) struct Copies(Mutex<BTreeMap<GroupId, Receiving>>);
+
+struct Receiving {
+    session: Uuid,
+    phase: Phase,
+    touched: Instant,
+}
+
+enum Phase {
+    /// Parts are coming; `None` while one is being written.
+    Parts(Option<Box<Unfinished>>),
+    /// Being checked and put in place.
+    Finishing,
+    Done(RaftVote),
+    Failed(String),
+}
+
+struct Unfinished {
+    incoming: Incoming,
+    vote: RaftVote,
+    state: GroupState,
+}
+
+impl Copies {
+    fn enter(&self, group: GroupId, session: Uuid, now: Instant) -> Result<(), String> {
+        let mut copies = self.0.lock();
+        copies.retain(|_, copy| {
+            matches!(copy.phase, Phase::Finishing) || now.duration_since(copy.touched) < ABANDONED
+        });
+        if matches!(
+            copies.get(&group),
+            Some(Receiving {
+                phase: Phase::Finishing,
+                ..
+            })
+        ) {
+            return Err("another copy is being put in place".to_owned());
+        }
+        copies.remove(&group);
+        if copies.len() >= MAX_COPIES {
+            return Err(format!("{MAX_COPIES} copies are being received already"));
+        }
+        let receiving = Receiving {
+            session,
+            phase: Phase::Parts(None),
+            touched: now,
+        };
+        copies.insert(group, receiving);
+        Ok(())
+    }
+
+    /// Changes the phase of a session that is still the group's.
+    fn set(&self, group: GroupId, session: Uuid, phase: Phase) {
+        if let Some(copy) = self.0.lock().get_mut(&group)
+            && copy.session == session
+        {
+            copy.phase = phase;
+        }
+    }
+
+    /// Takes out what is being received, to write to it or to finish it.
+    fn take(&self, group: GroupId, session: Uuid, now: Instant) -> Result<Option<Box<Unfinished>>, String> {
+        let mut copies = self.0.lock();
+        let copy = copies.get_mut(&group).filter(|copy| copy.session == session);
+        let copy = copy.ok_or("this copy is not known; it was given up")?;
+        copy.touched = now;
+        match &mut copy.phase {
+            Phase::Parts(unfinished) => Ok(unfinished.take()),
+            Phase::Failed(reason) => Err(reason.clone()),
+            Phase::Finishing | Phase::Done(_) => Ok(None),
+        }
+    }
+
+    fn answer(&self, group: GroupId) -> Bytes {
+        match self.0.lock().get(&group).map(|copy| &copy.phase) {
+            Some(Phase::Done(vote)) => wire::encode_answer(Some(vote)),
+            _ => wire::encode_answer(None),
+        }
+    }
+}
+
+impl Group {
+    /// Takes a step of a copy. The group's name has been read off `body`.
+    ///
+    /// # Errors
+    /// Why the copy cannot go on.
+    pub(crate) async fn receive(
+        self: &Arc<Self>,
+        host: &Arc<GroupHost>,
+        body: Bytes,
+    ) -> Result<Bytes, String> {
+        let (session, step) = wire::decode(body).map_err(|e| e.to_string())?;
+        let (id, copies, now) = (self.spec.id, &host.copies, host.env.clock.instant());
+        if self.spec.observer.is_some() {
+            return Err("the metadata log is never purged".to_owned());
+        }
+        match step {
+            Step::Begin(begin) => {
+                copies.enter(id, session, now)?;
+                let Begin { vote, state, export } = *begin;
+                let manager = Arc::clone(&host.manager);
+                let begun = host
+                    .env
+                    .tasks
+                    .blocking(move || manager.receive(id.into(), export))
+                    .await;
+                let incoming = begun.map_err(|e| e.to_string())?;
+                let unfinished = Box::new(Unfinished {
+                    incoming,
+                    vote,
+                    state,
+                });
+                copies.set(id, session, Phase::Parts(Some(unfinished)));
+                Ok(Bytes::new())
+            }
+            Step::Part { segment, pos, bytes } => {
+                let unfinished = copies.take(id, session, now)?;
+                let mut unfinished = unfinished.ok_or("parts of a copy come one at a time")?;
+                let written = move || {
+                    let written = unfinished.incoming.write(segment, pos, &bytes);
+                    (unfinished, written)
+                };
+                let (unfinished, written) = host.env.tasks.blocking(written).await;
+                copies.set(id, session, Phase::Parts(Some(unfinished)));
+                written.map(|()| Bytes::new()).map_err(|e| e.to_string())
+            }
+            Step::End => {
+                if let Some(unfinished) = copies.take(id, session, now)? {
+                    copies.set(id, session, Phase::Finishing);
+                    let (group, on) = (Arc::clone(self), Arc::clone(host));
+                    let finish = async move {
+                        let phase = match group.take_in(&on, *unfinished).await {
+                            Ok(vote) => Phase::Done(vote),
+                            Err(reason) => {
+                                tracing::warn!(partition = %id, reason, "a copy cannot take the log's place");
+                                Phase::Failed(reason)
+                            }
+                        };
+                        on.copies.set(id, session, phase);
+                    };
+                    drop(host.env.tasks.spawn("take in a copy", finish));
+                }
+                Ok(copies.answer(id))
+            }
+        }
+    }
+
+    /// Has a copy take the log's place; returns this replica's vote once the group is open on it.
+    async fn take_in(&self, host: &Arc<GroupHost>, unfinished: Unfinished) -> Result<RaftVote, String> {
+        let Unfinished {
+            incoming,
+            vote,
+            state,
+        } = unfinished;
+        let id = self.spec.id;
+        let text = |e: std::io::Error| e.to_string();
+        // A log that goes on above term 0 must have a vote beside it, or it looks like one that has lost its vote.
+        let own = host.hard_state.vote(id).map_err(text)?;
+        let vote = match own {
+            Some(own) if own >= vote => own,
+            _ => {
+                host.hard_state.save_vote(id, &vote).await.map_err(text)?;
+                vote
+            }
+        };
+        let last = incoming.export().last;
+        let old = self.spec.partition.log();
+        if old.as_ref().is_some_and(|log| {
+            let reaches = log.end().last.is_some_and(|end| end.index >= last.index);
+            reaches && log.epoch_history().epoch_at(last.index) == Some(last.term)
+        }) {
+            // It has caught up by other means.
+            return Ok(vote);
+        }
+        let generation = old.map_or(1, |log| log.checkpoint().generation + 1);
+        let (note, options) = (encode_state(&state), log_options(&self.spec.partition.config()));
+        let finish = move || incoming.finish(&note, &options, generation);
+        host.env.tasks.blocking(finish).await.map_err(|e| e.to_string())?;
+        self.reopen();
+        let reopened = host.env.clock.timeout(REOPEN, self.reaches(host, last)).await;
+        reopened.map_err(|_| "the group does not open on the copy".to_owned())?;
+        tracing::info!(partition = %id, last = last.index, "a copy of the leader's segments is the log now");
+        Ok(vote)
+    }
+
+    async fn reaches(&self, host: &GroupHost, last: EntryId) {
+        while !self.holds(last) {
+            host.env.clock.sleep(LOOK).await;
+        }
+    }
+}
