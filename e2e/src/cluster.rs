@@ -1,6 +1,6 @@
 //! Several brokers that form one cluster, each a process of its own.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::{Broker, Kind};
 
@@ -33,6 +33,21 @@ impl Cluster {
             broker.wait_ready()?;
         }
         Ok(cluster)
+    }
+
+    /// Starts a broker again and waits until it serves.
+    ///
+    /// # Errors
+    /// When it does not in time; the message carries the ends of all brokers' logs, since it may be for the others.
+    pub fn start_again(&mut self, broker: usize) -> Result<()> {
+        let started = self.brokers[broker].start();
+        started.with_context(|| {
+            let tails = self.brokers.iter().map(|broker| {
+                let (address, tail) = (broker.address(), broker.log_tail());
+                format!("{address}: {tail}")
+            });
+            tails.collect::<Vec<_>>().join("\n")
+        })
     }
 
     /// Addresses of all brokers, with commas between them.

@@ -54,7 +54,7 @@ fn kill_loop(_: &Context) -> Result<()> {
         cluster.brokers[victim].kill();
         // The other two go on alone.
         writer.wait_acked(500, LIMIT)?;
-        cluster.brokers[victim].start()?;
+        cluster.start_again(victim)?;
     }
     writer.wait_acked(500, LIMIT)?;
     let log = writer.finish()?;
@@ -70,7 +70,7 @@ fn rolling_restart(_: &Context) -> Result<()> {
         writer.wait_acked(1_000, LIMIT)?;
         cluster.brokers[broker].stop()?;
         writer.wait_acked(1_000, LIMIT)?;
-        cluster.brokers[broker].start()?;
+        cluster.start_again(broker)?;
     }
     writer.wait_acked(1_000, LIMIT)?;
     elect_preferred(&cluster)?;
