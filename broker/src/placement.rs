@@ -1,6 +1,9 @@
 //! Where the partitions of a new topic go.
 
-use takhin_cluster::Image;
+mod spread;
+
+use spread::Spread;
+use takhin_cluster::{Image, PartitionInfo};
 use takhin_protocol::ErrorCode;
 
 /// Most partitions that one request may create, as in Kafka's controller.
@@ -19,7 +22,7 @@ impl Unplaceable {
     }
 }
 
-/// Replicas for each of `partitions` partitions, spread round-robin over the brokers, preferred leader first.
+/// Replicas for each of `partitions` partitions, spread over racks and brokers, preferred leader first.
 ///
 /// # Errors
 /// INVALID_PARTITIONS below 1, INVALID_REPLICATION_FACTOR below 1 or above the number of brokers,
@@ -39,31 +42,30 @@ pub(crate) fn assign(
         let message = "Replication factor must be larger than 0.".to_owned();
         return Err(Unplaceable::new(ErrorCode::InvalidReplicationFactor, message));
     }
-    assign_more(image, 0, count, width)
+    assign_more(image, &[], count, width)
 }
 
-/// Replicas for each of `count` partitions that come after `existing` ones, spread as by [`assign`].
+/// Replicas for each of `count` partitions that come after the topic's `existing` ones, spread as by [`assign`].
 ///
 /// # Errors
 /// INVALID_REPLICATION_FACTOR above the number of brokers, POLICY_VIOLATION above [`MAX_PARTITIONS_PER_REQUEST`].
 pub(crate) fn assign_more(
     image: &Image,
-    existing: usize,
+    existing: &[PartitionInfo],
     count: usize,
     width: usize,
 ) -> Result<Vec<Vec<i32>>, Unplaceable> {
     check_total(count)?;
-    let brokers: Vec<i32> = image.brokers.keys().copied().collect();
-    if width > brokers.len() {
+    let brokers = image.brokers.len();
+    if width > brokers {
         let message = format!(
             "Unable to replicate the partition {width} time(s): The target replication factor of {width} cannot be \
-             reached because only {} broker(s) are registered.",
-            brokers.len()
+             reached because only {brokers} broker(s) are registered."
         );
         return Err(Unplaceable::new(ErrorCode::InvalidReplicationFactor, message));
     }
-    let replicas = |first: usize| (0..width).map(|i| brokers[(first + i) % brokers.len()]).collect();
-    Ok((existing..existing + count).map(replicas).collect())
+    let mut spread = Spread::new(image, existing);
+    Ok((0..count).map(|_| spread.place(width)).collect())
 }
 
 /// Whether one request may create `count` partitions.
@@ -165,11 +167,13 @@ mod tests {
     #[test]
     fn partitions_are_spread_and_leaders_rotate() {
         let placed = assign(&image(&[1, 2, 5]), 4, 2).unwrap();
-        assert_eq!(placed, [[1, 2], [2, 5], [5, 1], [1, 2]]);
-        assert_eq!(
-            assign_more(&image(&[1, 2, 5]), 4, 2, 2).unwrap(),
-            [[2, 5], [5, 1]]
-        );
+        assert_eq!(placed, [[1, 2], [5, 1], [2, 5], [1, 5]]);
+        let existing = |replicas: &[i32]| PartitionInfo {
+            replicas: replicas.to_vec(),
+            founders: std::collections::BTreeMap::new(),
+        };
+        let more = assign_more(&image(&[1, 2, 5]), &[existing(&[1, 2])], 2, 2);
+        assert_eq!(more.unwrap(), [[2, 5], [5, 1]]);
         let code = |partitions, factor| assign(&image(&[1, 2]), partitions, factor).unwrap_err().code;
         assert_eq!(code(0, 1), ErrorCode::InvalidPartitions);
         assert_eq!(code(1, 3), ErrorCode::InvalidReplicationFactor);

@@ -112,7 +112,7 @@ fn plan(image: &Image, asked: &CreatePartitionsTopic) -> Result<Plan, Refused> {
     let width = topic.partitions.first().map_or(1, |p| p.replicas.len());
     let partitions = match &asked.assignments {
         Some(chosen) => chosen_replicas(image, topic, chosen, additional)?,
-        None => placement::assign_more(image, existing, additional, width)?,
+        None => placement::assign_more(image, &topic.partitions, additional, width)?,
     };
     Ok(Plan {
         id: topic.id,
