@@ -59,7 +59,7 @@ fuzz: ## each fuzz target for SECONDS_PER_TARGET=60 seconds, on nightly Rust
 
 coverage: ## lines covered by the tests of the workspace, as HTML in target/coverage
 	@.ci/tools cc tarpaulin
-	cargo tarpaulin --workspace --exclude takhin-e2e --exclude xtask --engine llvm --skip-clean --out Html --output-dir "$${CARGO_TARGET_DIR:-target}/coverage"
+	cargo tarpaulin --workspace --exclude takhin-e2e --exclude xtask --engine llvm --skip-clean --timeout 900 --out Html --output-dir "$${CARGO_TARGET_DIR:-target}/coverage"
 
 sim: ## a simulated node under crashes and disk faults; SEEDS=1000 FIRST=1
 	SIM_SEEDS=$(SEEDS) SIM_FIRST=$(FIRST) cargo test --release -p takhin-cluster --test sim -- --nocapture
