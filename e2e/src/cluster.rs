@@ -29,8 +29,9 @@ impl Cluster {
             // None is ready before there are enough of them.
             broker.start_process()?;
         }
-        for broker in &mut cluster.brokers {
-            broker.wait_ready()?;
+        for broker in 0..cluster.brokers.len() {
+            let ready = cluster.brokers[broker].wait_ready();
+            ready.with_context(|| cluster.log_tails())?;
         }
         Ok(cluster)
     }
@@ -41,13 +42,15 @@ impl Cluster {
     /// When it does not in time; the message carries the ends of all brokers' logs, since it may be for the others.
     pub fn start_again(&mut self, broker: usize) -> Result<()> {
         let started = self.brokers[broker].start();
-        started.with_context(|| {
-            let tails = self.brokers.iter().map(|broker| {
-                let (address, tail) = (broker.address(), broker.log_tail());
-                format!("{address}: {tail}")
-            });
-            tails.collect::<Vec<_>>().join("\n")
-        })
+        started.with_context(|| self.log_tails())
+    }
+
+    fn log_tails(&self) -> String {
+        let tails = self.brokers.iter().map(|broker| {
+            let (address, tail) = (broker.address(), broker.log_tail());
+            format!("{address}: {tail}")
+        });
+        tails.collect::<Vec<_>>().join("\n")
     }
 
     /// Addresses of all brokers, with commas between them.

@@ -111,11 +111,11 @@ pub trait Links: Send + Sync + 'static {
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Bytes, LinkError>>;
 
-    /// Where the other brokers are reached, by id; links to others are closed.
-    fn set_peers(&self, peers: BTreeMap<u32, String>);
-
     /// Where some more brokers are reached, or are reached now.
     fn add_peers(&self, peers: BTreeMap<u32, String>);
+
+    /// This broker is none any more; the link to it is closed.
+    fn forget_peer(&self, node: u32);
 
     /// The brokers that links are kept to.
     fn peers(&self) -> Vec<u32>;

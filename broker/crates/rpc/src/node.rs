@@ -122,18 +122,10 @@ impl Rpc {
         peer
     }
 
-    /// Keeps links to these nodes and to no others. This node itself is left out.
-    pub fn set_peers(&self, peers: &BTreeMap<u32, String>) {
-        let this = self.shared.identity.get().node;
-        self.peers.lock().retain(|node, kept| {
-            let stays = peers.contains_key(node) && *node != this;
-            if !stays {
-                kept.peer.remove();
-            }
-            stays
-        });
-        for (node, address) in peers.iter().filter(|(node, _)| **node != this) {
-            self.connect(*node, address);
+    /// Ends the link to `node`, and keeps none.
+    pub fn disconnect(&self, node: u32) {
+        if let Some(kept) = self.peers.lock().remove(&node) {
+            kept.peer.remove();
         }
     }
 

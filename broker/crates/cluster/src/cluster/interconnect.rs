@@ -134,8 +134,8 @@ impl Links for Interconnect {
         .boxed()
     }
 
-    fn set_peers(&self, peers: BTreeMap<u32, String>) {
-        self.rpc.set_peers(&peers);
+    fn forget_peer(&self, node: u32) {
+        self.rpc.disconnect(node);
     }
 
     fn add_peers(&self, peers: BTreeMap<u32, String>) {

@@ -1,6 +1,6 @@
 //! Keeping up with the other brokers: where they are, and who leads what.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Links to the brokers of each new image, and an announcer for each of them.
 pub(super) async fn follow(cluster: Arc<Cluster>) {
     let mut announcers: BTreeMap<u32, takhin_runtime::JoinHandle<()>> = BTreeMap::new();
+    // Who was a broker in some image before.
+    let mut known: BTreeSet<u32> = BTreeSet::new();
     let mut image = cluster.image();
     loop {
         let addresses: BTreeMap<i32, String> = image
@@ -49,7 +51,13 @@ pub(super) async fn follow(cluster: Arc<Cluster>) {
                 cluster.env.tasks.spawn("announcer", announcing)
             });
         }
-        cluster.host.links.set_peers(peers);
+        // Not the links to whom the image does not know yet: a founder that let go of the other founders' could not commit
+        // that they belong to the cluster.
+        for gone in known.iter().filter(|node| !peers.contains_key(node)) {
+            cluster.host.links.forget_peer(*gone);
+        }
+        known = peers.keys().copied().collect();
+        cluster.host.links.add_peers(peers);
         {
             let mut standing = cluster.exchange.standing.lock();
             standing.addresses = addresses;

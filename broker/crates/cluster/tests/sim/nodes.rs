@@ -175,6 +175,30 @@ fn away_for(away: Duration, seed: u64) {
     });
 }
 
+/// The founder has entered itself long before the others can: until then it reaches them as when they elected it.
+#[test]
+fn founders_that_are_late_are_taken_in() {
+    let mut sim = Sim::new(13);
+    let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
+    // They ask each other how they stand before they turn to the founder.
+    let slow = Duration::from_millis(700);
+    sim.net().set_delay(NAMES[1], NAMES[2], slow..=slow);
+    sim.net().set_delay(NAMES[2], NAMES[1], slow..=slow);
+    sim.run(|env| async move {
+        let running = Running::default();
+        for index in 0..machines.len() {
+            boot(&machines, index, &running);
+        }
+        let formed = async {
+            while running.lock().len() < NAMES.len() {
+                env.clock.sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let formed = env.clock.timeout(CONVERGENCE, formed).await;
+        formed.expect("every founder is taken in");
+    });
+}
+
 /// A broker that is no seed is taken in by a cluster that exists, and can hold replicas then.
 #[test]
 fn a_broker_joins_a_cluster_that_exists() {

@@ -1,7 +1,5 @@
 //! Who may have a link, and what those who may not are told.
 
-use std::collections::BTreeMap;
-
 use takhin_rpc::{CallError, Class, LinkError, Refusal, Settings};
 use takhin_runtime::sim::Sim;
 
@@ -62,16 +60,8 @@ fn peers_are_found_where_they_are_said_to_be() {
         let here = start(&env, 1, Settings::default()).await;
         let two = start(&second.env(), 2, Settings::default()).await;
         let three = start(&third.env(), 3, Settings::default()).await;
-        let peers = |pairs: &[(u32, &str)]| -> BTreeMap<u32, String> {
-            pairs
-                .iter()
-                .map(|(node, host)| (*node, format!("{host}:33145")))
-                .collect()
-        };
-        here.rpc
-            .set_peers(&peers(&[(1, "main"), (2, "third"), (3, "third")]));
-        assert!(here.rpc.peer(1).is_none(), "no link to oneself");
-        let (a, b) = (here.rpc.peer(2).unwrap(), here.rpc.peer(3).unwrap());
+        let a = here.rpc.connect(2, "third:33145");
+        let b = here.rpc.connect(3, "third:33145");
         assert_eq!(b.connected().await, three.identity.incarnation);
         env.clock.sleep(MINUTE).await;
         let error = a.state().error;
@@ -87,7 +77,8 @@ fn peers_are_found_where_they_are_said_to_be() {
             "{error:?}"
         );
 
-        here.rpc.set_peers(&peers(&[(2, "second")]));
+        here.rpc.connect(2, "second:33145");
+        here.rpc.disconnect(3);
         assert_eq!(a.connected().await, two.identity.incarnation);
         b.disconnected(three.identity.incarnation).await;
         assert!(here.rpc.peer(3).is_none());

@@ -48,11 +48,9 @@ fn run(seed: u64) -> Trace {
 
 async fn node(env: &Env, id: u32) -> Node {
     let node = start(env, id, Settings::default()).await;
-    let peers = (1..)
-        .zip(NAMES)
-        .map(|(id, name)| (id, format!("{name}:33145")))
-        .collect();
-    node.rpc.set_peers(&peers);
+    for (other, name) in (1..).zip(NAMES).filter(|(other, _)| *other != id) {
+        node.rpc.connect(other, &format!("{name}:33145"));
+    }
     node
 }
 
