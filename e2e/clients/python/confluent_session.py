@@ -49,6 +49,10 @@ class Confluent(Member):
         if message is None:
             return
         if message.error():
+            # A group that changes its protocol answers those who wait for it to rebalance so; librdkafka says so and
+            # joins again.
+            if message.error().code() == KafkaError.REBALANCE_IN_PROGRESS:
+                return
             raise Refused(code_of(message.error()))
         self.read(message.topic(), message.partition(), message.offset())
 
