@@ -67,8 +67,7 @@ impl Mark {
         epochs: Vec<EpochStart>,
     ) -> (Batch, Self) {
         let mut body = Vec::with_capacity(FIXED + EPOCH * epochs.len());
-        body.put_i64(end.base_offset);
-        body.put_u64(end.first_index);
+        end.encode(&mut body);
         body.put_u64(bytes);
         body.put_u32(len_u32(epochs.len()));
         for e in &epochs {
@@ -125,10 +124,7 @@ impl Mark {
     }
 
     fn decode(header: &BatchHeader, mut body: &[u8]) -> Option<Self> {
-        let end = SegmentId {
-            base_offset: body.try_get_i64().ok()?,
-            first_index: body.try_get_u64().ok()?,
-        };
+        let end = SegmentId::decode(&mut body)?;
         let bytes = body.try_get_u64().ok()?;
         let count = body.try_get_u32().ok()? as usize;
         if count.checked_mul(EPOCH)? != body.remaining() {

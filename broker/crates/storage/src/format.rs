@@ -15,6 +15,8 @@
 
 use std::path::{Path, PathBuf};
 
+use bytes::{Buf, BufMut};
+
 /// Bytes before the body.
 pub(crate) const FRAME_LEN: usize = 16;
 
@@ -156,6 +158,20 @@ impl SegmentId {
     /// `{base_offset:020}.{first_raft_index:020}.{extension}`; Kafka's dump tool parses the part before the first dot.
     pub fn file_name(self, extension: &str) -> String {
         format!("{:020}.{:020}.{extension}", self.base_offset, self.first_index)
+    }
+
+    /// Appends `base_offset i64 | first_index u64`.
+    pub(crate) fn encode(self, out: &mut impl BufMut) {
+        out.put_i64(self.base_offset);
+        out.put_u64(self.first_index);
+    }
+
+    /// Takes off what [`SegmentId::encode`] appends; `None` if there is less.
+    pub(crate) fn decode(b: &mut impl Buf) -> Option<Self> {
+        Some(Self {
+            base_offset: b.try_get_i64().ok()?,
+            first_index: b.try_get_u64().ok()?,
+        })
     }
 
     pub(crate) fn path(self, dir: &Path, extension: &str) -> PathBuf {

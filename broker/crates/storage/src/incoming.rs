@@ -4,7 +4,7 @@
 //! log's place:
 //!
 //! ```text
-//! write ... ─▶ finish: checksums, continuity, indexes, state file, all synced; then `installed` appears
+//! write ... ─▶ check: checksums, continuity, indexes, state file, all synced ─▶ install: `installed` appears
 //! take_in:  forget the old log's watermark ─▶ log aside ─▶ incoming becomes the log ─▶ old log deleted
 //! ```
 //! Invariant: until `installed` is durable the old log is the log; from then on the incoming one is, whatever crash comes
@@ -17,13 +17,13 @@ use std::sync::Arc;
 use takhin_runtime::disk::{File, OpenMode};
 
 use crate::cuts::Cuts;
-use crate::entry::Checkpoint;
+use crate::entry::{Checkpoint, EntryId};
 use crate::error::LogError;
 use crate::format::{INSTALLED, Kind, LOG, SNAPSHOT, STATE, SegmentId};
 use crate::log::{Export, check_copied};
 use crate::options::{LogOptions, StorageContext};
 use crate::segment::{Active, save_index};
-use crate::state_file::LogState;
+use crate::state_file::{LogState, SealedLen};
 use crate::whole;
 
 /// Extension of the directory.
@@ -71,11 +71,8 @@ impl Incoming {
     pub fn write(&mut self, segment: usize, pos: u64, bytes: &[u8]) -> Result<(), LogError> {
         self.skip_complete()?;
         let expected = self.export.segments.get(self.at.0);
-        let fits = expected.is_some_and(|s| pos + bytes.len() as u64 <= s.bytes);
-        let Some(id) = expected
-            .map(|s| s.id)
-            .filter(|_| (segment, pos) == self.at && fits)
-        else {
+        let fits = |s: &&SealedLen| (segment, pos) == self.at && bytes.len() as u64 <= s.bytes - pos;
+        let Some(id) = expected.filter(fits).map(|s| s.id) else {
             return Err(LogError::Unexpected {
                 dir: self.dir.clone(),
                 segment: self.at.0,
@@ -116,14 +113,13 @@ impl Incoming {
         opened.map_err(|e| LogError::io("create", path, e))
     }
 
-    /// Checks the copy and makes it the log from the next open on. `note` is kept with it, see
-    /// [`crate::LogManager::note`].
+    /// Checks the copy and makes it durable; the old log is the log still. `generation` must be above the old log's.
     ///
     /// # Errors
     ///
     /// `Unexpected`: something is missing. `Corrupt`: the copy is damaged, or mixed from before and after a compaction.
-    /// `Io`, `Full`: the disk. The old log is still the log then.
-    pub fn finish(mut self, note: &[u8], options: &LogOptions, generation: u64) -> Result<(), LogError> {
+    /// `Io`, `Full`: the disk.
+    pub fn check(mut self, options: &LogOptions, generation: u64) -> Result<CheckedCopy, LogError> {
         self.skip_complete()?;
         if self.at.0 != self.export.segments.len() {
             return Err(LogError::Unexpected {
@@ -132,7 +128,7 @@ impl Incoming {
                 position: self.at.1,
             });
         }
-        self.check(options)?;
+        self.check_segments(options)?;
         let (disk, end) = (&*self.cx.disk, self.export.end);
         let snapshot = end.path(&self.dir, SNAPSHOT);
         if !self.export.derived.is_empty() {
@@ -144,11 +140,15 @@ impl Incoming {
         let parent = self.dir.parent().unwrap_or(&self.dir);
         disk.sync_dir(parent)
             .map_err(|e| LogError::io("sync directory", parent, e))?;
-        whole::write_durable(disk, &self.dir.join(INSTALLED), Kind::Installed, note)
+        Ok(CheckedCopy {
+            cx: self.cx,
+            dir: self.dir,
+            last: self.export.last,
+        })
     }
 
     /// Each segment must be valid throughout and end where the next one begins.
-    fn check(&self, options: &LogOptions) -> Result<(), LogError> {
+    fn check_segments(&self, options: &LogOptions) -> Result<(), LogError> {
         let mut ids: Vec<SegmentId> = self.export.segments.iter().map(|s| s.id).collect();
         ids.push(self.export.end);
         let mut epoch = 0;
@@ -178,5 +178,31 @@ impl Incoming {
             floor: Some(begins),
             first_dirty: self.export.first_dirty,
         }
+    }
+}
+
+/// A copy that is whole and durable, and could take the log's place: see [`crate::LogManager::replace`].
+#[derive(Debug)]
+pub struct CheckedCopy {
+    cx: StorageContext,
+    pub(crate) dir: PathBuf,
+    last: EntryId,
+}
+
+impl CheckedCopy {
+    /// The last entry that it covers.
+    pub fn last(&self) -> EntryId {
+        self.last
+    }
+
+    /// Makes it the log from the next open on.
+    pub(crate) fn install(self, note: &[u8]) -> Result<(), LogError> {
+        let installed = self.dir.join(INSTALLED);
+        whole::write_durable(&*self.cx.disk, &installed, Kind::Installed, note)
+    }
+
+    pub(crate) fn discard(self) -> Result<(), LogError> {
+        let removed = self.cx.disk.remove_dir_all(&self.dir);
+        removed.map_err(|e| LogError::io("remove", &self.dir, e))
     }
 }

@@ -52,12 +52,12 @@ pub use self::epochs::{EpochHistory, EpochStart};
 pub use self::error::{Damage, LogError};
 pub use self::flush::{FlushError, FlushPolicy, Flusher, Round, Synced};
 pub use self::format::SegmentId;
-pub use self::incoming::Incoming;
+pub use self::incoming::{CheckedCopy, Incoming};
 pub use self::journal::{Change, Journal, JournalError, MAX_KEY_LEN, MAX_VALUE_LEN};
 pub use self::log::{
     CleanLimits, CleanReport, CleanRules, CleanStep, Cleanable, CleanerStatus, Cleaning, Export, Finding,
     Log, LogStats, RecoveryAction, RecoveryReport, SegmentStats, SyncTarget, VerifyReport,
 };
-pub use self::manager::{LogManager, ManagerError, parse_dir_name, partition_of_path};
+pub use self::manager::{LogManager, ManagerError, Replaced, parse_dir_name, partition_of_path};
 pub use self::options::{LogOptions, StorageContext};
 pub use self::producers::{BATCHES_PER_PRODUCER, Producer, ProducerBatch, ProducerTable};

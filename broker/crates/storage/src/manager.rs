@@ -2,6 +2,8 @@
 
 mod take_in;
 
+pub use self::take_in::Replaced;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -256,11 +258,13 @@ impl LogManager {
                 }
             }
         }
-        drop(slots);
         if changes.is_empty() {
             return Ok(0);
         }
+        // With the slots locked: a log's place may be taken meanwhile, and what is known of the old one must not be written
+        // down after `take_in` has deleted it.
         self.journal.put(&changes, sync)?;
+        drop(slots);
         Ok(changes.len())
     }
 

@@ -10,7 +10,7 @@
 //!                   * { first_sequence i32 | last_sequence i32 | base_offset i64 | last_offset i64 | timestamp i64 } }
 //! ```
 
-use bytes::{Buf, BufMut};
+use bytes::Buf;
 
 use crate::epochs::EpochHistory;
 use crate::format::SegmentId;
@@ -27,10 +27,7 @@ impl Derived {
     /// `None` unless it is a snapshot of exactly the point `at`.
     pub(crate) fn decode(at: SegmentId, mut body: &[u8]) -> Option<Self> {
         let b = &mut body;
-        let found = SegmentId {
-            base_offset: b.try_get_i64().ok()?,
-            first_index: b.try_get_u64().ok()?,
-        };
+        let found = SegmentId::decode(b)?;
         let epochs = EpochHistory::decode(b)?;
         let producers = ProducerTable::decode(b)?;
         (found == at && !b.has_remaining()).then_some(Self { epochs, producers })
@@ -39,8 +36,7 @@ impl Derived {
 
 pub(crate) fn encode(at: SegmentId, epochs: &EpochHistory, producers: &ProducerTable) -> Vec<u8> {
     let mut out = Vec::new();
-    out.put_i64(at.base_offset);
-    out.put_u64(at.first_index);
+    at.encode(&mut out);
     epochs.encode(&mut out);
     producers.encode(&mut out);
     out

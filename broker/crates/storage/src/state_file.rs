@@ -111,6 +111,34 @@ pub(crate) struct SealedLen {
     pub(crate) bytes: u64,
 }
 
+impl SealedLen {
+    const LEN: usize = 24;
+
+    /// Appends `count u32 * { base_offset i64 | first_index u64 | bytes u64 }`.
+    pub(crate) fn encode_all(segments: &[Self], out: &mut Vec<u8>) {
+        out.put_u32(len_u32(segments.len()));
+        for s in segments {
+            s.id.encode(out);
+            out.put_u64(s.bytes);
+        }
+    }
+
+    /// Takes off what [`Self::encode_all`] appends; `None` if there is less.
+    pub(crate) fn decode_all(b: &mut &[u8]) -> Option<Vec<Self>> {
+        let count = b.try_get_u32().ok()? as usize;
+        if count.checked_mul(Self::LEN)? > b.remaining() {
+            return None;
+        }
+        let one = |_| {
+            Some(Self {
+                id: SegmentId::decode(b)?,
+                bytes: b.try_get_u64().ok()?,
+            })
+        };
+        (0..count).map(one).collect()
+    }
+}
+
 /// The sealed segments as of some time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Manifest {
@@ -124,40 +152,17 @@ impl Manifest {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(28 + 24 * self.segments.len());
         out.put_u64(self.generation);
-        out.put_u32(len_u32(self.segments.len()));
-        for s in &self.segments {
-            out.put_i64(s.id.base_offset);
-            out.put_u64(s.id.first_index);
-            out.put_u64(s.bytes);
-        }
-        out.put_i64(self.end.base_offset);
-        out.put_u64(self.end.first_index);
+        SealedLen::encode_all(&self.segments, &mut out);
+        self.end.encode(&mut out);
         out
     }
 
     pub(crate) fn decode(mut b: &[u8]) -> Option<Self> {
         let generation = b.try_get_u64().ok()?;
-        let n = b.try_get_u32().ok()? as usize;
-        if n.checked_mul(24)?.checked_add(16)? != b.remaining() {
-            return None;
-        }
-        let mut segments = Vec::with_capacity(n);
-        for _ in 0..n {
-            let id = SegmentId {
-                base_offset: b.try_get_i64().ok()?,
-                first_index: b.try_get_u64().ok()?,
-            };
-            segments.push(SealedLen {
-                id,
-                bytes: b.try_get_u64().ok()?,
-            });
-        }
-        let end = SegmentId {
-            base_offset: b.try_get_i64().ok()?,
-            first_index: b.try_get_u64().ok()?,
-        };
+        let segments = SealedLen::decode_all(&mut b)?;
+        let end = SegmentId::decode(&mut b)?;
         let ascending = segments.is_sorted_by(|a, b| a.id.first_index < b.id.first_index);
-        ascending.then_some(Self {
+        (ascending && b.is_empty()).then_some(Self {
             generation,
             segments,
             end,

@@ -15,6 +15,7 @@ use takhin_runtime::clock::Instant;
 use takhin_storage::{Checkpoint, EntryId, Log};
 use tokio::sync::{Notify, watch};
 
+use super::copy::Replacement;
 use super::hard_state::{GroupId, GroupState};
 use super::host::{GroupHost, OpenError, log_options};
 use super::inbound::{self, Answer, Inbound};
@@ -58,7 +59,11 @@ pub(crate) struct Group {
     pub(super) behind: Mutex<BTreeMap<u64, Instant>>,
     stop: Shutdown,
     stopped: watch::Receiver<bool>,
-    /// Rung when a copy is ready to take the log's place.
+    /// Held while leadership is being passed on.
+    pub(super) passing: tokio::sync::Mutex<()>,
+    /// A checked copy that is to take the log's place once the instance has ended.
+    replacement: Mutex<Option<Replacement>>,
+    /// Rung when `replacement` is there.
     replaced: Notify,
 }
 
@@ -93,6 +98,8 @@ impl Group {
             behind: Mutex::default(),
             stop,
             stopped,
+            passing: tokio::sync::Mutex::default(),
+            replacement: Mutex::default(),
             replaced: Notify::new(),
         });
         let supervised = Arc::clone(&group);
@@ -129,16 +136,21 @@ impl Group {
         Some(GroupState { applied, membership })
     }
 
-    /// Ends the group's instance and begins anew with what the log's directory holds then.
-    pub(super) fn reopen(&self) {
-        self.replaced.notify_one();
+    /// Ends the group's instance, and begins anew with this copy in the log's place if the log still lacks what it holds;
+    /// `None` takes back what has not begun. Whether there was a copy that is not in place yet.
+    pub(super) fn replace(&self, replacement: Option<Replacement>) -> bool {
+        let is_new = replacement.is_some();
+        let before = std::mem::replace(&mut *self.replacement.lock(), replacement);
+        if is_new {
+            self.replaced.notify_one();
+        }
+        before.is_some()
     }
 
-    /// Whether the group is open, and its log reaches this entry.
+    /// Whether the group is open, and its log holds this entry.
     pub(super) fn holds(&self, last: EntryId) -> bool {
         let running = self.running.lock();
-        let end = running.as_ref().and_then(|running| running.log.end().last);
-        end.is_some_and(|end| end.index >= last.index)
+        running.as_ref().is_some_and(|running| running.log.has(last))
     }
 
     /// Whether the group is to end.
@@ -217,7 +229,7 @@ impl Group {
                     match instance.serve(self, host).await {
                         Ended::Stopped => return,
                         Ended::Replaced => {
-                            host.manager.retire(self.spec.id.into());
+                            self.take_place(host).await;
                             continue;
                         }
                         Ended::Failed(reason) => {
@@ -245,6 +257,14 @@ impl Group {
                 () = host.env.clock.sleep(pause) => {}
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// The instance has ended, so that nothing is acknowledged any more that the copy might lack.
+    async fn take_place(&self, host: &GroupHost) {
+        let replacement = self.replacement.lock().take();
+        if let Some(replacement) = replacement {
+            replacement.take_place(host, self.spec.id).await;
         }
     }
 

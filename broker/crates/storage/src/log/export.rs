@@ -52,16 +52,10 @@ impl Export {
         let mut out = Vec::with_capacity(52 + 24 * self.segments.len() + self.derived.len());
         out.put_u32(self.last.term);
         out.put_u64(self.last.index);
-        out.put_i64(self.end.base_offset);
-        out.put_u64(self.end.first_index);
+        self.end.encode(&mut out);
         out.put_i64(self.log_start_offset);
         out.put_i64(self.first_dirty);
-        out.put_u32(len_u32(self.segments.len()));
-        for s in &self.segments {
-            out.put_i64(s.id.base_offset);
-            out.put_u64(s.id.first_index);
-            out.put_u64(s.bytes);
-        }
+        SealedLen::encode_all(&self.segments, &mut out);
         out.put_u32(len_u32(self.derived.len()));
         out.put_slice(&self.derived);
         out
@@ -73,25 +67,16 @@ impl Export {
             term: b.try_get_u32().ok()?,
             index: b.try_get_u64().ok()?,
         };
-        let end = get_id(&mut b)?;
+        let end = SegmentId::decode(&mut b)?;
         let (log_start_offset, first_dirty) = (b.try_get_i64().ok()?, b.try_get_i64().ok()?);
-        let count = b.try_get_u32().ok()? as usize;
-        if count.checked_mul(24)? > b.remaining() {
-            return None;
-        }
-        let mut segments = Vec::with_capacity(count);
-        for _ in 0..count {
-            segments.push(SealedLen {
-                id: get_id(&mut b)?,
-                bytes: b.try_get_u64().ok()?,
-            });
-        }
+        let segments = SealedLen::decode_all(&mut b)?;
         let len = b.try_get_u32().ok()? as usize;
         let derived = b.to_vec();
         let ascending = segments.windows(2).all(|s| s[0].id < s[1].id);
         let is_sound = derived.len() == len
             && end.first_index == last.index.checked_add(1)?
             && log_start_offset <= end.base_offset
+            && segments.first().map_or(end, |s| s.id).base_offset <= log_start_offset
             && ascending
             && segments.last().is_none_or(|s| s.id < end);
         is_sound.then_some(Self {
@@ -103,13 +88,6 @@ impl Export {
             derived,
         })
     }
-}
-
-fn get_id(b: &mut &[u8]) -> Option<SegmentId> {
-    Some(SegmentId {
-        base_offset: b.try_get_i64().ok()?,
-        first_index: b.try_get_u64().ok()?,
-    })
 }
 
 impl Log {
@@ -174,6 +152,16 @@ impl Log {
         let mut read = vec![0; len];
         file.read_exact_at(&mut read, pos).map_err(io)?;
         Ok(read)
+    }
+
+    /// Whether it holds this committed entry, or did before it was purged.
+    pub fn has(&self, committed: EntryId) -> bool {
+        let end = self.end();
+        let is_at = |id: Option<EntryId>| id.is_some_and(|id| id.index >= committed.index);
+        // Purged entries are committed, of which there is one at each index. The history may begin after the last of them.
+        is_at(end.purged)
+            || end.last == Some(committed)
+            || is_at(end.last) && self.epoch_history().epoch_at(committed.index) == Some(committed.term)
     }
 
     /// Ends the log's use: another one is about to take its place. It can still be read; nothing is written any more.

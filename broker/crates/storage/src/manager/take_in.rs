@@ -1,15 +1,25 @@
 //! Copies of other replicas' logs: receiving one, and having it take a log's place.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use takhin_protocol::TopicPartition;
 
 use super::{LogManager, ManagerError, Slot, dir_name, watermark_key};
 use crate::error::LogError;
 use crate::format::{INSTALLED, Kind};
-use crate::incoming::{INCOMING, Incoming};
+use crate::incoming::{CheckedCopy, INCOMING, Incoming};
 use crate::log::Export;
 use crate::whole::{self, Found};
+
+/// What became of a copy that was to take a log's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replaced {
+    /// It has.
+    ByCopy,
+    /// The log has all that the copy has, and stays.
+    CaughtUp,
+}
 
 impl LogManager {
     /// Begins to receive a copy that is to take the place of a partition's log.
@@ -21,12 +31,36 @@ impl LogManager {
         Incoming::begin(&self.cx, self.incoming(partition), export)
     }
 
-    /// Lets go of an open log whose place a finished copy is to take: the next `open` opens the copy. Every holder of the
-    /// old one must let go of it.
-    pub fn retire(&self, partition: TopicPartition) {
-        if let Some(Slot::Open { log, .. }) = self.slots.lock().remove(&partition) {
+    /// Has a copy take the place of a log that lacks the copy's last entry; the copy goes if the log has it. The next `open`
+    /// opens the copy then, and every holder of the old log must let go of it. `note` is kept with the copy, see
+    /// [`Self::note`].
+    ///
+    /// Nothing may be appended to the log meanwhile: what the copy lacks of it is lost.
+    ///
+    /// # Errors
+    ///
+    /// `Io`, `Full`: the disk. The old log is the log still.
+    pub fn replace(
+        &self,
+        partition: TopicPartition,
+        copy: CheckedCopy,
+        note: &[u8],
+    ) -> Result<Replaced, LogError> {
+        let mut slots = self.slots.lock();
+        let log = match slots.get(&partition) {
+            Some(Slot::Open { log, .. }) => Some(Arc::clone(log)),
+            _ => None,
+        };
+        if log.as_ref().is_some_and(|log| log.has(copy.last())) {
+            copy.discard()?;
+            return Ok(Replaced::CaughtUp);
+        }
+        copy.install(note)?;
+        slots.remove(&partition);
+        if let Some(log) = log {
             log.retire();
         }
+        Ok(Replaced::ByCopy)
     }
 
     /// The note that a copy was finished with, if the log is a copy whose note was not cleared yet.
@@ -215,14 +249,12 @@ mod tests {
             append(&old, 1, 200);
             logs.store_watermarks(true).unwrap();
             let generation = old.checkpoint().generation + 1;
-            copy(&original, &logs)
-                .finish(b"note", &options(), generation)
-                .unwrap();
+            let checked = copy(&original, &logs).check(&options(), generation).unwrap();
+            assert_eq!(logs.replace(P, checked, b"note").unwrap(), Replaced::ByCopy);
             if let Some(mode) = crash {
                 disk.crash(mode);
                 logs = manager(&disk, PreviousStop::Killed);
             } else {
-                logs.retire(P);
                 assert!(old.append(&[]).is_err() || old.truncate_after(None).is_err());
             }
             assert_eq!(logs.on_disk().unwrap(), [P]);
@@ -255,6 +287,30 @@ mod tests {
     }
 
     #[test]
+    fn a_log_that_caught_up_meanwhile_stays() {
+        let original = leader(&SimDisk::new(1));
+        let purged = original.end().purged.unwrap();
+        let disk = SimDisk::new(2);
+        let logs = manager(&disk, PreviousStop::Clean);
+        let (old, _) = logs.open(P, options()).unwrap();
+        append(&old, 1, 40);
+        let checked = copy(&original, &logs).check(&options(), 7).unwrap();
+        // It has an entry at the copy's last index, and later it has that very entry.
+        append(&old, 1, purged.index + 5 - 40);
+        assert!(!old.has(purged));
+        old.truncate_after(None).unwrap();
+        append(&old, purged.term, purged.index + 5);
+        assert!(old.has(purged));
+        let before = (content(&old), old.end());
+        assert_eq!(logs.replace(P, checked, b"note").unwrap(), Replaced::CaughtUp);
+        append(&old, purged.term, 1);
+        assert!(logs.close_all().unwrap());
+        let (log, _) = manager(&disk, PreviousStop::Clean).open(P, options()).unwrap();
+        assert!(content(&log).starts_with(&before.0));
+        assert_eq!(log.end().last.unwrap().index, before.1.last.unwrap().index + 1);
+    }
+
+    #[test]
     fn an_unfinished_copy_leaves_the_log_as_it_was() {
         let original = leader(&SimDisk::new(1));
         let disk = SimDisk::new(2);
@@ -269,7 +325,11 @@ mod tests {
             Err(LogError::Unexpected { segment: 0, .. })
         ));
         assert!(matches!(
-            incoming.finish(b"", &options(), 1),
+            incoming.write(0, u64::MAX, b"xy"),
+            Err(LogError::Unexpected { segment: 0, .. })
+        ));
+        assert!(matches!(
+            incoming.check(&options(), 1),
             Err(LogError::Unexpected { .. })
         ));
         // Whole, but not what was written there: a byte has turned over on the way.
@@ -281,7 +341,7 @@ mod tests {
             incoming.write(i, 0, &part).unwrap();
         }
         assert!(matches!(
-            incoming.finish(b"", &options(), 1),
+            incoming.check(&options(), 1),
             Err(LogError::Corrupt { .. })
         ));
         let before = (content(&old), old.end().last);

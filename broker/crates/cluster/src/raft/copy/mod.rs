@@ -11,12 +11,14 @@
 //!   holds beyond, or instead, is not committed. Whoever sends it, and when, does not matter to safety.
 //! - The replica's vote stays, or rises to the sender's; it never votes twice in a term.
 //! - What was applied and the membership as of the copy travel in it, and are durable before the group begins anew.
+//! - Whether the log lacks the copy's last entry is looked at once nothing is appended to it any more: what the replica
+//!   acknowledged to a leader while the copy was being checked is never dropped.
 
 mod receive;
 mod send;
 mod wire;
 
-pub(super) use receive::Copies;
+pub(super) use receive::{Copies, Replacement};
 pub(super) use send::{Source, send};
 
 use takhin_storage::EntryId;

@@ -10,7 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use takhin_runtime::clock::Instant;
-use takhin_storage::{EntryId, Incoming};
+use takhin_storage::{CheckedCopy, EntryId, Incoming, LogError, Replaced};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::wire::{self, Begin, Step};
@@ -53,6 +54,24 @@ struct Unfinished {
     state: GroupState,
 }
 
+/// A checked copy that waits for the group's instance to end.
+pub(in crate::raft) struct Replacement {
+    copy: CheckedCopy,
+    state: GroupState,
+    done: oneshot::Sender<Result<Replaced, LogError>>,
+}
+
+impl Replacement {
+    /// Has the copy take the log's place, unless the log has caught up by other means. Nothing may be appended to it.
+    pub(in crate::raft) async fn take_place(self, host: &GroupHost, id: GroupId) {
+        let Self { copy, state, done } = self;
+        let manager = Arc::clone(&host.manager);
+        let put = move || manager.replace(id.into(), copy, &encode_state(&state));
+        // Whoever waits for it outlives the instance.
+        let _ = done.send(host.env.tasks.blocking(put).await);
+    }
+}
+
 impl Copies {
     fn enter(&self, group: GroupId, session: Uuid, now: Instant) -> Result<(), String> {
         let mut copies = self.0.lock();
@@ -69,7 +88,8 @@ impl Copies {
             return Err("another copy is being put in place".to_owned());
         }
         copies.remove(&group);
-        if copies.len() >= MAX_COPIES {
+        let is_under_way = |copy: &&Receiving| matches!(copy.phase, Phase::Parts(_) | Phase::Finishing);
+        if copies.values().filter(is_under_way).count() >= MAX_COPIES {
             return Err(format!("{MAX_COPIES} copies are being received already"));
         }
         let receiving = Receiving {
@@ -196,23 +216,40 @@ impl Group {
             }
         };
         let last = incoming.export().last;
-        let old = self.spec.partition.log();
-        if old.as_ref().is_some_and(|log| {
-            let reaches = log.end().last.is_some_and(|end| end.index >= last.index);
-            reaches && log.epoch_history().epoch_at(last.index) == Some(last.term)
-        }) {
-            // It has caught up by other means.
-            return Ok(vote);
+        let generation = match self.spec.partition.log() {
+            Some(log) if log.has(last) => return Ok(vote),
+            Some(log) => log.checkpoint().generation + 1,
+            None => 1,
+        };
+        let options = log_options(&self.spec.partition.config());
+        let check = move || incoming.check(&options, generation);
+        let copy = host.env.tasks.blocking(check).await.map_err(|e| e.to_string())?;
+        match self.swap(host, copy, state).await? {
+            Replaced::ByCopy => {
+                tracing::info!(partition = %id, last = last.index, "a copy of the leader's segments is the log now");
+            }
+            Replaced::CaughtUp => {
+                tracing::info!(partition = %id, "the log caught up before a copy of the leader's did")
+            }
         }
-        let generation = old.map_or(1, |log| log.checkpoint().generation + 1);
-        let (note, options) = (encode_state(&state), log_options(&self.spec.partition.config()));
-        let finish = move || incoming.finish(&note, &options, generation);
-        host.env.tasks.blocking(finish).await.map_err(|e| e.to_string())?;
-        self.reopen();
         let reopened = host.env.clock.timeout(REOPEN, self.reaches(host, last)).await;
         reopened.map_err(|_| "the group does not open on the copy".to_owned())?;
-        tracing::info!(partition = %id, last = last.index, "a copy of the leader's segments is the log now");
         Ok(vote)
+    }
+
+    /// Has the group's supervisor put the copy in the log's place.
+    async fn swap(&self, host: &GroupHost, copy: CheckedCopy, state: GroupState) -> Result<Replaced, String> {
+        let (done, mut swapped) = oneshot::channel();
+        self.replace(Some(Replacement { copy, state, done }));
+        let in_time = host.env.clock.timeout(REOPEN, &mut swapped).await;
+        let swapped = match in_time {
+            Ok(swapped) => swapped,
+            // No copy may be left that could take the log's place while the next one is written to the same directory.
+            Err(_) if self.replace(None) => return Err("the group is not open".to_owned()),
+            Err(_) => swapped.await,
+        };
+        let swapped = swapped.map_err(|_| "the group has ended".to_owned())?;
+        swapped.map_err(|e| e.to_string())
     }
 
     async fn reaches(&self, host: &GroupHost, last: EntryId) {
