@@ -155,8 +155,8 @@ impl Node {
         self.failed.wait().await;
     }
 
-    /// Stops in order: has other brokers lead what this one leads, takes no more connections, finishes the requests being served (at most
-    /// `node.drain_timeout`), flushes everything and marks the data directory as cleanly closed.
+    /// Stops in order: has other brokers lead what this one leads, takes no more connections, finishes the requests being
+    /// served (at most `node.drain_timeout`), flushes everything and marks the data directory as cleanly closed.
     pub async fn stop(self) {
         self.ready.fail("the broker is stopping");
         self.broker.cluster.give_leadership_away().await;

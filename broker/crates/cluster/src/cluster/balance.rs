@@ -22,6 +22,9 @@ const AT_A_TIME: usize = 16;
 /// How long an election that was asked for may take.
 const ELECTION: Duration = Duration::from_secs(5);
 
+/// Pause before a leader is asked again to pass leadership on, unless there is news before.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
 /// How long a stopping broker tries to have others lead.
 const GIVE_AWAY: Duration = Duration::from_secs(10);
 
@@ -66,23 +69,28 @@ impl Cluster {
         if !now.in_sync.contains(&preferred) {
             return Err(NoElection::NotAvailable(preferred));
         }
-        let passed = async {
-            self.ask_to_pass(now.leader, id, preferred).await?;
-            loop {
-                let seen = self.exchange.leaders.seen();
-                if self.leadership(topic_id, index).map(|(leader, _)| leader) == Some(preferred) {
-                    return Ok::<(), String>(());
-                }
-                self.exchange.leaders.seen_after(seen).await;
+        let passed = self.until_led_by(id, preferred);
+        let passed = self.env.clock.timeout(ELECTION, passed).await;
+        passed.map_err(|_| NoElection::NotAvailable(preferred))
+    }
+
+    /// Asks whoever leads, again and again: it may pass leadership on already, or the replica may be a little behind.
+    async fn until_led_by(&self, id: PartitionId, preferred: i32) {
+        let is_led = || self.leadership(id.topic_id, id.index).map(|(leader, _)| leader) == Some(preferred);
+        loop {
+            let seen = self.exchange.leaders.seen();
+            if is_led() {
+                return;
             }
-        };
-        match self.env.clock.timeout(ELECTION, passed).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(reason)) => {
-                tracing::info!(partition = %id, reason, "preferred replica not elected");
-                Err(NoElection::NotAvailable(preferred))
+            let leader = self.exchange.leaders.of(id).map(|word| word.leader);
+            if let Some(leader) = leader.filter(|leader| *leader >= 0)
+                && let Err(reason) = self.ask_to_pass(leader, id, preferred).await
+            {
+                tracing::info!(partition = %id, reason, "preferred replica not elected yet");
             }
-            Err(_) => Err(NoElection::NotAvailable(preferred)),
+            let news = self.exchange.leaders.seen_after(seen);
+            // Without news in time: what was told may have been lost.
+            let _ = self.env.clock.timeout(ASK_AGAIN, news).await;
         }
     }
 

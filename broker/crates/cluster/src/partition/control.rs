@@ -129,8 +129,9 @@ impl Partition {
 
     /// Has nothing more be proposed in this term.
     pub(crate) fn end_term(&self, term: u64) {
-        self.rejected.fetch_max(term, Ordering::AcqRel);
-        self.rejection.notify_one();
+        if self.rejected.fetch_max(term, Ordering::AcqRel) < term {
+            self.rejection.notify_one();
+        }
     }
 
     /// Takes nothing more, or takes again if `handing_over` is false, for as long as this replica leads. What is under way

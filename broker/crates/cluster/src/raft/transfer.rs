@@ -20,7 +20,7 @@ use super::host::GroupHost;
 use super::types::RaftVote;
 use super::wire;
 use crate::links::{Class, Kind};
-use crate::partition::Waiter;
+use crate::partition::{Partition, Waiter};
 
 /// How long what is under way has to commit and to reach the successor; nothing is accepted meanwhile.
 const CATCH_UP: Duration = Duration::from_millis(500);
@@ -36,8 +36,9 @@ impl Group {
     /// takes nothing more in this term and goes on trying by itself.
     ///
     /// # Cancel safety
-    /// Dropped early, it may leave the partition without a leader that accepts anything until some replica's next term.
+    /// Safe: dropped early, this replica accepts again, or, if openraft was told already, goes on trying by itself.
     pub(crate) async fn pass_to(&self, host: &GroupHost, to: u64) -> Result<(), String> {
+        let _turn = self.passing.lock().await;
         let raft = self.raft().ok_or("the partition is not open")?;
         let members = self.members().ok_or("this broker does not lead the partition")?;
         if !members.voters.contains(&to) || !members.up_to_date.contains(&to) {
@@ -45,13 +46,13 @@ impl Group {
         }
         let partition = &self.spec.partition;
         let vote = raft.server_metrics().borrow_watched().vote;
-        partition.hand_over(true);
+        let mut handing_over = HandingOver::begin(partition);
         let caught_up = host.env.clock.timeout(CATCH_UP, self.caught_up(&raft, to)).await;
         if caught_up.is_err() {
-            partition.hand_over(false);
             return Err(format!("the replica on broker {to} does not catch up"));
         }
         // openraft accepts no more in this term, and waits for ever for a successor that does not come.
+        handing_over.told = Some(vote.leader_id().term);
         raft.trigger()
             .transfer_leader(to)
             .await
@@ -59,7 +60,6 @@ impl Group {
         if has_ended(&raft, host).await || self.ask_in_turn(&raft, host, vote, to).await {
             return Ok(());
         }
-        partition.end_term(vote.leader_id().term);
         Err("no replica has taken over".to_owned())
     }
 
@@ -133,6 +133,33 @@ impl Group {
                 tracing::info!(partition = %self.spec.id, reason, "leadership not passed on");
             }
             host.env.clock.sleep(HANDOVER).await;
+        }
+    }
+}
+
+/// A partition that accepts nothing because its leadership is being passed on. Dropped, it accepts again, unless openraft
+/// was told: then its term is over here, whether or not another replica takes over.
+struct HandingOver<'a> {
+    partition: &'a Partition,
+    /// The term in which openraft was told to accept no more.
+    told: Option<u64>,
+}
+
+impl<'a> HandingOver<'a> {
+    fn begin(partition: &'a Partition) -> Self {
+        partition.hand_over(true);
+        Self {
+            partition,
+            told: None,
+        }
+    }
+}
+
+impl Drop for HandingOver<'_> {
+    fn drop(&mut self) {
+        match self.told {
+            Some(term) => self.partition.end_term(term),
+            None => self.partition.hand_over(false),
         }
     }
 }

@@ -1,8 +1,9 @@
-//! One node, and several of them, simulated: the real storage, openraft and partition code under crashes, torn writes, full, slow and
-//! failing disks, from one seed.
+//! One node, and several of them, simulated: the real storage, openraft and partition code under crashes, torn writes,
+//! full, slow and failing disks, from one seed.
 //!
-//! `SIM_SEEDS=N` runs N seeds (default 24; a quarter of them with three nodes), `SIM_FIRST=S` begins with seed S, `SIM_TELL=1` prints all that happens, `SIM_HASHES=1` a
-//! hash of it for each seed: two runs print the same, or a seed is no whole story.
+//! `SIM_SEEDS=N` runs N seeds (default 24; a quarter of them with three nodes), `SIM_FIRST=S` begins with seed S,
+//! `SIM_TELL=1` prints all that happens, `SIM_HASHES=1` a hash of it for each seed: two runs print the same, or a seed is
+//! no whole story.
 
 #![allow(clippy::unwrap_used, reason = "a broken scenario is a failed test")]
 #![allow(
@@ -16,6 +17,7 @@ mod nodes;
 mod oracle;
 mod producers;
 mod retention;
+mod stories;
 mod votes;
 mod world;
 

@@ -13,23 +13,20 @@ use takhin_runtime::{Env, Rng, Shutdown};
 use crate::oracle::{Oracle, Value};
 use crate::world::{Producer, batch, read_up_to, start_node};
 
-const TOPIC: &str = "events";
-const NAMES: [&str; 3] = ["n1", "n2", "n3"];
-const SEEDS: [&str; 3] = ["n1:33145", "n2:33145", "n3:33145"];
+pub(crate) const TOPIC: &str = "events";
+pub(crate) const NAMES: [&str; 3] = ["n1", "n2", "n3"];
+pub(crate) const SEEDS: [&str; 3] = ["n1:33145", "n2:33145", "n3:33145"];
 const PRODUCERS: u64 = 3;
-const SEGMENT_BYTES: u32 = 1 << 14;
+pub(crate) const SEGMENT_BYTES: u32 = 1 << 14;
 
 /// Deeds of the nemesis in one story.
 const DEEDS: u64 = 8;
 
-/// How long a replica that is away holds the others' segments (`raft/group.rs`).
-const LEAVE_BEHIND: Duration = Duration::from_secs(600);
-
 /// Virtual time that healed nodes may take until all replicas hold the same.
-const CONVERGENCE: Duration = Duration::from_secs(180);
+pub(crate) const CONVERGENCE: Duration = Duration::from_secs(180);
 
 /// The nodes that run now, by index.
-type Running = Arc<Mutex<BTreeMap<usize, Arc<Cluster>>>>;
+pub(crate) type Running = Arc<Mutex<BTreeMap<usize, Arc<Cluster>>>>;
 
 pub(crate) struct Nodes {
     sim: Sim,
@@ -108,141 +105,8 @@ impl Nodes {
     }
 }
 
-/// A replica that is away while records expire and segments go comes back to the same records as the others.
-#[test]
-fn a_replica_that_was_away_while_segments_went_comes_back() {
-    away_for(Duration::from_secs(700), 11);
-}
-
-/// One that is away for long does not hold the others' segments: it gets a copy of theirs.
-#[test]
-fn a_replica_that_was_left_behind_gets_a_copy() {
-    away_for(Duration::from_secs(2_000), 21);
-}
-
-/// Longer than the pause between two looks at what has expired.
-fn away_for(away: Duration, seed: u64) {
-    let mut sim = Sim::new(seed);
-    let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
-    let net = sim.net().clone();
-    let rng = Rng::from_seed(seed);
-    sim.run(|env| async move {
-        let running = Running::default();
-        for index in 0..machines.len() {
-            boot(&machines, index, &running);
-        }
-        let retention = [("retention.bytes", "40000"), ("retention.ms", "-1")];
-        drop(leader_of(&env, &running, &retention).await);
-        let absent = running.lock()[&2].clone();
-        let topic = absent.image().topic(TOPIC).unwrap().id;
-        net.isolate(NAMES[2]);
-        env.clock.sleep(Duration::from_secs(5)).await;
-        let mut producer = Producer::default();
-        for _ in 0..200 {
-            producer.pending = Some(10);
-            let partition = leader(&env, &running).await;
-            let batch = batch(1, &producer, 10);
-            partition.produce(batch, Acks::All).unwrap().await.unwrap();
-            producer.answered(10);
-        }
-        env.clock.sleep(away).await;
-        let led = leader(&env, &running).await;
-        let start = led.offsets().log_start_offset;
-        assert!(start > 0, "nothing has expired");
-        let (last, first) = {
-            let log = absent.partition(topic, 0).unwrap().log().unwrap();
-            (
-                log.end().last.unwrap().index,
-                led.log().unwrap().end().first_index,
-            )
-        };
-        let is_left_behind = away > 2 * LEAVE_BEHIND;
-        assert_eq!(first > last + 1, is_left_behind, "{first} {last}");
-        drop(absent);
-        net.heal_all();
-        if is_left_behind {
-            // Whatever it had received of the copy, and wherever it stood when putting it in place.
-            for _ in 0..4 {
-                env.clock.sleep(Duration::from_millis(rng.range(1..700))).await;
-                drop(running.lock().remove(&2));
-                machines[2].crash(CrashMode::Power);
-                boot(&machines, 2, &running);
-            }
-        }
-        let found = converge(&env, &running).await;
-        assert_eq!(found[0], found[2]);
-        assert_eq!(found[0].first().map(|(offset, _)| *offset), Some(start));
-    });
-}
-
-/// The founder has entered itself long before the others can: until then it reaches them as when they elected it.
-#[test]
-fn founders_that_are_late_are_taken_in() {
-    let mut sim = Sim::new(13);
-    let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
-    // They ask each other how they stand before they turn to the founder.
-    let slow = Duration::from_millis(700);
-    sim.net().set_delay(NAMES[1], NAMES[2], slow..=slow);
-    sim.net().set_delay(NAMES[2], NAMES[1], slow..=slow);
-    sim.run(|env| async move {
-        let running = Running::default();
-        for index in 0..machines.len() {
-            boot(&machines, index, &running);
-        }
-        let formed = async {
-            while running.lock().len() < NAMES.len() {
-                env.clock.sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let formed = env.clock.timeout(CONVERGENCE, formed).await;
-        formed.expect("every founder is taken in");
-    });
-}
-
-/// A broker that is no seed is taken in by a cluster that exists, and can hold replicas then.
-#[test]
-fn a_broker_joins_a_cluster_that_exists() {
-    let mut sim = Sim::new(12);
-    let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
-    let newcomer = sim.add_machine("n4");
-    sim.run(|env| async move {
-        let running = Running::default();
-        for index in 0..machines.len() {
-            boot(&machines, index, &running);
-        }
-        drop(leader(&env, &running).await);
-        let own = newcomer.env();
-        let joined = start_node(&own, 4, "n4:33145", &SEEDS, SEGMENT_BYTES);
-        let joined = env.clock.timeout(CONVERGENCE, joined).await;
-        let joined = joined.expect("a broker is taken in").unwrap();
-        assert_eq!(
-            joined.image().brokers.keys().copied().collect::<Vec<_>>(),
-            [1, 2, 3, 4]
-        );
-        let new = NewTopic {
-            name: "later".into(),
-            partitions: vec![vec![4, 1, 2]],
-            overrides: BTreeMap::new(),
-        };
-        let topic = joined.create_topic(new).await.unwrap();
-        let partition = joined.partition(topic.id, 0).unwrap();
-        let led = async {
-            while partition.leadership().is_none() {
-                env.clock.sleep(Duration::from_millis(20)).await;
-            }
-        };
-        env.clock
-            .timeout(CONVERGENCE, led)
-            .await
-            .expect("the preferred replica leads");
-        let batch = batch(1, &Producer::default(), 3);
-        let produced = partition.produce(batch, Acks::All).unwrap().await.unwrap();
-        assert_eq!(produced.base_offset, 0);
-    });
-}
-
 /// Starts a node, and again for as long as it fails to.
-fn boot(machines: &[Machine], index: usize, running: &Running) {
+pub(crate) fn boot(machines: &[Machine], index: usize, running: &Running) {
     let (env, running) = (machines[index].env(), Arc::clone(running));
     let life = async move {
         let id = i32::try_from(index).unwrap() + 1;
@@ -327,11 +191,11 @@ fn heal(net: &SimNet, machines: &[Machine], running: &Running) {
 }
 
 /// The topic's partition where it is led, created if nobody has yet.
-async fn leader(env: &Env, running: &Running) -> Arc<Partition> {
+pub(crate) async fn leader(env: &Env, running: &Running) -> Arc<Partition> {
     leader_of(env, running, &[]).await
 }
 
-async fn leader_of(env: &Env, running: &Running, settings: &[(&str, &str)]) -> Arc<Partition> {
+pub(crate) async fn leader_of(env: &Env, running: &Running, settings: &[(&str, &str)]) -> Arc<Partition> {
     loop {
         let nodes: Vec<Arc<Cluster>> = running.lock().values().cloned().collect();
         for cluster in &nodes {
@@ -460,7 +324,7 @@ impl Window {
 }
 
 /// Waits until all replicas hold the same and a leader serves; returns what each of them holds.
-async fn converge(env: &Env, running: &Running) -> Vec<Vec<(i64, Value)>> {
+pub(crate) async fn converge(env: &Env, running: &Running) -> Vec<Vec<(i64, Value)>> {
     let same = async {
         loop {
             let partition = leader(env, running).await;
