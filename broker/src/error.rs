@@ -73,6 +73,9 @@ impl ToErrorCode for TopicError {
             Self::Collides { .. } => ErrorCode::InvalidTopicException,
             Self::Unknown => ErrorCode::UnknownTopicOrPartition,
             Self::NotAnIncrease { .. } => ErrorCode::InvalidPartitions,
+            Self::Replicas(_) => ErrorCode::InvalidReplicaAssignment,
+            Self::ReplicationFactor { .. } => ErrorCode::InvalidReplicationFactor,
+            Self::NoReassignment => ErrorCode::NoReassignmentInProgress,
             Self::Config(_) => ErrorCode::InvalidConfig,
             // Kafka's answer, although the entry is the fault and not the request (KAFKA-13609).
             Self::ReadOnlyConfig(_) => ErrorCode::InvalidRequest,

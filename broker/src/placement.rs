@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(placed, [[1, 2], [5, 1], [2, 5], [1, 5]]);
         let existing = |replicas: &[i32]| PartitionInfo {
             replicas: replicas.to_vec(),
-            founders: std::collections::BTreeMap::new(),
+            ..PartitionInfo::default()
         };
         let more = assign_more(&image(&[1, 2, 5]), &[existing(&[1, 2])], 2, 2);
         assert_eq!(more.unwrap(), [[2, 5], [5, 1]]);

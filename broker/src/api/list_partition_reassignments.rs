@@ -1,15 +1,18 @@
 //! ListPartitionReassignments (key 46), version 0.
 //!
-//! Lists the replicas that are being moved (KIP-455). A cluster of one broker has nowhere to move a replica to, and so
-//! nothing is ever on its way; unknown topics are left out, as in Kafka.
+//! Lists the replicas that are being moved (KIP-455). What is asked of unknown topics and of partitions that stay is left
+//! out, as in Kafka.
 //!
-//! Leader needed: the controller.
+//! Leader needed: none; every broker knows.
 
 use std::ops::RangeInclusive;
 
-use takhin_protocol::ErrorCode;
+use takhin_cluster::{PartitionInfo, TopicInfo};
+use takhin_protocol::messages::list_partition_reassignments_response::{
+    OngoingPartitionReassignment, OngoingTopicReassignment,
+};
 use takhin_protocol::messages::{
-    ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse, StrBytes,
+    BrokerId, ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse, StrBytes,
 };
 
 use crate::context::RequestContext;
@@ -23,15 +26,47 @@ impl Api for ListPartitionReassignments {
 
     async fn handle(
         cx: &RequestContext,
-        _request: ListPartitionReassignmentsRequest,
+        request: ListPartitionReassignmentsRequest,
     ) -> ListPartitionReassignmentsResponse {
-        let response = ListPartitionReassignmentsResponse::default();
-        if cx.cluster().controller_id() < 0 {
-            let message = "the controller is not available";
-            return response
-                .with_error_code(cx.code(ErrorCode::NotController))
-                .with_error_message(Some(StrBytes::from_static_str(message)));
-        }
-        response
+        let image = cx.cluster().image();
+        let topics = match &request.topics {
+            Some(named) => named
+                .iter()
+                .filter_map(|named| moving(image.topic(&named.name)?, Some(&named.partition_indexes)))
+                .collect(),
+            None => image
+                .topics
+                .values()
+                .filter_map(|topic| moving(topic, None))
+                .collect(),
+        };
+        ListPartitionReassignmentsResponse::default().with_topics(topics)
     }
+}
+
+/// The topic's partitions that are being moved, of all or of those named; `None` if there is none.
+fn moving(topic: &TopicInfo, named: Option<&[i32]>) -> Option<OngoingTopicReassignment> {
+    let is_named = |index: &i32| named.is_none_or(|named| named.contains(index));
+    let partitions: Vec<_> = (0..)
+        .zip(&topic.partitions)
+        .filter(|(index, _)| is_named(index))
+        .filter_map(|(index, placement)| ongoing(index, placement))
+        .collect();
+    let name = StrBytes::from_string(topic.name.clone()).into();
+    (!partitions.is_empty()).then(|| {
+        OngoingTopicReassignment::default()
+            .with_name(name)
+            .with_partitions(partitions)
+    })
+}
+
+fn ongoing(index: i32, placement: &PartitionInfo) -> Option<OngoingPartitionReassignment> {
+    let moving = placement.reassignment.as_ref()?;
+    let ids = |ids: Vec<i32>| ids.into_iter().map(BrokerId).collect::<Vec<_>>();
+    let ongoing = OngoingPartitionReassignment::default()
+        .with_partition_index(index)
+        .with_replicas(ids(placement.replicas.clone()))
+        .with_adding_replicas(ids(moving.adding()))
+        .with_removing_replicas(ids(moving.removing(&placement.replicas)));
+    Some(ongoing)
 }

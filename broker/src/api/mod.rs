@@ -4,6 +4,7 @@
 //! Advertised means implemented, for every version in the range.
 
 mod alter_configs;
+mod alter_partition_reassignments;
 pub(crate) mod api_versions;
 mod change;
 mod config_resource;
@@ -87,6 +88,7 @@ table! {
     plain delete_groups::DeleteGroups,
     plain elect_leaders::ElectLeaders,
     plain incremental_alter_configs::IncrementalAlterConfigs,
+    plain alter_partition_reassignments::AlterPartitionReassignments,
     plain list_partition_reassignments::ListPartitionReassignments,
     plain offset_delete::OffsetDelete,
     plain describe_quorum::DescribeQuorum,

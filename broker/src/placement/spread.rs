@@ -164,7 +164,7 @@ mod tests {
         let mut image = image(&[0, 0, 0]);
         let partition = PartitionInfo {
             replicas: vec![0, 1],
-            founders: BTreeMap::new(),
+            ..PartitionInfo::default()
         };
         let topic = TopicInfo {
             name: "old".into(),

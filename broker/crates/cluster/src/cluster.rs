@@ -12,6 +12,7 @@ mod members;
 mod open;
 mod peers;
 mod quorum;
+mod reassign;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -234,7 +235,8 @@ impl Cluster {
         let partitions = topics.flat_map(|topic| (0..).zip(&topic.partitions).map(|(i, p)| (topic.id, i, p)));
         partitions
             .filter(|(id, index, placement)| {
-                self.in_sync_replicas(*id, *index, &placement.replicas).len() < placement.replicas.len()
+                let in_sync = self.in_sync_replicas(*id, *index, &placement.replicas);
+                in_sync.len() < placement.replication_factor()
             })
             .count()
     }
@@ -388,34 +390,44 @@ impl Cluster {
                 }
             }
         }
-        let mut changed = Vec::new();
+        // A replica that was removed and added again while nobody looked is another one, and begins empty.
+        let is_wanted = |id: &PartitionId, group: &Group| {
+            let wanted = wanted.get(id);
+            wanted.is_some_and(|(_, placement)| self.voter(placement) == group.spec.voter)
+        };
         let gone: Vec<Arc<Group>> = {
+            let mut groups = self.exchange.groups.write();
+            let gone: Vec<PartitionId> = groups
+                .iter()
+                .filter(|(id, group)| !is_wanted(id, group))
+                .map(|(id, _)| *id)
+                .collect();
+            gone.iter().filter_map(|id| groups.remove(id)).collect()
+        };
+        for group in gone {
+            self.delete(&group).await;
+        }
+        let mut changed = Vec::new();
+        {
             let mut groups = self.exchange.groups.write();
             for (id, (config, placement)) in &wanted {
                 match groups.entry(*id) {
-                    Entry::Occupied(group) if !Arc::ptr_eq(&group.get().spec.partition.config(), config) => {
-                        changed.push((Arc::clone(group.get()), Arc::clone(config)));
+                    Entry::Occupied(group) => {
+                        group.get().prefer(preference(placement));
+                        if !Arc::ptr_eq(&group.get().spec.partition.config(), config) {
+                            changed.push((Arc::clone(group.get()), Arc::clone(config)));
+                        }
                     }
-                    Entry::Occupied(_) => {}
                     Entry::Vacant(place) => drop(place.insert(self.start_group(*id, config, placement))),
                 }
             }
-            let gone = groups
-                .keys()
-                .filter(|id| !wanted.contains_key(id))
-                .copied()
-                .collect::<Vec<_>>();
-            gone.iter().filter_map(|id| groups.remove(id)).collect()
-        };
+        }
         join_all(
             changed
                 .iter()
                 .map(|(group, config)| self.host.configure(group, config)),
         )
         .await;
-        for group in gone {
-            self.delete(&group).await;
-        }
         self.reconciled.update(|done| *done = image.end_offset);
     }
 
@@ -437,11 +449,20 @@ impl Cluster {
         let spec = GroupSpec {
             id,
             partition,
+            voter: self.voter(placement),
             founders: founders.collect(),
-            preference: placement.replicas.iter().copied().map(node_number).collect(),
+            preference: preference(placement),
             observer: None,
         };
         Group::start(Arc::clone(&self.host), spec)
+    }
+
+    /// What this broker's replica is in the partition's group.
+    fn voter(&self, placement: &PartitionInfo) -> Voter {
+        let own = placement.voters.get(&self.node_id()).copied();
+        // Records of a release that knew one broker only do not name its directory.
+        let directory = own.filter(|own| !own.is_nil()).unwrap_or(self.host.directory);
+        Voter { directory }
     }
 
     async fn delete(&self, group: &Group) {
@@ -470,6 +491,10 @@ impl Cluster {
         self.close_groups().await;
         self.interconnect.stop().await;
     }
+}
+
+fn preference(placement: &PartitionInfo) -> Vec<u64> {
+    placement.replicas.iter().copied().map(node_number).collect()
 }
 
 /// A broker's id as the number of a voter.

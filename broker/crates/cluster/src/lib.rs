@@ -25,9 +25,11 @@ pub use cluster::{
     Cluster, ClusterOptions, ClusterStats, FormingError, Interconnect, MAX_COMPACTED_BATCH, NoElection,
     Quorum, QuorumVoter, StartError,
 };
-pub use controller::{ConfigTarget, NewTopic, TopicError};
+pub use controller::{ConfigTarget, NewTopic, ReplicaChange, TopicError};
 pub use links::{Class, Kind, LinkError, Links};
-pub use metadata::{BrokerInfo, Endpoint, Image, MetadataRecord, PartitionInfo, TopicInfo, is_internal};
+pub use metadata::{
+    BrokerInfo, Endpoint, Image, MetadataRecord, PartitionInfo, Reassignment, TopicInfo, is_internal,
+};
 pub use metrics::ClusterMetrics;
 pub use partition::{
     Acks, Fetched, FoundOffset, Isolation, OffsetSpec, Offsets, Partition, PartitionId, ProduceError,

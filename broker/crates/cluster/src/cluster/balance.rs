@@ -162,7 +162,7 @@ impl Cluster {
     fn strays(&self) -> Vec<(u64, Arc<Group>)> {
         let groups: Vec<Arc<Group>> = self.exchange.groups.read().values().cloned().collect();
         let stray = |group: Arc<Group>| {
-            let preferred = *group.spec.preference.first()?;
+            let preferred = group.preferred()?;
             let id = group.spec.id;
             let word = self.exchange.leaders.of(id)?;
             let broker = i32::try_from(preferred).ok()?;

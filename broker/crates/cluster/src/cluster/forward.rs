@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::Cluster;
 use super::exchange;
-use crate::controller::{ConfigTarget, NewTopic, TopicError};
+use crate::controller::{ConfigTarget, Moved, NewTopic, ReplicaChange, TopicError};
 use crate::links::{Class, Kind, LinkError};
 use crate::metadata::BrokerInfo;
 
@@ -39,6 +39,10 @@ pub(crate) enum Command {
         change: Change,
         validate_only: bool,
     },
+    /// See [`Cluster::reassign`].
+    Reassign(Vec<ReplicaChange>),
+    /// Changes of replicas are done.
+    Reassigned(Vec<Moved>),
     /// A block of producer ids, for the asking broker alone.
     ProducerIds,
     /// The broker has come up, or has changed what it offers.
@@ -54,6 +58,9 @@ pub(crate) struct Done {
     pub(crate) topic: Option<Uuid>,
     /// First of a block of producer ids.
     pub(crate) first_id: Option<i64>,
+    /// What came of each change of replicas.
+    #[serde(default)]
+    pub(crate) outcomes: Vec<Result<(), TopicError>>,
 }
 
 /// The controller's answer to another broker.
@@ -129,7 +136,7 @@ impl Cluster {
         if !self.is_controller() {
             return Err(TopicError::NotController);
         }
-        let (mut topic, mut first_id) = (None, None);
+        let (mut topic, mut first_id, mut outcomes) = (None, None, Vec::new());
         match command {
             Command::CreateTopic(new) => topic = Some(self.controller.create_topic(new).await?.id),
             Command::CreatePartitions {
@@ -151,6 +158,8 @@ impl Cluster {
                     .alter_config(&target, &change, validate_only)
                     .await?
             }
+            Command::Reassign(changes) => outcomes = self.controller.reassign(&changes).await?,
+            Command::Reassigned(moved) => self.controller.reassigned(&moved).await?,
             Command::ProducerIds => first_id = Some(self.controller.producer_id_block().await?),
             Command::Register(broker) => self.controller.register(broker).await?,
         }
@@ -158,6 +167,7 @@ impl Cluster {
             end_offset: self.image().end_offset,
             topic,
             first_id,
+            outcomes,
         })
     }
 

@@ -38,6 +38,7 @@ impl Cluster {
         let handles = vec![
             tasks.spawn("peers", super::peers::follow(Arc::clone(self))),
             tasks.spawn("balance", super::balance::keep(Arc::clone(self))),
+            tasks.spawn("reassignments", super::reassign::keep(Arc::clone(self))),
             tasks.spawn("members", super::members::keep(Arc::clone(self))),
             tasks.spawn("image follower", follow_image(Arc::clone(self))),
             tasks.spawn("checkpointer", checkpoint(Arc::clone(self))),

@@ -45,7 +45,7 @@ pub(super) async fn keep(cluster: Arc<Cluster>) {
         let result = match change {
             None => continue,
             Some(Change::Receive(node, voter)) => cluster.metadata_group.add_receiver(node, voter).await,
-            Some(Change::Vote(voters)) => cluster.metadata_group.set_voters(voters).await,
+            Some(Change::Vote(voters)) => cluster.metadata_group.set_voters(voters, true).await,
         };
         if let Err(reason) = result {
             tracing::warn!(reason, "members of the metadata group not changed");

@@ -249,6 +249,9 @@ fn start_metadata(
     let spec = GroupSpec {
         id,
         partition,
+        voter: Voter {
+            directory: host.directory,
+        },
         founders: alone.into_iter().collect(),
         preference: Vec::new(),
         observer: Some(observer),

@@ -2,6 +2,7 @@
 //! image shows them.
 
 mod configs;
+mod reassign;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ pub(crate) const PRODUCER_ID_BLOCK: i64 = 1000;
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub use configs::ConfigTarget;
+pub(crate) use reassign::Moved;
+pub use reassign::ReplicaChange;
 
 /// A topic to create.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
@@ -66,6 +69,20 @@ pub enum TopicError {
         /// Partitions asked for.
         wanted: usize,
     },
+    /// The replicas asked for cannot be.
+    #[error("{0}")]
+    Replicas(String),
+    /// The number of replicas would change, which the request rules out.
+    #[error("the partition has {before} replicas and would have {after}, which the request does not allow")]
+    ReplicationFactor {
+        /// Replicas before.
+        before: usize,
+        /// Replicas asked for.
+        after: usize,
+    },
+    /// There is no change of replicas to cancel.
+    #[error("no reassignment of the partition is in progress")]
+    NoReassignment,
     /// A configuration entry is wrong.
     #[error("{0}")]
     Config(String),
@@ -187,6 +204,11 @@ impl Controller {
         let timestamp = self.env.clock.now_ms();
         for record in records {
             let value = record.encode();
+            // A committed record that no broker can read would end the cluster for good.
+            match MetadataRecord::decode(&value) {
+                Ok(read) if read == *record => {}
+                _ => return Err(TopicError::Config(format!("{record:?} cannot be written down"))),
+            }
             builder.push(NewRecord {
                 timestamp,
                 key: None,

@@ -1,6 +1,6 @@
 //! The image: everything the cluster agrees on, at one version.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use takhin_config::live::{Dynamic, Settings, Values};
@@ -39,13 +39,50 @@ pub struct BrokerInfo {
 }
 
 /// Placement of one partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PartitionInfo {
-    /// Broker ids of the replicas, preferred leader first.
+    /// Broker ids of the replicas, preferred leader first; of those that come and those that go, too.
     pub replicas: Vec<i32>,
     /// The replicas that the partition was created with, and the directories that they had then: who may found its
     /// replication group. Empty once its replicas have been changed, since then it exists.
     pub founders: BTreeMap<i32, Uuid>,
+    /// What each replica is in the group: its directory if it is a founder, else a number drawn when it was added.
+    pub voters: BTreeMap<i32, Uuid>,
+    /// Where the replicas are being moved, if they are.
+    pub reassignment: Option<Reassignment>,
+}
+
+impl PartitionInfo {
+    /// Replicas that there are to be while they are moved, and otherwise: as many as there were, or will be if that is less.
+    pub fn replication_factor(&self) -> usize {
+        match &self.reassignment {
+            Some(moving) => moving.target.len().min(moving.original.len()),
+            None => self.replicas.len(),
+        }
+    }
+}
+
+/// A change of a partition's replicas that is under way (KIP-455).
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Reassignment {
+    /// The replicas that there are to be, preferred leader first.
+    pub target: Vec<i32>,
+    /// The replicas to go back to if it is cancelled.
+    pub original: Vec<i32>,
+}
+
+impl Reassignment {
+    /// Replicas that were not there before.
+    pub fn adding(&self) -> Vec<i32> {
+        let is_new = |id: &&i32| !self.original.contains(id);
+        self.target.iter().filter(is_new).copied().collect()
+    }
+
+    /// Those of the partition's `replicas` that go.
+    pub fn removing(&self, replicas: &[i32]) -> Vec<i32> {
+        let goes = |id: &&i32| !self.target.contains(id);
+        replicas.iter().filter(goes).copied().collect()
+    }
 }
 
 /// A topic: its identity, configuration and partitions.
@@ -86,6 +123,8 @@ pub struct Image {
     pub topics: BTreeMap<String, Arc<TopicInfo>>,
     /// Names of living topics by id.
     pub topic_names: BTreeMap<Uuid, String>,
+    /// Partitions whose replicas are being moved: topic id and index.
+    pub reassigning: BTreeSet<(Uuid, i32)>,
     /// First producer id that no broker has been given yet.
     pub next_producer_id: i64,
     /// What brokers were told while they ran; under no id what all of them were told.
@@ -188,6 +227,23 @@ impl Image {
             MetadataRecord::DeleteTopic { id } => {
                 if let Some(name) = self.topic_names.remove(id) {
                     self.topics.remove(&name);
+                    self.reassigning.retain(|(topic, _)| topic != id);
+                }
+            }
+            MetadataRecord::ReassignPartition {
+                id,
+                index,
+                replicas,
+                added,
+                reassignment,
+            } => {
+                let placement = self.topic_mut(*id).zip(usize::try_from(*index).ok());
+                if let Some(placement) = placement.and_then(|(topic, i)| topic.partitions.get_mut(i)) {
+                    placement.reassign(replicas, added, reassignment.as_ref());
+                    match reassignment {
+                        Some(_) => self.reassigning.insert((*id, *index)),
+                        None => self.reassigning.remove(&(*id, *index)),
+                    };
                 }
             }
             MetadataRecord::ProducerIds { next } => self.next_producer_id = self.next_producer_id.max(*next),
@@ -211,6 +267,18 @@ impl TopicInfo {
     }
 }
 
+impl PartitionInfo {
+    fn reassign(&mut self, replicas: &[i32], added: &[(i32, Uuid)], reassignment: Option<&Reassignment>) {
+        self.replicas = replicas.to_vec();
+        self.voters.extend(added.iter().copied());
+        self.voters.retain(|id, _| replicas.contains(id));
+        self.reassignment = reassignment.cloned();
+        if self.reassignment.is_none() && self.voters != self.founders {
+            self.founders.clear();
+        }
+    }
+}
+
 fn effective(defaults: &TopicConfig, overrides: &Values) -> TopicConfig {
     defaults
         .with_overrides(overrides)
@@ -222,8 +290,13 @@ fn placed(
     brokers: &BTreeMap<i32, BrokerInfo>,
 ) -> impl Iterator<Item = PartitionInfo> {
     let directory = |id: &i32| brokers.get(id).map(|broker| (*id, broker.directory));
-    partitions.iter().map(move |replicas| PartitionInfo {
-        replicas: replicas.clone(),
-        founders: replicas.iter().filter_map(directory).collect(),
+    partitions.iter().map(move |replicas| {
+        let founders: BTreeMap<i32, Uuid> = replicas.iter().filter_map(directory).collect();
+        PartitionInfo {
+            replicas: replicas.clone(),
+            voters: founders.clone(),
+            founders,
+            reassignment: None,
+        }
     })
 }

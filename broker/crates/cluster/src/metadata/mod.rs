@@ -4,5 +4,5 @@ mod image;
 mod record;
 
 pub(crate) use image::Origin;
-pub use image::{BrokerInfo, Endpoint, Image, PartitionInfo, TopicInfo, is_internal};
+pub use image::{BrokerInfo, Endpoint, Image, PartitionInfo, Reassignment, TopicInfo, is_internal};
 pub use record::MetadataRecord;

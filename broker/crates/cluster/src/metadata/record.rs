@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::image::BrokerInfo;
+use super::image::{BrokerInfo, Reassignment};
 
 const VERSION: u8 = 1;
 
@@ -69,6 +69,19 @@ pub enum MetadataRecord {
     DeleteTopic {
         /// Its identity.
         id: Uuid,
+    },
+    /// The replicas of a partition are to be changed, or have been.
+    ReassignPartition {
+        /// The topic's identity.
+        id: Uuid,
+        /// Index of the partition.
+        index: i32,
+        /// All its replicas now, those that come and those that go among them; preferred leader first.
+        replicas: Vec<i32>,
+        /// Replicas that were none before, and the numbers drawn for them.
+        added: Vec<(i32, Uuid)>,
+        /// What they are to be; none when they are.
+        reassignment: Option<Reassignment>,
     },
     /// Producer ids below `next` have been handed to a broker.
     ProducerIds {

@@ -24,6 +24,7 @@ use super::network::Network;
 use super::outbox::Outbox;
 use super::state_machine::{Observer, Progress, StateMachine};
 use super::types::{RaftLogId, Runtime, TypeConfig, Voter, log_id};
+use super::wire;
 use crate::links::Kind;
 use crate::partition::Partition;
 use crate::replicator::ProposalSink as _;
@@ -40,10 +41,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 pub(crate) struct GroupSpec {
     pub(crate) id: GroupId,
     pub(crate) partition: Arc<Partition>,
+    /// What this replica is in the group.
+    pub(crate) voter: Voter,
     /// The voters that the group is founded with. Only a replica that is one of them, and has neither vote nor entry, ever
     /// founds it; a replica that was added later is brought in by the others.
     pub(crate) founders: BTreeMap<u64, Voter>,
-    /// The brokers of the replicas in the order in which they are to lead.
+    /// The brokers of the replicas in the order in which they are to lead, at first.
     pub(crate) preference: Vec<u64>,
     /// Sees every committed batch from the first on, at each start.
     pub(crate) observer: Option<Arc<dyn Observer>>,
@@ -52,6 +55,7 @@ pub(crate) struct GroupSpec {
 /// A running group.
 pub(crate) struct Group {
     pub(crate) spec: GroupSpec,
+    preference: Mutex<Vec<u64>>,
     pub(super) running: Mutex<Option<Running>>,
     /// Applied position that was written down last.
     saved: Mutex<Option<RaftLogId>>,
@@ -91,8 +95,10 @@ impl Group {
     pub(crate) fn start(host: Arc<GroupHost>, spec: GroupSpec) -> Arc<Self> {
         let stop = Shutdown::new();
         let (ended, stopped) = watch::channel(false);
+        let preference = Mutex::new(spec.preference.clone());
         let group = Arc::new(Self {
             spec,
+            preference,
             running: Mutex::new(None),
             saved: Mutex::new(None),
             behind: Mutex::default(),
@@ -159,7 +165,24 @@ impl Group {
     }
 
     /// Takes what another broker asks of this group. What it returns is to be driven until it ends.
-    pub(crate) fn ask(&self, kind: Kind, body: Bytes, answer: Answer) -> Option<BoxFuture<'static, ()>> {
+    ///
+    /// Invariant: a replica answers for itself alone. One that was removed and came back empty is not the one whose vote
+    /// and whose acknowledgements a member that has not heard of this counts on.
+    pub(crate) fn ask(&self, kind: Kind, mut body: Bytes, answer: Answer) -> Option<BoxFuture<'static, ()>> {
+        match wire::voter(&mut body) {
+            Ok(voter) if voter == self.spec.voter => {}
+            Ok(voter) => {
+                answer(Err(format!(
+                    "the replica here is {}, not {voter}",
+                    self.spec.voter
+                )));
+                return None;
+            }
+            Err(error) => {
+                answer(Err(error.to_string()));
+                return None;
+            }
+        }
         let Some(running) = self.running.lock().clone() else {
             answer(Err("the partition is not open".to_owned()));
             return None;
@@ -173,9 +196,20 @@ impl Group {
         own.is_some_and(|own| own.directory == host.directory)
     }
 
+    /// From now on the replicas are to lead in this order.
+    pub(crate) fn prefer(&self, order: Vec<u64>) {
+        *self.preference.lock() = order;
+    }
+
+    /// The replica that is to lead.
+    pub(crate) fn preferred(&self) -> Option<u64> {
+        self.preference.lock().first().copied()
+    }
+
     /// `voters` in the order in which they are to lead.
     pub(crate) fn in_order(&self, voters: &[u64]) -> Vec<u64> {
-        let place = |voter: &u64| self.spec.preference.iter().position(|other| other == voter);
+        let preference = self.preference.lock();
+        let place = |voter: &u64| preference.iter().position(|other| other == voter);
         let mut ordered = voters.to_vec();
         ordered.sort_by_key(|voter| (place(voter).unwrap_or(usize::MAX), *voter));
         ordered

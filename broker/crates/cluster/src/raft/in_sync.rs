@@ -65,18 +65,20 @@ fn look(host: &GroupHost, group: &Group, led: &mut BTreeMap<GroupId, Led>) -> bo
     let (Some(epoch), Some(raft)) = (partition.leadership(), group.raft()) else {
         return false;
     };
-    let (voters, matched, last) = {
+    let (voters, configs, matched, last) = {
         let metrics = raft.metrics();
         let metrics = metrics.borrow_watched();
         let Some(replication) = &metrics.replication else {
             return false;
         };
-        let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
+        let membership = metrics.membership_config.membership();
+        let voters: Vec<u64> = membership.voter_ids().collect();
+        let configs = membership.get_joint_config().clone();
         let matched: BTreeMap<u64, u64> = replication
             .iter()
             .filter_map(|(node, id)| Some((*node, id.as_ref()?.index)))
             .collect();
-        (voters, matched, metrics.last_log_index.unwrap_or(0))
+        (voters, configs, matched, metrics.last_log_index.unwrap_or(0))
     };
     if voters.len() < 2 {
         return false;
@@ -110,12 +112,13 @@ fn look(host: &GroupHost, group: &Group, led: &mut BTreeMap<GroupId, Led>) -> bo
         .filter(is_in_sync)
         .filter_map(|node| i32::try_from(node).ok())
         .collect();
-    let reachable = voters
-        .iter()
-        .filter(|voter| silence(**voter) < UNREACHABLE)
-        .count();
+    // While voters change, each of the two sets must have its majority.
+    let has_quorum = configs.iter().all(|config| {
+        let reachable = config.iter().filter(|voter| silence(**voter) < UNREACHABLE);
+        reachable.count() > config.len() / 2
+    });
     let count = u16::try_from(in_sync.len()).unwrap_or(u16::MAX);
-    partition.set_quorum(count, reachable > voters.len() / 2);
+    partition.set_quorum(count, has_quorum);
     host.leaders.set_in_sync(group.spec.id, epoch, in_sync);
     true
 }

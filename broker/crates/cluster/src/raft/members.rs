@@ -55,11 +55,20 @@ impl Group {
     }
 
     /// Changes the voters, all of which receive the log already; returns once that is committed. Who votes no longer
-    /// receives on.
-    pub(crate) async fn set_voters(&self, voters: BTreeSet<u64>) -> Result<(), String> {
+    /// receives on if `retain`, and is no member any more otherwise.
+    pub(crate) async fn set_voters(&self, voters: BTreeSet<u64>, retain: bool) -> Result<(), String> {
         let raft = self.raft().ok_or("the group is not open")?;
         let changed = raft
-            .change_membership(ChangeMembers::ReplaceAllVoters(voters), true)
+            .change_membership(ChangeMembers::ReplaceAllVoters(voters), retain)
+            .await;
+        changed.map(drop).map_err(|e| e.to_string())
+    }
+
+    /// Has nodes that do not vote receive the log no longer; returns once that is committed.
+    pub(crate) async fn remove_receivers(&self, nodes: BTreeSet<u64>) -> Result<(), String> {
+        let raft = self.raft().ok_or("the group is not open")?;
+        let changed = raft
+            .change_membership(ChangeMembers::RemoveNodes(nodes), false)
             .await;
         changed.map(drop).map_err(|e| e.to_string())
     }

@@ -48,6 +48,7 @@ pub(crate) struct Way {
     log: Arc<Log>,
     /// The broker; `None` for an id that no broker can have.
     target: Option<u32>,
+    voter: Voter,
 }
 
 type RpcResult<T> = Result<T, RPCError<TypeConfig>>;
@@ -76,7 +77,7 @@ impl Way {
         request: AppendEntriesRequest<TypeConfig>,
         option: &RPCOption,
     ) -> BoxFuture<'static, RpcResult<AppendEntriesResponse<TypeConfig>>> {
-        match wire::encode_append(self.group, request) {
+        match wire::encode_append(self.group, &self.voter, request) {
             Ok(body) => {
                 let answer = self.send(Class::Data, Kind::Append, body, option);
                 answer
@@ -105,13 +106,14 @@ fn to_network_error(error: WireError) -> RPCError<TypeConfig> {
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Way;
 
-    async fn new_client(&mut self, target: u64, _node: &Voter) -> Way {
+    async fn new_client(&mut self, target: u64, node: &Voter) -> Way {
         Way {
             env: self.env.clone(),
             links: Arc::clone(&self.links),
             group: self.group,
             log: Arc::clone(&self.log),
             target: u32::try_from(target).ok(),
+            voter: node.clone(),
         }
     }
 }
@@ -152,7 +154,7 @@ impl RaftNetworkV2<TypeConfig> for Way {
         request: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> RpcResult<VoteResponse<TypeConfig>> {
-        let body = wire::encode_vote(self.group, &request);
+        let body = wire::encode_vote(self.group, &self.voter, &request);
         let answer = self.send(Class::Control, Kind::Vote, body, &option).await?;
         wire::decode_vote_reply(answer).map_err(to_network_error)
     }
@@ -162,7 +164,7 @@ impl RaftNetworkV2<TypeConfig> for Way {
         request: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> RpcResult<VoteResponse<TypeConfig>> {
-        let body = wire::encode_vote(self.group, &request);
+        let body = wire::encode_vote(self.group, &self.voter, &request);
         let answer = self.send(Class::Control, Kind::PreVote, body, &option).await?;
         wire::decode_vote_reply(answer).map_err(to_network_error)
     }
@@ -203,7 +205,7 @@ impl RaftNetworkV2<TypeConfig> for Way {
         request: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> RpcResult<TransferLeaderResponse<TypeConfig>> {
-        let body = wire::encode_transfer(self.group, &request);
+        let body = wire::encode_transfer(self.group, &self.voter, &request);
         let answer = self.send(Class::Control, Kind::Transfer, body, &option).await?;
         wire::decode_transfer_reply(answer).map_err(to_network_error)
     }

@@ -17,6 +17,7 @@ use openraft_rt::WatchReceiver as _;
 
 use super::group::{Group, Raft};
 use super::host::GroupHost;
+use super::members::Members;
 use super::types::RaftVote;
 use super::wire;
 use crate::links::{Class, Kind};
@@ -91,16 +92,20 @@ impl Group {
 
     /// Asks the other replicas one after the other to take over, `to` among them; whether one has.
     async fn ask_in_turn(&self, raft: &Raft, host: &GroupHost, vote: RaftVote, to: u64) -> bool {
-        let voters: Vec<u64> = raft.voter_ids().collect();
+        let Some(Members { voters, nodes, .. }) = self.members() else {
+            // It leads no longer.
+            return true;
+        };
+        let voters: Vec<u64> = voters.into_iter().collect();
         let mut candidates = self.in_order(&voters);
         candidates.retain(|node| *node != host.node);
         candidates.sort_by_key(|node| *node == to);
         for candidate in candidates {
-            let Ok(node) = u32::try_from(candidate) else {
+            let (Ok(node), Some(voter)) = (u32::try_from(candidate), nodes.get(&candidate)) else {
                 continue;
             };
             let request = TransferLeaderRequest::new(vote, candidate, None);
-            let body = wire::encode_transfer(self.spec.id, &request);
+            let body = wire::encode_transfer(self.spec.id, voter, &request);
             let asked = host
                 .links
                 .call(node, Class::Control, 0, Kind::Transfer, body, HANDOVER);

@@ -56,7 +56,9 @@ pub(crate) fn log_id(term: u64, index: u64) -> RaftLogId {
     LogId::new(term.into(), index)
 }
 
-/// What a voter is besides its broker id: the directory that holds its vote. A wiped directory is another voter.
+/// What a voter is besides its broker id: the directory that holds its vote, or, if it was added to a group later, a number
+/// drawn for it then. A replica that has forgotten what it voted or acknowledged is another voter, or its vote and its
+/// acknowledgement could count twice.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Voter {
     pub(crate) directory: Uuid,

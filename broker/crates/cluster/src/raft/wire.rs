@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! every request   topic id 16 bytes | partition i32 | body
+//! append, vote request, transfer: before the body the voter that is meant, 16 bytes
 //! vote            term u64 | node u64 | committed u8
 //! log id          0 u8, or 1 u8 | term u64 | index u64
 //! append          vote | previous log id | commit log id | entries u32, each:
@@ -29,7 +30,7 @@ use uuid::Uuid;
 
 use super::hard_state::GroupId;
 use super::hidden::{self, Hidden};
-use super::types::{Data, RaftEntry, RaftLogId, RaftVote, TypeConfig, log_id};
+use super::types::{Data, RaftEntry, RaftLogId, RaftVote, TypeConfig, Voter, log_id};
 
 /// Bytes of the group's name at the beginning of a request.
 const GROUP_LEN: usize = 20;
@@ -64,6 +65,13 @@ impl Pieces {
         pieces
     }
 
+    /// To one replica, as the sender's membership names it.
+    fn to(group: GroupId, voter: &Voter) -> Self {
+        let mut pieces = Self::of(group);
+        pieces.open.put_slice(voter.directory.as_bytes());
+        pieces
+    }
+
     fn append(&mut self, body: Bytes) {
         self.done.push(self.open.split().freeze());
         self.done.push(body);
@@ -93,11 +101,22 @@ pub(crate) fn group(message: &mut Bytes) -> Result<GroupId, WireError> {
     })
 }
 
+/// Takes off the voter that a request is meant for.
+pub(crate) fn voter(message: &mut Bytes) -> Result<Voter, WireError> {
+    need(message, 16)?;
+    let mut directory = [0; 16];
+    message.copy_to_slice(&mut directory);
+    Ok(Voter {
+        directory: Uuid::from_bytes(directory),
+    })
+}
+
 pub(crate) fn encode_append(
     group: GroupId,
+    voter: &Voter,
     request: AppendEntriesRequest<TypeConfig>,
 ) -> Result<Vec<Bytes>, WireError> {
-    let mut out = Pieces::of(group);
+    let mut out = Pieces::to(group, voter);
     put_vote(&mut out.open, &request.vote);
     put_log_id(&mut out.open, request.prev_log_id.as_ref());
     put_log_id(&mut out.open, request.leader_commit.as_ref());
@@ -201,8 +220,8 @@ pub(crate) fn decode_append_reply(mut b: Bytes) -> Result<AppendEntriesResponse<
     }
 }
 
-pub(crate) fn encode_vote(group: GroupId, request: &VoteRequest<TypeConfig>) -> Vec<Bytes> {
-    let mut out = Pieces::of(group);
+pub(crate) fn encode_vote(group: GroupId, voter: &Voter, request: &VoteRequest<TypeConfig>) -> Vec<Bytes> {
+    let mut out = Pieces::to(group, voter);
     put_vote(&mut out.open, &request.vote);
     put_log_id(&mut out.open, request.last_log_id.as_ref());
     out.open.put_u8(request.leadership_transfer.into());
@@ -229,8 +248,12 @@ pub(crate) fn decode_vote_reply(mut b: Bytes) -> Result<VoteResponse<TypeConfig>
     Ok(VoteResponse::new(vote, take_log_id(&mut b)?, granted))
 }
 
-pub(crate) fn encode_transfer(group: GroupId, request: &TransferLeaderRequest<TypeConfig>) -> Vec<Bytes> {
-    let mut out = Pieces::of(group);
+pub(crate) fn encode_transfer(
+    group: GroupId,
+    voter: &Voter,
+    request: &TransferLeaderRequest<TypeConfig>,
+) -> Vec<Bytes> {
+    let mut out = Pieces::to(group, voter);
     put_vote(&mut out.open, request.from_leader());
     out.open.put_u64(*request.to_node_id());
     put_log_id(&mut out.open, request.last_log_id());
@@ -360,16 +383,21 @@ mod tests {
     use takhin_protocol::record::{BatchBuilder, Compression, NewRecord};
 
     use super::*;
-    use crate::raft::types::{RaftMembership, Voter};
+    use crate::raft::types::RaftMembership;
 
     const GROUP: GroupId = GroupId {
         topic_id: Uuid::from_u128(5),
         index: 3,
     };
 
+    const VOTER: Voter = Voter {
+        directory: Uuid::from_u128(8),
+    };
+
     fn whole(pieces: Vec<Bytes>) -> Bytes {
         let mut bytes = Bytes::from(pieces.concat());
         assert_eq!(group(&mut bytes).unwrap(), GROUP);
+        assert_eq!(voter(&mut bytes).unwrap(), VOTER);
         bytes
     }
 
@@ -432,7 +460,7 @@ mod tests {
             cut in any::<proptest::sample::Index>(),
         ) {
             let request = AppendEntriesRequest { vote, prev_log_id, entries, leader_commit };
-            let bytes = whole(encode_append(GROUP, request.clone()).unwrap());
+            let bytes = whole(encode_append(GROUP, &VOTER, request.clone()).unwrap());
             let back = decode_append(bytes.clone()).unwrap();
             prop_assert_eq!((back.vote, back.prev_log_id, back.leader_commit), (vote, prev_log_id, leader_commit));
             prop_assert_eq!(back.entries, request.entries);
@@ -443,11 +471,11 @@ mod tests {
         fn votes_and_transfers_arrive_as_they_were_sent(a in vote(), b in vote(), last in id(), flag in any::<bool>()) {
             let mut request = VoteRequest::new(a, last);
             request.leadership_transfer = flag;
-            prop_assert_eq!(&decode_vote(whole(encode_vote(GROUP, &request))).unwrap(), &request);
+            prop_assert_eq!(&decode_vote(whole(encode_vote(GROUP, &VOTER, &request))).unwrap(), &request);
             let reply = VoteResponse::new(a, last, flag);
             prop_assert_eq!(&decode_vote_reply(encode_vote_reply(&reply)).unwrap(), &reply);
             let transfer = TransferLeaderRequest::new(a, 9, last);
-            prop_assert_eq!(&decode_transfer(whole(encode_transfer(GROUP, &transfer))).unwrap(), &transfer);
+            prop_assert_eq!(&decode_transfer(whole(encode_transfer(GROUP, &VOTER, &transfer))).unwrap(), &transfer);
             for reply in [
                 Ok(()),
                 Err(TransferLeaderError::VoteChanged { expected: a, actual: b }),
@@ -478,7 +506,7 @@ mod tests {
             entries,
             leader_commit: None,
         };
-        let mut bytes = whole(encode_append(GROUP, request).unwrap()).to_vec();
+        let mut bytes = whole(encode_append(GROUP, &VOTER, request).unwrap()).to_vec();
         *bytes.last_mut().unwrap() ^= 1;
         let error = decode_append(bytes.into()).unwrap_err();
         assert!(matches!(error, WireError::Damaged { index: 42, .. }), "{error}");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use takhin_cluster::{Acks, Cluster, NewTopic, Partition, ProduceError, TopicError};
+use takhin_cluster::{Acks, Cluster, NewTopic, Partition, ProduceError, ReplicaChange, TopicError};
 use takhin_runtime::sim::{CrashMode, Machine, Op, Sim, SimNet};
 use takhin_runtime::{Env, Rng, Shutdown};
 
@@ -93,6 +93,8 @@ impl Nodes {
             for task in tasks {
                 task.await.unwrap();
             }
+            let back = env.clock.timeout(CONVERGENCE, move_back(&env, &running)).await;
+            back.expect("replicas can be moved back once all is healed");
             converge(&env, &running).await
         });
         let oracle = self.oracle.lock();
@@ -123,7 +125,7 @@ pub(crate) fn boot(machines: &[Machine], index: usize, running: &Running) {
 async fn deed(env: &Env, rng: &Rng, net: &SimNet, machines: &[Machine], running: &Running) {
     let pick = |rng: &Rng| usize::try_from(rng.range(0..3)).unwrap();
     let (one, other) = (pick(rng), pick(rng));
-    match rng.range(0..10) {
+    match rng.range(0..12) {
         0 | 1 => {
             let mode = match rng.chance(0.5) {
                 true => CrashMode::Power,
@@ -157,6 +159,21 @@ async fn deed(env: &Env, rng: &Rng, net: &SimNet, machines: &[Machine], running:
             machines[one].crash(CrashMode::Process);
             boot(machines, one, running);
         }
+        8 | 9 => {
+            // Any replicas, in any order, or none of it.
+            let mut replicas: Vec<i32> = (1..4).filter(|_| rng.chance(0.6)).collect();
+            if rng.chance(0.5) {
+                replicas.reverse();
+            }
+            let replicas = (!replicas.is_empty()).then_some(replicas);
+            let cluster = running.lock().get(&one).cloned();
+            if let Some(cluster) = cluster {
+                let _ = env
+                    .clock
+                    .timeout(Duration::from_secs(2), reassign(&cluster, replicas))
+                    .await;
+            }
+        }
         _ => {
             let cluster = running.lock().get(&one).cloned();
             if let Some(cluster) = cluster
@@ -173,6 +190,41 @@ async fn deed(env: &Env, rng: &Rng, net: &SimNet, machines: &[Machine], running:
         machines[one]
             .disk()
             .set_latency(Op::SyncData, Duration::ZERO..=Duration::ZERO);
+    }
+}
+
+/// Asks for other replicas of the partition, or for those that it had.
+pub(crate) async fn reassign(cluster: &Cluster, replicas: Option<Vec<i32>>) {
+    let Some(topic) = cluster.image().topic(TOPIC).cloned() else {
+        return;
+    };
+    let change = ReplicaChange {
+        topic_id: topic.id,
+        index: 0,
+        replicas,
+        may_resize: true,
+    };
+    // It may not reach the controller, or there may be nothing to take back.
+    let _ = cluster.reassign(vec![change]).await;
+}
+
+/// Has every node hold a replica again.
+async fn move_back(env: &Env, running: &Running) {
+    loop {
+        let nodes: Vec<Arc<Cluster>> = running.lock().values().cloned().collect();
+        let is_there = |cluster: &Arc<Cluster>| {
+            let image = cluster.image();
+            let topic = image.topic(TOPIC);
+            topic.is_none_or(|topic| topic.partitions[0].replicas == [1, 2, 3])
+                && image.reassigning.is_empty()
+        };
+        if nodes.len() == NAMES.len() && nodes.iter().all(is_there) {
+            return;
+        }
+        if let Some(cluster) = nodes.first() {
+            reassign(cluster, Some(vec![1, 2, 3])).await;
+        }
+        env.clock.sleep(Duration::from_millis(200)).await;
     }
 }
 
