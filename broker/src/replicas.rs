@@ -165,7 +165,12 @@ pub(crate) fn node(cx: &RequestContext, image: &Image, id: i32) -> Option<Node> 
     })
 }
 
-/// All brokers that clients of this request's listener can reach, by id.
+/// The brokers that clients of this request's listener can reach, by id; not those that are fenced.
 pub(crate) fn nodes<'a>(cx: &'a RequestContext, image: &'a Image) -> impl Iterator<Item = Node> + 'a {
+    all_nodes(cx, image).filter(|node| !cx.cluster().is_fenced(node.id))
+}
+
+/// All brokers that clients of this request's listener can reach or could, by id.
+pub(crate) fn all_nodes<'a>(cx: &'a RequestContext, image: &'a Image) -> impl Iterator<Item = Node> + 'a {
     image.brokers.keys().filter_map(|id| node(cx, image, *id))
 }

@@ -22,6 +22,7 @@ pub mod api {
     pub const METADATA: i16 = 3;
     pub const API_VERSIONS: i16 = 18;
     pub const CREATE_TOPICS: i16 = 19;
+    pub const ALTER_PARTITION_REASSIGNMENTS: i16 = 45;
 }
 
 const CLIENT_ID: &str = "takhin-e2e";
@@ -204,6 +205,28 @@ impl Connection {
         let mut r = Reader(&answer);
         r.i32()?;
         ensure!(r.i32()? == 1 && r.string()? == topic, "one answer for one topic");
+        r.i16()
+    }
+}
+
+impl Connection {
+    /// Asks for other replicas of a partition (AlterPartitionReassignments v0); the partition's error code.
+    pub fn reassign(&mut self, topic: &str, partition: i32, replicas: &[i32]) -> Result<i16> {
+        let mut w = Writer::default();
+        // Tags of the header, then compact arrays: their lengths and one, in a byte as long as they are short.
+        w.i8(0).i32(15_000).i8(2);
+        w.i8(i8::try_from(topic.len() + 1)?).raw(topic.as_bytes());
+        w.i8(2).i32(partition).i8(i8::try_from(replicas.len() + 1)?);
+        for replica in replicas {
+            w.i32(*replica);
+        }
+        w.i8(0).i8(0).i8(0);
+        let answer = self.call(api::ALTER_PARTITION_REASSIGNMENTS, 0, &w.0)?;
+        // Tags, throttle time, error and message of the whole; one topic, its name, one partition.
+        let to_partition = 1 + 4 + 2 + 1 + 1 + (1 + topic.len()) + 1;
+        let partition = answer.get(to_partition..).context("the answer is too short")?;
+        let mut r = Reader(partition);
+        r.i32()?;
         r.i16()
     }
 }

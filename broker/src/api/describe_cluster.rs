@@ -2,7 +2,7 @@
 //!
 //! Names the cluster, its brokers and its controller (KIP-700).
 //!
-//! - v1: endpoint type (KIP-919). v2: fenced brokers (KIP-1073); this version of the broker has none.
+//! - v1: endpoint type (KIP-919). v2: fenced brokers, if they are asked for (KIP-1073).
 //!
 //! Not done: controller endpoints. Clients reach brokers only, so any other type is refused, as by Kafka's brokers.
 
@@ -30,7 +30,7 @@ impl Api for DescribeCluster {
 
     async fn handle(cx: &RequestContext, request: DescribeClusterRequest) -> DescribeClusterResponse {
         match request.endpoint_type {
-            BROKERS => describe(cx, request.include_cluster_authorized_operations),
+            BROKERS => describe(cx, &request),
             CONTROLLERS => refuse(
                 cx,
                 ErrorCode::MismatchedEndpointType,
@@ -41,20 +41,31 @@ impl Api for DescribeCluster {
     }
 }
 
-fn describe(cx: &RequestContext, with_operations: bool) -> DescribeClusterResponse {
+fn describe(cx: &RequestContext, request: &DescribeClusterRequest) -> DescribeClusterResponse {
     let image = cx.cluster().image();
-    let brokers = replicas::nodes(cx, &image).map(|node| {
-        DescribeClusterBroker::default()
+    let with_fenced = cx.version >= 2 && request.include_fenced_brokers;
+    let brokers = replicas::all_nodes(cx, &image).filter_map(|node| {
+        let is_fenced = cx.cluster().is_fenced(node.id);
+        if is_fenced && !with_fenced {
+            return None;
+        }
+        let broker = DescribeClusterBroker::default()
             .with_broker_id(node.id.into())
             .with_host(node.host)
             .with_port(node.port)
-            .with_rack(node.rack)
+            .with_rack(node.rack);
+        Some(match with_fenced {
+            true => broker.with_is_fenced(is_fenced),
+            false => broker,
+        })
     });
     DescribeClusterResponse::default()
         .with_cluster_id(StrBytes::from_string(image.cluster_id.clone()))
         .with_controller_id(cx.cluster().controller_id().into())
         .with_brokers(brokers.collect())
-        .with_cluster_authorized_operations(operations::on_cluster(with_operations))
+        .with_cluster_authorized_operations(operations::on_cluster(
+            request.include_cluster_authorized_operations,
+        ))
 }
 
 fn refuse(cx: &RequestContext, code: ErrorCode, message: &'static str) -> DescribeClusterResponse {

@@ -13,7 +13,7 @@ use takhin_e2e::{Cluster, broker, tools, wait, wire};
 use crate::crash::{LIMIT, PARTITIONS, sound};
 use crate::suite::{Context, Suites};
 
-const TOPIC: &str = "replicated";
+pub(crate) const TOPIC: &str = "replicated";
 
 /// Kills per run.
 const KILLS: u64 = 9;
@@ -24,7 +24,7 @@ pub(crate) fn add(suites: &mut Suites) {
     suites.add_takhin("cluster::one_command_runs_three_brokers", one_command);
 }
 
-fn create(cluster: &Cluster) -> Result<()> {
+pub(crate) fn create(cluster: &Cluster) -> Result<()> {
     // Any broker takes what only the controller can do.
     for broker in &cluster.brokers {
         let mut connection = wire::Connection::open(broker.address())?;
@@ -105,14 +105,14 @@ fn elect_preferred(cluster: &Cluster) -> Result<()> {
 
 /// A partition as `kcat -L` shows it.
 #[derive(Debug)]
-struct Placement {
-    leader: i32,
-    replicas: Vec<i32>,
-    in_sync: usize,
+pub(crate) struct Placement {
+    pub(crate) leader: i32,
+    pub(crate) replicas: Vec<i32>,
+    pub(crate) in_sync: usize,
 }
 
 /// The partitions of the topic, from lines such as `partition 0, leader 1, replicas: 1,2,3, isrs: 2,3`.
-fn placements(bootstrap: &str) -> Result<Vec<Placement>> {
+pub(crate) fn placements(bootstrap: &str) -> Result<Vec<Placement>> {
     let mut list = tools::kcat();
     list.args(["-L", "-b", bootstrap, "-t", TOPIC]);
     let listed = process::run(&mut list, Duration::from_secs(60))?.text();

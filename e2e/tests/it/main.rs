@@ -13,6 +13,7 @@ mod java_tools;
 mod packages;
 mod power;
 mod readme;
+mod reassign;
 mod storage;
 mod suite;
 
@@ -33,6 +34,7 @@ fn main() -> anyhow::Result<()> {
     abuse::add(&mut suites);
     crash::add(&mut suites);
     cluster::add(&mut suites);
+    reassign::add(&mut suites);
     group_crash::add(&mut suites);
     power::add(&mut suites);
     storage::add(&mut suites);

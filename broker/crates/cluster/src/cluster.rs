@@ -11,6 +11,7 @@ mod maintenance;
 mod members;
 mod open;
 mod peers;
+mod presence;
 mod quorum;
 mod reassign;
 
@@ -21,7 +22,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use takhin_config::alter::Change;
 use takhin_config::live::Settings;
 use takhin_config::topic::TopicConfig;
@@ -116,6 +117,7 @@ pub struct Cluster {
     reconciled: Published<i64>,
     /// Producer ids that this broker may still give away.
     producer_ids: Mutex<std::ops::Range<i64>>,
+    missed: RwLock<presence::Missed>,
     /// Set once the broker is on its way out.
     is_leaving: AtomicBool,
     stop: Shutdown,

@@ -37,6 +37,7 @@ impl Cluster {
         let tasks = &self.env.tasks;
         let handles = vec![
             tasks.spawn("peers", super::peers::follow(Arc::clone(self))),
+            tasks.spawn("presence", super::presence::watch(Arc::clone(self))),
             tasks.spawn("balance", super::balance::keep(Arc::clone(self))),
             tasks.spawn("reassignments", super::reassign::keep(Arc::clone(self))),
             tasks.spawn("members", super::members::keep(Arc::clone(self))),

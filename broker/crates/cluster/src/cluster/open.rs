@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use takhin_config::node::Durability;
 use takhin_config::topic::TopicConfig;
 use takhin_runtime::{Env, Published, Shutdown};
@@ -136,6 +136,7 @@ impl Cluster {
             exchange,
             reconciled: Published::new(-1),
             producer_ids: Mutex::new(0..0),
+            missed: RwLock::default(),
             is_leaving: AtomicBool::new(false),
             stop: Shutdown::new(),
             background: Mutex::new(Vec::new()),

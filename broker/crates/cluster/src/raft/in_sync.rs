@@ -80,7 +80,11 @@ fn look(host: &GroupHost, group: &Group, led: &mut BTreeMap<GroupId, Led>) -> bo
             .collect();
         (voters, configs, matched, metrics.last_log_index.unwrap_or(0))
     };
-    if voters.len() < 2 {
+    if let [alone] = voters[..] {
+        // It may have had others until now.
+        partition.set_quorum(1, true);
+        host.leaders
+            .set_in_sync(group.spec.id, epoch, i32::try_from(alone).into_iter().collect());
         return false;
     }
     let now = host.env.clock.instant();

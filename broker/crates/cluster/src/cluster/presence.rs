@@ -1,0 +1,52 @@
+//! Which brokers are there, as clients are told: Kafka names no fenced broker in its metadata.
+//!
+//! A broker counts as fenced once it has not been heard of for [`SESSION`]. One that is cut off from the cluster itself, and
+//! so hears of nobody, goes on naming all of them: its clients would know no way back otherwise.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use takhin_runtime::clock::Instant;
+
+use super::{Cluster, node_number};
+
+/// How often it is looked who is there.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Silence after which a broker is fenced (`broker.session.timeout.ms`).
+const SESSION: Duration = Duration::from_secs(9);
+
+/// Since when each broker that is not there has been missed.
+pub(super) type Missed = BTreeMap<i32, Instant>;
+
+impl Cluster {
+    /// Whether a broker has not been heard of for as long as Kafka waits before it fences it.
+    pub fn is_fenced(&self, id: i32) -> bool {
+        let missed = self.missed.read();
+        let Some(since) = missed.get(&id) else {
+            return false;
+        };
+        let others = self.image().brokers.len().saturating_sub(1);
+        self.env.clock.instant().duration_since(*since) >= SESSION && missed.len() < others
+    }
+}
+
+/// Watches the other brokers until the node stops.
+pub(super) async fn watch(cluster: Arc<Cluster>) {
+    loop {
+        tokio::select! {
+            biased;
+            () = cluster.stop.wait() => return,
+            () = cluster.env.clock.sleep(LOOK) => {}
+        }
+        let now = cluster.env.clock.instant();
+        let image = cluster.image();
+        let is_there = |id: i32| id == cluster.node_id() || cluster.host.is_present(node_number(id));
+        let mut missed = cluster.missed.write();
+        missed.retain(|id, _| image.brokers.contains_key(id) && !is_there(*id));
+        for id in image.brokers.keys().filter(|id| !is_there(**id)) {
+            missed.entry(*id).or_insert(now);
+        }
+    }
+}
