@@ -79,6 +79,11 @@ impl View {
         self.cluster.in_sync_replicas(topic, index, replicas)
     }
 
+    /// How far those of `replicas` have got whose brokers are there, if this broker leads the partition.
+    pub(crate) fn log_end_offsets(&self, partition: &Partition, replicas: &[i32]) -> Vec<(i32, i64)> {
+        self.cluster.log_end_offsets(partition.id(), replicas)
+    }
+
     /// Who leads a partition, as far as this broker knows.
     pub(crate) fn leadership(&self, topic: Uuid, index: i32) -> Leadership {
         match self.cluster.leadership(topic, index) {

@@ -14,11 +14,17 @@ pub struct Cluster {
 impl Cluster {
     /// `count` brokers with data directories of their own and one list of seeds, all started and ready.
     pub fn start(count: u32) -> Result<Self> {
+        Self::start_with(count, usize::MAX, |_, _| {})
+    }
+
+    /// The same, founded by the first `founders` of the brokers; `prepare` sees each with its id before it is started.
+    pub fn start_with(count: u32, founders: usize, prepare: impl Fn(u32, &mut Broker)) -> Result<Self> {
         let brokers: Result<Vec<Broker>> = (0..count).map(|_| Broker::new(Kind::Takhin)).collect();
         let mut cluster = Self { brokers: brokers? };
         let seeds = cluster
             .brokers
             .iter()
+            .take(founders)
             .map(|broker| format!("{:?}", broker.peer_address().to_string()));
         let seeds = format!("[{}]", seeds.collect::<Vec<_>>().join(","));
         for (id, broker) in (1..).zip(&mut cluster.brokers) {
@@ -26,6 +32,7 @@ impl Cluster {
             broker.identify(id, kafka);
             broker.set("rpc.bind", &peer.to_string());
             broker.set("cluster.seeds", &seeds);
+            prepare(id, broker);
             // None is ready before there are enough of them.
             broker.start_process()?;
         }

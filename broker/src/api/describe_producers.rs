@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
+use takhin_cluster::ServedBy;
 use takhin_protocol::ErrorCode;
 use takhin_protocol::messages::describe_producers_response::{
     PartitionResponse, ProducerState, TopicResponse,
@@ -68,7 +69,7 @@ fn producers(view: &View, topic: &str, index: i32) -> Result<Vec<ProducerState>,
     };
     let partition = view.partition_by_name(topic, index).map_err(refuse)?;
     partition
-        .check_epoch(-1)
+        .check_epoch(-1, ServedBy::Leader)
         .map_err(|error| Refused::new(error.to_error_code(), error.to_string()))?;
     let log = partition
         .log()

@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use takhin_cluster::{FoundOffset, Isolation, OffsetSpec};
+use takhin_cluster::{FoundOffset, Isolation, OffsetSpec, ServedBy};
 use takhin_protocol::ErrorCode;
 use takhin_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use takhin_protocol::messages::list_offsets_response::{
@@ -99,7 +99,7 @@ impl Lookup<'_> {
         let partition = self.view.partition_by_name(topic, asked.partition_index)?;
         let spec = spec(self.cx.version, asked.timestamp).ok_or(ErrorCode::UnsupportedVersion)?;
         partition
-            .check_epoch(asked.current_leader_epoch)
+            .check_epoch(asked.current_leader_epoch, ServedBy::Leader)
             .map_err(|error| error.to_error_code())?;
         let isolation = self.isolation;
         let found = if may_read_records(spec) {

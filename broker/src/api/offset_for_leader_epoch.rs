@@ -8,6 +8,7 @@
 
 use std::ops::RangeInclusive;
 
+use takhin_cluster::ServedBy;
 use takhin_protocol::ErrorCode;
 use takhin_protocol::messages::offset_for_leader_epoch_request::{
     OffsetForLeaderPartition, OffsetForLeaderTopic,
@@ -69,7 +70,7 @@ fn end_of_epoch(
 ) -> Result<(i32, i64), ErrorCode> {
     let partition = view.partition_by_name(topic, asked.partition)?;
     partition
-        .check_epoch(asked.current_leader_epoch)
+        .check_epoch(asked.current_leader_epoch, ServedBy::Leader)
         .map_err(|error| error.to_error_code())?;
     Ok(partition.end_offset_for_epoch(asked.leader_epoch))
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use takhin_cluster::{Isolation, Partition, ReadError};
+use takhin_cluster::{Isolation, Partition, ReadError, ServedBy};
 use takhin_coordinator::{GroupConfig, Record, RecordError, Shard};
 use takhin_protocol::record::{Compression, CompressionError, Records, decompress, scan};
 use takhin_protocol::{record::Attributes, record::HEADER_LEN};
@@ -65,7 +65,7 @@ pub(super) fn load(partition: &Arc<Partition>, config: GroupConfig) -> Result<(S
     let mut loaded = Loaded::default();
     let mut offset = partition.offsets().log_start_offset;
     loop {
-        let fetched = partition.fetch(offset, CHUNK, true, Isolation::ReadCommitted)?;
+        let fetched = partition.fetch(offset, CHUNK, true, Isolation::ReadCommitted, ServedBy::Leader)?;
         if fetched.ranges.bytes == 0 {
             return Ok((shard, loaded));
         }

@@ -139,6 +139,18 @@ impl Broker {
         self.admin
     }
 
+    /// The value of one series of takhin's metrics, named with its labels as it is printed; 0 where there is none yet.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub fn metric(&self, series: &str) -> Result<f64> {
+        let answer = takhin::http_get(self.admin, "/metrics")?;
+        let value = answer
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        Ok(value.map_or(Ok(0.0), str::parse)?)
+    }
+
     /// Starts the process and waits until it serves clients.
     ///
     /// # Errors

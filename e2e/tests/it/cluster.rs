@@ -83,7 +83,7 @@ fn rolling_restart(_: &Context) -> Result<()> {
 fn elect_preferred(cluster: &Cluster) -> Result<()> {
     let bootstrap = cluster.bootstrap();
     wait::until("all replicas to be in sync", LIMIT, || {
-        Ok(placements(&bootstrap)?
+        Ok(placements(&bootstrap, TOPIC)?
             .iter()
             .all(|p| p.in_sync == p.replicas.len()))
     })?;
@@ -99,7 +99,7 @@ fn elect_preferred(cluster: &Cluster) -> Result<()> {
     // Whichever broker kcat asks may hear of it a little later than the one that the tool asked.
     wait::until("all to be led by their first replica", LIMIT, || {
         let is_stray = |placement: &Placement| placement.replicas.first() != Some(&placement.leader);
-        Ok(!placements(&bootstrap)?.iter().any(is_stray))
+        Ok(!placements(&bootstrap, TOPIC)?.iter().any(is_stray))
     })
 }
 
@@ -111,10 +111,10 @@ pub(crate) struct Placement {
     pub(crate) in_sync: usize,
 }
 
-/// The partitions of the topic, from lines such as `partition 0, leader 1, replicas: 1,2,3, isrs: 2,3`.
-pub(crate) fn placements(bootstrap: &str) -> Result<Vec<Placement>> {
+/// The partitions of a topic, from lines such as `partition 0, leader 1, replicas: 1,2,3, isrs: 2,3`.
+pub(crate) fn placements(bootstrap: &str, topic: &str) -> Result<Vec<Placement>> {
     let mut list = tools::kcat();
-    list.args(["-L", "-b", bootstrap, "-t", TOPIC]);
+    list.args(["-L", "-b", bootstrap, "-t", topic]);
     let listed = process::run(&mut list, Duration::from_secs(60))?.text();
     let mut found = Vec::new();
     for line in listed.lines().filter(|line| line.contains("replicas:")) {

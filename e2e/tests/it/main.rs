@@ -12,6 +12,7 @@ mod groups;
 mod java_tools;
 mod packages;
 mod power;
+mod racks;
 mod readme;
 mod reassign;
 mod storage;
@@ -35,6 +36,7 @@ fn main() -> anyhow::Result<()> {
     crash::add(&mut suites);
     cluster::add(&mut suites);
     reassign::add(&mut suites);
+    racks::add(&mut suites);
     group_crash::add(&mut suites);
     power::add(&mut suites);
     storage::add(&mut suites);

@@ -29,7 +29,7 @@ fn replicas_move(_: &Context) -> Result<()> {
     let wanted: Vec<Vec<i32>> = before.iter().enumerate().map(target).collect();
     let moves: Vec<_> = wanted.iter().cloned().enumerate().collect();
     execute(&cluster, dir.path(), &moves)?;
-    let victim = usize::try_from(placements(&cluster.bootstrap())?[0].leader)?.saturating_sub(1);
+    let victim = usize::try_from(placements(&cluster.bootstrap(), TOPIC)?[0].leader)?.saturating_sub(1);
     cluster.brokers[victim].kill();
     writer.wait_acked(500, LIMIT)?;
     cluster.start_again(victim)?;
@@ -41,7 +41,7 @@ fn replicas_move(_: &Context) -> Result<()> {
         replicas(&cluster)?
     );
     wait::until("all replicas to be in sync", LIMIT, || {
-        let placements = placements(&cluster.bootstrap())?;
+        let placements = placements(&cluster.bootstrap(), TOPIC)?;
         Ok(placements.iter().all(|p| p.in_sync == p.replicas.len()))
     })?;
     let expected: usize = wanted.iter().map(Vec::len).sum();
@@ -126,7 +126,7 @@ fn target((partition, replicas): (usize, &Vec<i32>)) -> Vec<i32> {
 }
 
 fn replicas(cluster: &Cluster) -> Result<Vec<Vec<i32>>> {
-    let placements = placements(&cluster.bootstrap())?;
+    let placements = placements(&cluster.bootstrap(), TOPIC)?;
     Ok(placements
         .into_iter()
         .map(|placement| placement.replicas)

@@ -202,6 +202,22 @@ impl Cluster {
         }
     }
 
+    /// The replicas of a partition led here whose brokers were heard of within the last second, of those on `brokers`: each
+    /// with its log end offset, as far as it has said. Empty unless this broker leads the partition.
+    pub fn log_end_offsets(&self, id: PartitionId, brokers: &[i32]) -> Vec<(i32, i64)> {
+        let group = self.exchange.groups.read().get(&id).cloned();
+        let Some(progress) = group.and_then(|group| group.progress()) else {
+            return Vec::new();
+        };
+        let is_wanted = |id: &i32| brokers.contains(id) && self.host.is_present(node_number(*id));
+        let matched = progress.matched.iter();
+        let matched = matched.filter_map(|(node, index)| Some((i32::try_from(*node).ok()?, *index)));
+        matched
+            .filter(|(id, _)| is_wanted(id))
+            .filter_map(|(id, index)| Some((id, progress.end_after(index)?)))
+            .collect()
+    }
+
     /// Whether some broker has said that it leads the partition, and not that it no longer does.
     fn is_led(&self, id: &PartitionId) -> bool {
         let leader = self.exchange.leaders.leader_of(*id);

@@ -33,6 +33,6 @@ pub use metadata::{
 pub use metrics::ClusterMetrics;
 pub use partition::{
     Acks, Fetched, FoundOffset, Isolation, OffsetSpec, Offsets, Partition, PartitionId, ProduceError,
-    Produced, ReadError, Ticket, Waiter,
+    Produced, ReadError, ServedBy, Ticket, Waiter,
 };
 pub use replicator::{ProposalSink, ProposeError, Replicator};

@@ -221,6 +221,11 @@ mod tests {
             ("internal://127.0.0.1:9092", ConfigSource::Default)
         );
         assert_eq!(find("broker.rack"), ("", ConfigSource::Default));
+        let rack_aware = "org.apache.kafka.common.replica.RackAwareReplicaSelector";
+        assert_eq!(
+            find("replica.selector.class"),
+            (rack_aware, ConfigSource::Default)
+        );
     }
 
     #[test]

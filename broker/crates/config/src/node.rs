@@ -87,6 +87,10 @@ section! {
             in ByteSize::kib(1)..=ByteSize::gib(1), kafka Int "fetch.max.bytes" dynamic;
         /// Incremental fetch sessions (KIP-227) kept at a time; consumers without one send full requests.
         fetch_session_slots: u32 = 1000, in 0..=100_000, kafka Int "max.incremental.fetch.session.cache.slots";
+        /// Where consumers read that name their rack (`client.rack`): `rack` sends them to a replica in it that is in sync,
+        /// if the leader is in another one; `leader` serves all of them. Followers serve whoever comes, up to the high
+        /// watermark that they know (KIP-392).
+        replica_selector: ReplicaSelector = ReplicaSelector::Rack, kafka String "replica.selector.class";
     }
 }
 
@@ -271,9 +275,9 @@ choice! {
     /// When a record counts as written.
     Durability {
         /// On the medium of a majority (fsync).
-        Flushed = "flushed",
+        Flushed = "flushed";
         /// In the page cache of a majority. Acknowledged records can be lost when a majority loses power.
-        Cached = "cached",
+        Cached = "cached";
     }
 }
 
@@ -281,15 +285,15 @@ choice! {
     /// Severity of a log line.
     LogLevel {
         /// Something failed that must not.
-        Error = "error",
+        Error = "error";
         /// Unexpected, and the broker went on.
-        Warn = "warn",
+        Warn = "warn";
         /// Changes of state.
-        Info = "info",
+        Info = "info";
         /// Decisions.
-        Debug = "debug",
+        Debug = "debug";
         /// Single requests.
-        Trace = "trace",
+        Trace = "trace";
     }
 }
 
@@ -297,9 +301,19 @@ choice! {
     /// Shape of a log line.
     LogFormat {
         /// One readable line.
-        Text = "text",
+        Text = "text";
         /// One JSON object.
-        Json = "json",
+        Json = "json";
+    }
+}
+
+choice! {
+    /// Which replica a consumer that names its rack is sent to.
+    ReplicaSelector {
+        /// One in that rack.
+        Rack = "rack", kafka "org.apache.kafka.common.replica.RackAwareReplicaSelector";
+        /// None: the leader alone is read from.
+        Leader = "leader", kafka "";
     }
 }
 

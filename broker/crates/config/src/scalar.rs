@@ -180,9 +180,14 @@ limits! {
     Duration, "duration or `unlimited`";
 }
 
-/// A setting that is one of a few words: an enum with its words in one place.
+/// A setting that is one of a few words: an enum with its words in one place. `kafka` gives Kafka's word where it has
+/// another one.
 macro_rules! choice {
-    ($(#[doc = $doc:literal])* $name:ident { $($(#[doc = $vdoc:literal])* $variant:ident = $word:literal,)* }) => {
+    (@kafka $word:literal) => { $word };
+    (@kafka $word:literal $kafka:literal) => { $kafka };
+    ($(#[doc = $doc:literal])* $name:ident {
+        $($(#[doc = $vdoc:literal])* $variant:ident = $word:literal $(, kafka $kafka:literal)?;)*
+    }) => {
         $(#[doc = $doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
         pub enum $name { $($(#[doc = $vdoc])* $variant,)* }
@@ -208,6 +213,15 @@ macro_rules! choice {
             }
             fn show(&self) -> String {
                 self.as_str().to_owned()
+            }
+            fn kafka(&self) -> String {
+                match self { $(Self::$variant => crate::scalar::choice!(@kafka $word $($kafka)?),)* }.to_owned()
+            }
+            fn parse_kafka(text: &str) -> Result<Self, crate::units::ParseError> {
+                match text.trim() {
+                    $(crate::scalar::choice!(@kafka $word $($kafka)?) => Ok(Self::$variant),)*
+                    _ => Self::parse(text),
+                }
             }
         }
     };

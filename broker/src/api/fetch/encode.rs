@@ -136,7 +136,7 @@ impl<'a> Encoder<'a> {
         }
         self.aborted(isolation);
         if self.version >= 11 {
-            self.buf.put_i32(-1); // preferred read replica
+            self.buf.put_i32(answer.preferred_read_replica);
         }
         self.records(answer);
         if self.is_flexible() {

@@ -7,20 +7,23 @@
 //! - v12: flexible encoding, last fetched epoch, diverging epochs (KIP-595). v13: topic ids (KIP-516).
 //! - v15: replica state moved. v16: who leads instead (KIP-951). v17, v18: for followers only.
 //!
-//! Leader needed: the partition's.
+//! Leader needed: the partition's, below v11. From then on consumers may read from any replica, which serves what it knows
+//! to be committed: nothing between its high watermark and its log end, and OFFSET_OUT_OF_RANGE beyond that, as in
+//! Kafka; clients then turn to the leader.
 //!
-//! Not done: preferred read replicas (KIP-392); aborted transactions, of which there are none yet. Fetches with a
-//! replica id are served like a consumer's: replication does not use this API.
+//! Not done: aborted transactions, of which there are none yet. Fetches with a replica id are served like a consumer's,
+//! by the leader: replication does not use this API.
 
 mod encode;
 mod plan;
+mod replica_selector;
 #[cfg(test)]
 mod tests;
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use takhin_cluster::{Image, Waiter};
+use takhin_cluster::{Image, ServedBy, Waiter};
 use takhin_protocol::messages::FetchRequest;
 use takhin_protocol::messages::fetch_request::{FetchTopic, ForgottenTopic};
 
@@ -31,6 +34,10 @@ use crate::replicas::{Hints, View};
 use crate::reply::Outcome;
 use encode::Answered;
 use plan::{Answer, Limits, Planned};
+use replica_selector::Selector;
+
+/// The replica id of whoever is no replica.
+const CONSUMER: i32 = -1;
 
 pub(crate) struct Fetch;
 
@@ -47,6 +54,11 @@ fn uses_topic_ids(version: i16) -> bool {
     version >= 13
 }
 
+/// Whether requests of this version name the client's rack, and consumers may read from followers (KIP-392).
+fn has_racks(version: i16) -> bool {
+    version >= 11
+}
+
 fn has_sessions(version: i16) -> bool {
     version >= 7
 }
@@ -57,12 +69,7 @@ fn names_leaders(version: i16) -> bool {
 }
 
 async fn fetch(cx: RequestContext, request: FetchRequest) -> Outcome {
-    let limits = Limits {
-        max_bytes: usize::try_from(request.max_bytes)
-            .unwrap_or(0)
-            .min(cx.settings().node.kafka.fetch_max_bytes.as_usize()),
-        isolation: super::list_offsets::isolation(request.isolation_level),
-    };
+    let limits = limits(&cx, &request);
     let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0);
     let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     let mut turn = match cx
@@ -75,6 +82,27 @@ async fn fetch(cx: RequestContext, request: FetchRequest) -> Outcome {
     };
     let planned = wait(&cx, &mut turn, &limits, min_bytes, max_wait).await;
     answer(&cx, turn, planned, &limits)
+}
+
+fn limits(cx: &RequestContext, request: &FetchRequest) -> Limits {
+    let replica_id = match cx.version {
+        ..15 => request.replica_id,
+        _ => request.replica_state.replica_id,
+    };
+    let follows_racks = has_racks(cx.version) && replica_id.0 == CONSUMER;
+    Limits {
+        max_bytes: usize::try_from(request.max_bytes)
+            .unwrap_or(0)
+            .min(cx.settings().node.kafka.fetch_max_bytes.as_usize()),
+        isolation: super::list_offsets::isolation(request.isolation_level),
+        served_by: match follows_racks {
+            true => ServedBy::AnyReplica,
+            false => ServedBy::Leader,
+        },
+        selector: follows_racks
+            .then(|| Selector::new(cx, &request.rack_id))
+            .flatten(),
+    }
 }
 
 /// What the request says about its session and partitions.

@@ -2,21 +2,25 @@
 
 use std::sync::Arc;
 
-use takhin_cluster::{Isolation, Offsets, Partition, ReadError, Waiter};
+use takhin_cluster::{Isolation, Offsets, Partition, ReadError, ServedBy, Waiter};
 use takhin_protocol::ErrorCode;
 use takhin_storage::FileRanges;
 use uuid::Uuid;
 
+use super::replica_selector::Selector;
 use crate::error::ToErrorCode as _;
 use crate::fetch_session::{Entries, Entry, Told, TopicRef, Wanted};
 use crate::replicas::{Leadership, View};
 
-/// What bounds the whole answer.
-#[derive(Debug, Clone, Copy)]
+/// What bounds the whole answer, and who may give it.
+#[derive(Debug)]
 pub(super) struct Limits {
     /// Record bytes, except that the first partition with data gives one batch whatever its size (KIP-74).
     pub(super) max_bytes: usize,
     pub(super) isolation: Isolation,
+    pub(super) served_by: ServedBy,
+    /// Knows who should be asked instead of a leader.
+    pub(super) selector: Option<Selector>,
 }
 
 /// One partition's answer.
@@ -32,6 +36,8 @@ pub(super) struct Answer {
     pub(super) diverging: Option<(i32, i64)>,
     /// Who leads instead (KIP-951).
     pub(super) leader: Option<Leadership>,
+    /// Broker id of the replica that the client should read from, or -1 (KIP-392).
+    pub(super) preferred_read_replica: i32,
     pub(super) ranges: FileRanges,
 }
 
@@ -41,7 +47,7 @@ pub(super) struct Planned {
     pub(super) answers: Vec<Answer>,
     /// Record bytes in all answers.
     pub(super) bytes: usize,
-    /// An error or a diverging epoch: waiting cannot help.
+    /// An error, a diverging epoch or a replica to turn to: waiting cannot help.
     pub(super) urgent: bool,
     /// What the answers were planned against.
     seen: Vec<Seen>,
@@ -53,6 +59,7 @@ struct Seen {
     partition: Arc<Partition>,
     offsets: Offsets,
     leadership: Option<i32>,
+    leader_epoch: i32,
 }
 
 impl Planned {
@@ -66,7 +73,9 @@ impl Planned {
     /// Whether a partition has moved since it was planned.
     pub(super) fn is_stale(&self) -> bool {
         self.seen.iter().any(|seen| {
-            seen.partition.offsets() != seen.offsets || seen.partition.leadership() != seen.leadership
+            seen.partition.offsets() != seen.offsets
+                || seen.partition.leadership() != seen.leadership
+                || seen.partition.leader_epoch() != seen.leader_epoch
         })
     }
 }
@@ -81,6 +90,7 @@ impl Answer {
             log_start_offset: -1,
             diverging: None,
             leader: None,
+            preferred_read_replica: -1,
             ranges: FileRanges {
                 ranges: Vec::new(),
                 bytes: 0,
@@ -108,7 +118,12 @@ impl Answer {
 
     /// Whether the client must see this whatever it was told before.
     pub(super) fn is_news(&self) -> bool {
-        !self.code.is_ok() || self.diverging.is_some() || self.ranges.bytes > 0
+        self.is_urgent() || self.ranges.bytes > 0
+    }
+
+    /// Whether the client must see this at once.
+    fn is_urgent(&self) -> bool {
+        !self.code.is_ok() || self.diverging.is_some() || self.preferred_read_replica >= 0
     }
 }
 
@@ -122,11 +137,11 @@ pub(super) fn plan(view: &View, entries: &mut Entries, limits: &Limits) -> Plann
     };
     for entry in entries.iter_mut() {
         let answer = match find(view, entry) {
-            Ok(partition) => plan_partition(&partition, &entry.wanted, limits, &mut planned),
+            Ok(partition) => plan_partition(view, &partition, &entry.wanted, limits, &mut planned),
             Err(code) => Answer::refusal(code, None),
         };
         planned.bytes += answer.ranges.bytes;
-        planned.urgent |= !answer.code.is_ok() || answer.diverging.is_some();
+        planned.urgent |= answer.is_urgent();
         planned.answers.push(answer);
     }
     planned
@@ -151,6 +166,7 @@ fn find(view: &View, entry: &mut Entry) -> Result<Arc<Partition>, ErrorCode> {
 }
 
 fn plan_partition(
+    view: &View,
     partition: &Arc<Partition>,
     wanted: &Wanted,
     limits: &Limits,
@@ -160,13 +176,14 @@ fn plan_partition(
     let left = limits.max_bytes.saturating_sub(planned.bytes);
     let max_bytes = usize::try_from(wanted.max_bytes).unwrap_or(0).min(left);
     // Before the read: a change in between makes the plan stale rather than unseen.
-    let leadership = partition.leadership();
-    match read(partition, wanted, max_bytes, planned.bytes == 0, limits.isolation) {
+    let (leadership, leader_epoch) = (partition.leadership(), partition.leader_epoch());
+    match read(view, partition, wanted, limits, max_bytes, planned.bytes == 0) {
         Ok((answer, offsets)) => {
             planned.seen.push(Seen {
                 partition: Arc::clone(partition),
                 offsets,
                 leadership,
+                leader_epoch,
             });
             answer
         }
@@ -175,14 +192,25 @@ fn plan_partition(
 }
 
 fn read(
+    view: &View,
     partition: &Arc<Partition>,
     wanted: &Wanted,
+    limits: &Limits,
     max_bytes: usize,
     at_least_one: bool,
-    isolation: Isolation,
 ) -> Result<(Answer, Offsets), ReadError> {
     let topic = partition.id().topic_id;
-    partition.check_epoch(wanted.current_leader_epoch)?;
+    partition.check_epoch(wanted.current_leader_epoch, limits.served_by)?;
+    let selector = limits.selector.as_ref();
+    let preferred = selector.and_then(|selector| selector.preferred(view, partition, wanted.fetch_offset));
+    if let Some(preferred_read_replica) = preferred {
+        let offsets = partition.offsets();
+        let answer = Answer {
+            preferred_read_replica,
+            ..Answer::new(topic, &offsets)
+        };
+        return Ok((answer, offsets));
+    }
     if wanted.last_fetched_epoch >= 0 {
         let offsets = partition.offsets();
         if let Some(diverging) = diverging(partition, wanted, &offsets)? {
@@ -193,7 +221,8 @@ fn read(
             return Ok((answer, offsets));
         }
     }
-    let fetched = partition.fetch(wanted.fetch_offset, max_bytes, at_least_one, isolation)?;
+    let (from, isolation) = (wanted.fetch_offset, limits.isolation);
+    let fetched = partition.fetch(from, max_bytes, at_least_one, isolation, limits.served_by)?;
     let answer = Answer {
         ranges: fetched.ranges,
         ..Answer::new(topic, &fetched.offsets)

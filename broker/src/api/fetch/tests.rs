@@ -52,6 +52,7 @@ fn answers(file: &Arc<dyn File>, by_id: bool) -> Vec<Answered> {
         log_start_offset: 20,
         diverging: None,
         leader: None,
+        preferred_read_replica: -1,
         ranges,
     };
     let range = |pos, len| FileRange {
@@ -74,6 +75,10 @@ fn answers(file: &Arc<dyn File>, by_id: bool) -> Vec<Answered> {
         Answer {
             leader: Some(Leadership { leader: 2, epoch: 9 }),
             ..base(ErrorCode::NotLeaderOrFollower, empty())
+        },
+        Answer {
+            preferred_read_replica: 3,
+            ..base(ErrorCode::NoError, empty())
         },
         base(
             ErrorCode::NoError,
@@ -111,8 +116,10 @@ fn expected(version: i16, answers: &[Answered], read_committed: bool) -> FetchRe
             .with_last_stable_offset(answer.last_stable_offset)
             .with_log_start_offset(answer.log_start_offset)
             .with_aborted_transactions(read_committed.then(Vec::new))
-            .with_preferred_read_replica((-1).into())
             .with_records(Some(Bytes::from(records)));
+        if version >= 11 {
+            data = data.with_preferred_read_replica(answer.preferred_read_replica.into());
+        }
         if version >= 12
             && let Some((epoch, end_offset)) = answer.diverging
         {

@@ -90,6 +90,19 @@ impl Partition {
         state.log = Some(log);
     }
 
+    /// Another replica leads under `term`: whoever waits here with an older epoch is to hear of it.
+    pub(crate) fn follow(&self, term: u64) {
+        let epoch = i32::try_from(term).unwrap_or(i32::MAX);
+        let mut state = self.state.lock();
+        if epoch <= state.epoch || !matches!(state.phase, Phase::Following) {
+            return;
+        }
+        state.epoch = epoch;
+        let waiters = state.take_waiters();
+        drop(state);
+        waiters.into_iter().for_each(|waiter| waiter.wake());
+    }
+
     /// Stops leading: queued batches are answered with an unknown outcome, waiting fetches wake.
     pub(crate) fn step_down(&self) {
         self.leave(Phase::Following, &ProduceError::Unknown);

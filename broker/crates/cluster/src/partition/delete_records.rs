@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::state::Partition;
-use super::types::ReadError;
+use super::types::{ReadError, ServedBy};
 use super::waiter::Waiter;
 
 impl Partition {
@@ -17,7 +17,7 @@ impl Partition {
     /// # Cancel safety
     /// A dropped call may or may not have moved the log start.
     pub async fn delete_records(self: &Arc<Self>, before: Option<i64>) -> Result<i64, ReadError> {
-        let epoch = self.check_epoch(-1)?;
+        let epoch = self.check_epoch(-1, ServedBy::Leader)?;
         let offsets = self.offsets();
         let target = before.unwrap_or(offsets.high_watermark);
         if !(0..=offsets.high_watermark).contains(&target) {

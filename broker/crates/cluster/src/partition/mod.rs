@@ -1,4 +1,5 @@
-//! A partition as its leader serves it: offsets, idempotence, acknowledgements, reads.
+//! A partition as this broker serves it: offsets, idempotence, acknowledgements, reads. A follower serves reads only, to
+//! those who ask for no more than a replica of it (KIP-392).
 //!
 //! ```text
 //! produce ──▶ sequence check ──▶ offset ──▶ replicator ──▶ log append ──▶ flush ──▶ commit
@@ -28,7 +29,7 @@ pub use control::PartitionId;
 pub use state::Partition;
 pub use ticket::Ticket;
 pub use types::{
-    Acks, Fetched, FoundOffset, Isolation, OffsetSpec, Offsets, ProduceError, Produced, ReadError,
+    Acks, Fetched, FoundOffset, Isolation, OffsetSpec, Offsets, ProduceError, Produced, ReadError, ServedBy,
 };
 pub use waiter::Waiter;
 

@@ -5,17 +5,17 @@ use std::sync::Arc;
 use takhin_storage::{FileRanges, Log, LogError};
 
 use super::state::{Partition, Phase, State};
-use super::types::{Fetched, FoundOffset, Isolation, OffsetSpec, Offsets, ReadError};
+use super::types::{Fetched, FoundOffset, Isolation, OffsetSpec, Offsets, ReadError, ServedBy};
 
 impl Partition {
-    /// Checks that this broker leads, and the client's idea of the leader epoch (KIP-320; -1 checks nothing).
+    /// Checks that this replica may answer, and the client's idea of the leader epoch (KIP-320; -1 checks nothing).
     ///
     /// # Errors
     /// [`ReadError::NotLeader`], [`ReadError::StorageOffline`], [`ReadError::FencedLeaderEpoch`],
     /// [`ReadError::UnknownLeaderEpoch`].
-    pub fn check_epoch(&self, current_leader_epoch: i32) -> Result<i32, ReadError> {
+    pub fn check_epoch(&self, current_leader_epoch: i32, served_by: ServedBy) -> Result<i32, ReadError> {
         let state = self.state.lock();
-        state.readable()?;
+        state.readable(served_by)?;
         let current = state.epoch;
         match current_leader_epoch {
             -1 => Ok(current),
@@ -28,7 +28,8 @@ impl Partition {
     /// Plans a read of whole batches from `from` on, below the bound of `isolation`.
     ///
     /// `max_bytes` limits the answer, except that with `at_least_one` the first batch comes whatever its size
-    /// (KIP-74). Between the bound and the log end the answer is empty.
+    /// (KIP-74). Between the bound and the log end the answer is empty, and so it is on a follower that has records and
+    /// was not told yet that they are committed.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -38,8 +39,9 @@ impl Partition {
         max_bytes: usize,
         at_least_one: bool,
         isolation: Isolation,
+        served_by: ServedBy,
     ) -> Result<Fetched, ReadError> {
-        let (log, offsets) = self.view()?;
+        let (log, offsets) = self.view(served_by)?;
         if from < offsets.log_start_offset || from > offsets.log_end_offset {
             return Err(ReadError::OffsetOutOfRange {
                 requested: from,
@@ -75,7 +77,7 @@ impl Partition {
     /// # Errors
     /// [`ReadError`].
     pub fn find_offset(&self, spec: OffsetSpec, isolation: Isolation) -> Result<FoundOffset, ReadError> {
-        let (log, offsets) = self.view()?;
+        let (log, offsets) = self.view(ServedBy::Leader)?;
         let epoch = self.leader_epoch();
         let at = |offset, timestamp| FoundOffset {
             offset,
@@ -130,18 +132,20 @@ impl Partition {
         self.state.lock().log.clone()
     }
 
-    fn view(&self) -> Result<(Arc<Log>, Offsets), ReadError> {
+    fn view(&self, served_by: ServedBy) -> Result<(Arc<Log>, Offsets), ReadError> {
         let state = self.state.lock();
-        let log = state.readable()?;
+        let log = state.readable(served_by)?;
         Ok((Arc::clone(log), state.offsets()))
     }
 }
 
 impl State {
-    /// The log, if reads are served: by a leader, and read-only by the last leader whose storage is damaged.
-    fn readable(&self) -> Result<&Arc<Log>, ReadError> {
+    /// The log, if reads are served: by a leader, by a follower to those who may read from it, and read-only by the last
+    /// leader whose storage is damaged.
+    fn readable(&self, served_by: ServedBy) -> Result<&Arc<Log>, ReadError> {
         match (&self.phase, &self.log) {
             (Phase::Leading { .. }, Some(log)) => Ok(log),
+            (Phase::Following, Some(log)) if served_by == ServedBy::AnyReplica => Ok(log),
             (Phase::Offline { reason }, None) => Err(ReadError::StorageOffline {
                 reason: reason.clone(),
             }),

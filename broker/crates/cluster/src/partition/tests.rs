@@ -235,7 +235,10 @@ fn readers_see_committed_records_only() {
     let f = Fixture::leading();
     f.partition.produce(plain(3), Acks::All).unwrap();
     f.append();
-    let read = |from| f.partition.fetch(from, 1 << 20, true, Isolation::ReadUncommitted);
+    let read = |from| {
+        f.partition
+            .fetch(from, 1 << 20, true, Isolation::ReadUncommitted, ServedBy::Leader)
+    };
     assert_eq!(read(0).unwrap().ranges.bytes, 0);
     assert_eq!(
         read(2).unwrap().ranges.bytes,
@@ -264,17 +267,74 @@ fn readers_see_committed_records_only() {
 }
 
 #[test]
+fn a_follower_serves_whoever_asks_no_leader() {
+    let f = Fixture::leading();
+    f.partition.produce(plain(3), Acks::All).unwrap();
+    f.append();
+    f.commit();
+    f.partition.produce(plain(2), Acks::All).unwrap();
+    f.append();
+    f.partition.step_down();
+    let read = |from, by| {
+        let fetched = f
+            .partition
+            .fetch(from, 1 << 20, true, Isolation::ReadUncommitted, by);
+        fetched.map(|fetched| fetched.ranges.next_offset)
+    };
+    assert!(matches!(read(0, ServedBy::Leader), Err(ReadError::NotLeader)));
+    assert!(matches!(
+        f.partition.check_epoch(-1, ServedBy::Leader),
+        Err(ReadError::NotLeader)
+    ));
+    assert_eq!(
+        read(0, ServedBy::AnyReplica).unwrap(),
+        3,
+        "below the high watermark"
+    );
+    assert_eq!(
+        read(4, ServedBy::AnyReplica).unwrap(),
+        4,
+        "empty up to the log end"
+    );
+    assert!(matches!(
+        read(6, ServedBy::AnyReplica),
+        Err(ReadError::OffsetOutOfRange { end: 5, .. })
+    ));
+    let waiter = Waiter::new();
+    f.partition.wait(&waiter);
+    f.commit();
+    assert!(waiter.is_woken());
+    assert_eq!(read(3, ServedBy::AnyReplica).unwrap(), 5);
+}
+
+#[test]
+fn a_follower_knows_the_epoch_of_the_leader_that_it_hears() {
+    let f = Fixture::leading();
+    f.partition.step_down();
+    let check = |epoch| f.partition.check_epoch(epoch, ServedBy::AnyReplica);
+    assert_eq!(check(1).unwrap(), 1);
+    let waiter = Waiter::new();
+    f.partition.wait(&waiter);
+    f.partition.follow(4);
+    assert!(waiter.is_woken(), "who waits in an old epoch is told");
+    assert!(matches!(check(1), Err(ReadError::FencedLeaderEpoch { .. })));
+    assert!(matches!(check(5), Err(ReadError::UnknownLeaderEpoch { .. })));
+    f.partition.follow(3);
+    assert_eq!(check(4).unwrap(), 4, "epochs never go back");
+}
+
+#[test]
 fn epochs_are_checked_as_kip_320_says() {
     let f = Fixture::leading();
     f.lead_again(5);
-    assert_eq!(f.partition.check_epoch(-1).unwrap(), 5);
-    assert_eq!(f.partition.check_epoch(5).unwrap(), 5);
+    assert_eq!(f.partition.check_epoch(-1, ServedBy::Leader).unwrap(), 5);
+    assert_eq!(f.partition.check_epoch(5, ServedBy::Leader).unwrap(), 5);
     assert!(matches!(
-        f.partition.check_epoch(4),
+        f.partition.check_epoch(4, ServedBy::Leader),
         Err(ReadError::FencedLeaderEpoch { .. })
     ));
     assert!(matches!(
-        f.partition.check_epoch(6),
+        f.partition.check_epoch(6, ServedBy::Leader),
         Err(ReadError::UnknownLeaderEpoch { .. })
     ));
 }

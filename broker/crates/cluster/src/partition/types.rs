@@ -22,6 +22,15 @@ pub enum Isolation {
     ReadCommitted,
 }
 
+/// Which replica may answer a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServedBy {
+    /// The leader alone.
+    Leader,
+    /// Any replica, below the high watermark that it knows itself (KIP-392).
+    AnyReplica,
+}
+
 /// The positions of a partition; `log_start_offset <= last_stable_offset <= high_watermark <= log_end_offset`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Offsets {
@@ -111,7 +120,7 @@ pub enum ProduceError {
 /// Why a read was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// This broker does not lead the partition.
+    /// This broker does not lead the partition, and only its leader may answer; or its replica is not open yet.
     #[error("this broker does not lead the partition")]
     NotLeader,
     /// Below the log start or above the log end.
@@ -133,12 +142,12 @@ pub enum ReadError {
     /// The log could not be read.
     #[error("the log could not be read")]
     Log(#[from] LogError),
-    /// The caller's leader epoch is older than this leader's (KIP-320).
+    /// The caller's leader epoch is older than the one this replica knows (KIP-320).
     #[error("leader epoch {requested} is older than {current}")]
     FencedLeaderEpoch {
         /// The caller's.
         requested: i32,
-        /// This leader's.
+        /// This replica's.
         current: i32,
     },
     /// The caller's leader epoch is newer than any this broker knows (KIP-320).
@@ -146,7 +155,7 @@ pub enum ReadError {
     UnknownLeaderEpoch {
         /// The caller's.
         requested: i32,
-        /// This leader's.
+        /// This replica's.
         current: i32,
     },
 }

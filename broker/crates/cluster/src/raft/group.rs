@@ -446,7 +446,7 @@ impl Instance {
         let mut receiving = Box::pin(inbound::serve(self.raft.clone(), self.appends));
         let ended = loop {
             let term_begun = *self.term_begun.borrow_and_update();
-            let (now, is_done) = {
+            let (now, is_done, other) = {
                 let metrics = metrics.borrow_and_update();
                 // Without other replicas nobody needs a heartbeat and nobody else campaigns.
                 self.raft.runtime_config().tick(has_others(&metrics));
@@ -454,12 +454,19 @@ impl Instance {
                 // openraft refuses proposals and leads on while it hears of no majority, or passes leadership on. Here
                 // one refusal ends the term: see `Partition::is_over`.
                 let is_done = now.is_some_and(|term| partition.is_over(term));
-                (now.filter(|_| !is_done), is_done)
+                (
+                    now.filter(|_| !is_done),
+                    is_done,
+                    followed_term(&metrics, host.node),
+                )
             };
             if leading.is_some() && now != leading {
                 partition.step_down();
                 host.leaders.give_up(id);
                 leading = None;
+            }
+            if let Some(term) = other {
+                partition.follow(term);
             }
             if let (Some(term), None) = (now, leading) {
                 host.metrics.leadership_gained();
@@ -515,4 +522,10 @@ fn has_others(metrics: &openraft::metrics::RaftServerMetrics<TypeConfig>) -> boo
 fn leading_term(metrics: &openraft::metrics::RaftServerMetrics<TypeConfig>, term_begun: u64) -> Option<u64> {
     let term = metrics.vote.leader_id.term;
     (metrics.state == ServerState::Leader && term_begun == term).then_some(term)
+}
+
+/// The term of another replica that has told this one that it leads.
+fn followed_term(metrics: &openraft::metrics::RaftServerMetrics<TypeConfig>, node: u64) -> Option<u64> {
+    let (vote, leader) = (metrics.vote, metrics.vote.leader_id);
+    (vote.is_committed() && leader.voted_for != node).then_some(leader.term)
 }

@@ -19,6 +19,7 @@ mod log_store;
 mod members;
 mod network;
 mod outbox;
+mod progress;
 mod purge;
 mod state_machine;
 mod transfer;

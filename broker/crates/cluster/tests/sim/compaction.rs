@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use takhin_cluster::{Acks, Cluster, ConfigTarget, Isolation, NewTopic, Partition};
+use takhin_cluster::{Acks, Cluster, ConfigTarget, Isolation, NewTopic, Partition, ServedBy};
 use takhin_config::alter::{Change, Operation};
 use takhin_protocol::record::{BatchBuilder, Compression, HEADER_LEN, NewRecord, Records, scan};
 use takhin_runtime::Env;
@@ -60,7 +60,7 @@ fn consume(partition: &Partition) -> (BTreeMap<u8, (i64, i32)>, usize) {
     let mut from = partition.offsets().log_start_offset;
     loop {
         let fetched = partition
-            .fetch(from, 1 << 20, true, Isolation::ReadUncommitted)
+            .fetch(from, 1 << 20, true, Isolation::ReadUncommitted, ServedBy::Leader)
             .unwrap();
         let bytes = fetched.ranges.read_all().unwrap();
         if bytes.is_empty() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use takhin_cluster::{Acks, Cluster, Isolation, NewTopic, Partition, ReadError};
+use takhin_cluster::{Acks, Cluster, Isolation, NewTopic, Partition, ReadError, ServedBy};
 use takhin_protocol::record::{BatchBuilder, Compression, NewRecord};
 use takhin_runtime::Env;
 use takhin_runtime::sim::{CrashMode, Sim};
@@ -76,7 +76,7 @@ fn expired_segments_go_and_a_restart_agrees() {
         );
         let start = partition.offsets().log_start_offset;
         assert!(start > 0);
-        let below = partition.fetch(0, 1 << 20, true, Isolation::ReadUncommitted);
+        let below = partition.fetch(0, 1 << 20, true, Isolation::ReadUncommitted, ServedBy::Leader);
         assert!(matches!(
             below,
             Err(ReadError::OffsetOutOfRange { requested: 0, .. })

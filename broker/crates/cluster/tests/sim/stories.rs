@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use takhin_cluster::{Acks, NewTopic, Partition};
+use takhin_cluster::{Acks, Isolation, NewTopic, Partition, ReadError, ServedBy, Waiter};
 use takhin_runtime::Rng;
 use takhin_runtime::sim::{CrashMode, Machine, Sim};
 
@@ -204,4 +204,88 @@ async fn is_accepted(partition: &Arc<Partition>, producer: &Producer) -> bool {
         Ok(ticket) => ticket.await.is_ok(),
         Err(_) => false,
     }
+}
+
+/// How soon a follower has to know that the last record of a burst is committed; heartbeats come every five seconds.
+const TOLD: Duration = Duration::from_millis(200);
+
+/// Consumers may read from followers, which hear of every commit at once and know who leads.
+#[test]
+fn followers_serve_what_is_committed() {
+    let mut sim = Sim::new(41);
+    let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
+    let net = sim.net().clone();
+    net.set_default_delay(Duration::from_micros(500)..=Duration::from_millis(2));
+    sim.run(|env| async move {
+        let running = Running::default();
+        for index in 0..machines.len() {
+            boot(&machines, index, &running);
+        }
+        let led = leader(&env, &running).await;
+        let epoch = led.leadership().unwrap();
+        let mut producer = Producer::default();
+        converge(&env, &running).await;
+        let nodes: Vec<_> = running.lock().values().cloned().collect();
+        let topic = led.id().topic_id;
+        let replicas: Vec<_> = nodes
+            .iter()
+            .map(|node| node.partition(topic, 0).unwrap())
+            .collect();
+        let followers: Vec<_> = replicas.iter().filter(|r| r.leadership().is_none()).collect();
+        assert_eq!(followers.len(), 2);
+        // Bursts of every length: the last record of each has nothing behind it that would tell of its commit.
+        for burst in 1..6 {
+            env.clock.sleep(Duration::from_secs(1)).await;
+            let from = led.offsets().log_end_offset;
+            let waiter = Waiter::new();
+            followers[0].wait(&waiter);
+            for _ in 0..burst {
+                producer.pending = Some(2);
+                let batch = batch(1, &producer, 2);
+                led.produce(batch, Acks::All).unwrap().await.unwrap();
+                producer.answered(2);
+            }
+            env.clock
+                .timeout(TOLD, waiter.woken())
+                .await
+                .expect("a long poll ends");
+            env.clock.sleep(TOLD).await;
+            let end = led.offsets().log_end_offset;
+            let records = read_any(&led, epoch, from, end);
+            for follower in &followers {
+                assert_eq!(read_any(follower, epoch, from, end), records);
+            }
+            let ends = nodes
+                .iter()
+                .map(|node| node.log_end_offsets(led.id(), &[1, 2, 3]));
+            let ends: Vec<_> = ends.flatten().collect();
+            assert!(ends.iter().all(|(_, known)| *known == end), "{ends:?}");
+            assert_eq!(ends.len(), 2, "the leader's followers, and nobody else's");
+        }
+        // Another one leads: whoever goes on with the old epoch at a replica that follows it is sent to look.
+        let place = replicas.iter().position(|replica| replica.leadership().is_some());
+        net.isolate(NAMES[place.unwrap()]);
+        let fenced = async {
+            loop {
+                let mut checked = followers
+                    .iter()
+                    .map(|f| f.check_epoch(epoch, ServedBy::AnyReplica));
+                let is_fenced = |check| matches!(check, Err(ReadError::FencedLeaderEpoch { .. }));
+                if checked.all(is_fenced) {
+                    return;
+                }
+                env.clock.sleep(Duration::from_millis(20)).await;
+            }
+        };
+        env.clock.timeout(CONVERGENCE, fenced).await.expect("a new epoch");
+    });
+}
+
+/// What a replica gives a consumer from offset `from` on; it knows that everything before `end` is committed.
+fn read_any(replica: &Partition, epoch: i32, from: i64, end: i64) -> Vec<u8> {
+    let (isolation, by) = (Isolation::ReadCommitted, ServedBy::AnyReplica);
+    replica.check_epoch(epoch, by).unwrap();
+    let fetched = replica.fetch(from, 1 << 20, true, isolation, by).unwrap();
+    assert_eq!(fetched.offsets.high_watermark, end);
+    fetched.ranges.read_all().unwrap()
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use takhin_cluster::{
-    Acks, BrokerInfo, Cluster, ClusterOptions, Interconnect, Isolation, NewTopic, Partition, TopicError,
+    Acks, BrokerInfo, Cluster, ClusterOptions, Interconnect, Isolation, NewTopic, Partition, ServedBy,
+    TopicError,
 };
 use takhin_config::live::Settings;
 use takhin_config::topic::TopicConfig;
@@ -322,7 +323,8 @@ pub(crate) fn batch(id: u64, producer: &Producer, count: u64) -> Batch {
 fn read(partition: &Partition) -> Vec<(i64, Value)> {
     let offsets = partition.offsets();
     read_up_to(offsets.log_start_offset, offsets.high_watermark, |next| {
-        let fetched = partition.fetch(next, 1 << 16, true, Isolation::ReadUncommitted);
+        let isolation = Isolation::ReadUncommitted;
+        let fetched = partition.fetch(next, 1 << 16, true, isolation, ServedBy::Leader);
         fetched.unwrap().ranges.read_all().unwrap()
     })
 }
