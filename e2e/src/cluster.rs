@@ -1,5 +1,7 @@
 //! Several brokers that form one cluster, each a process of its own.
 
+use std::ops::Range;
+
 use anyhow::{Context as _, Result};
 
 use crate::{Broker, Kind};
@@ -17,7 +19,8 @@ impl Cluster {
         Self::start_with(count, usize::MAX, |_, _| {})
     }
 
-    /// The same, founded by the first `founders` of the brokers; `prepare` sees each with its id before it is started.
+    /// The same, founded by the first `founders` of the brokers before the others come. `prepare` sees each with its id
+    /// before any is started.
     pub fn start_with(count: u32, founders: usize, prepare: impl Fn(u32, &mut Broker)) -> Result<Self> {
         let brokers: Result<Vec<Broker>> = (0..count).map(|_| Broker::new(Kind::Takhin)).collect();
         let mut cluster = Self { brokers: brokers? };
@@ -33,14 +36,23 @@ impl Cluster {
             broker.set("rpc.bind", &peer.to_string());
             broker.set("cluster.seeds", &seeds);
             prepare(id, broker);
-            // None is ready before there are enough of them.
+        }
+        let founders = founders.min(cluster.brokers.len());
+        cluster.start_together(0..founders)?;
+        cluster.start_together(founders..cluster.brokers.len())?;
+        Ok(cluster)
+    }
+
+    fn start_together(&mut self, brokers: Range<usize>) -> Result<()> {
+        // None is ready before there are enough of them.
+        for broker in &mut self.brokers[brokers.clone()] {
             broker.start_process()?;
         }
-        for broker in 0..cluster.brokers.len() {
-            let ready = cluster.brokers[broker].wait_ready();
-            ready.with_context(|| cluster.log_tails())?;
+        for broker in brokers {
+            let ready = self.brokers[broker].wait_ready();
+            ready.with_context(|| self.log_tails())?;
         }
-        Ok(cluster)
+        Ok(())
     }
 
     /// Starts a broker again and waits until it serves.

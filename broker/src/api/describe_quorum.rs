@@ -4,11 +4,11 @@
 //!
 //! - v1: fetch times of the voters (KIP-836). v2: messages, directory ids, endpoints (KIP-853).
 //!
-//! Leader needed: the controller.
+//! Leader needed: none, each broker asks the controller.
 
 use std::ops::RangeInclusive;
 
-use takhin_cluster::Quorum;
+use takhin_cluster::{Quorum, QuorumReplica};
 use takhin_protocol::ErrorCode;
 use takhin_protocol::messages::describe_quorum_response::{
     Listener, Node, PartitionData, ReplicaState, TopicData,
@@ -33,13 +33,10 @@ impl Api for DescribeQuorum {
         if !asks_for_metadata(&request.topics) {
             return refuse_each(cx, request.topics);
         }
-        let Some(quorum) = cx.cluster().quorum() else {
+        let Some(quorum) = cx.cluster().quorum().await else {
             return DescribeQuorumResponse::default()
-                .with_error_code(cx.code(ErrorCode::NotLeaderOrFollower))
-                .with_error_message(message(
-                    cx.version,
-                    "this broker does not lead the metadata group",
-                ));
+                .with_error_code(cx.code(ErrorCode::RequestTimedOut))
+                .with_error_message(message(cx.version, "no controller answers"));
         };
         let partition = partition(cx, &quorum);
         let topic = TopicData::default()
@@ -88,29 +85,30 @@ fn message(version: i16, text: &'static str) -> Option<StrBytes> {
 }
 
 fn partition(cx: &RequestContext, quorum: &Quorum) -> PartitionData {
-    let now_ms = cx.broker().env.clock.now_ms();
-    let voters = quorum.voters.iter().map(|voter| {
-        let state = ReplicaState::default()
-            .with_replica_id(voter.id.into())
-            .with_log_end_offset(quorum.log_end_offset);
-        // A leader has by definition just caught up with itself.
-        let state = match cx.version {
-            0 => state,
-            _ => state
-                .with_last_fetch_timestamp(now_ms)
-                .with_last_caught_up_timestamp(now_ms),
-        };
-        if has_directories(cx.version) {
-            state.with_replica_directory_id(voter.directory)
-        } else {
-            state
-        }
-    });
+    let states = |replicas: &[QuorumReplica]| replicas.iter().map(|r| state(cx.version, r)).collect();
     PartitionData::default()
         .with_leader_id(quorum.leader.into())
         .with_leader_epoch(quorum.leader_epoch)
         .with_high_watermark(quorum.high_watermark)
-        .with_current_voters(voters.collect())
+        .with_current_voters(states(&quorum.voters))
+        .with_observers(states(&quorum.observers))
+}
+
+fn state(version: i16, replica: &QuorumReplica) -> ReplicaState {
+    let state = ReplicaState::default()
+        .with_replica_id(replica.id.into())
+        .with_log_end_offset(replica.log_end_offset);
+    let state = match version {
+        0 => state,
+        _ => state
+            .with_last_fetch_timestamp(replica.last_fetch_ms)
+            .with_last_caught_up_timestamp(replica.last_caught_up_ms),
+    };
+    if has_directories(version) {
+        state.with_replica_directory_id(replica.directory)
+    } else {
+        state
+    }
 }
 
 fn nodes(cx: &RequestContext, quorum: &Quorum) -> Vec<Node> {

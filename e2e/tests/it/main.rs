@@ -12,6 +12,7 @@ mod groups;
 mod java_tools;
 mod packages;
 mod power;
+mod quorum;
 mod racks;
 mod readme;
 mod reassign;
@@ -37,6 +38,7 @@ fn main() -> anyhow::Result<()> {
     cluster::add(&mut suites);
     reassign::add(&mut suites);
     racks::add(&mut suites);
+    quorum::add(&mut suites);
     group_crash::add(&mut suites);
     power::add(&mut suites);
     storage::add(&mut suites);

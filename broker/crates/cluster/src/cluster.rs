@@ -44,7 +44,7 @@ pub use forming::FormingError;
 use forward::Command;
 pub use interconnect::Interconnect;
 pub use open::StartError;
-pub use quorum::{Quorum, QuorumVoter};
+pub use quorum::{Quorum, QuorumReplica};
 
 /// The metadata group's topic id, as Kafka's `METADATA_TOPIC_ID`.
 const METADATA_TOPIC_ID: Uuid = Uuid::from_u128(1);
@@ -210,11 +210,11 @@ impl Cluster {
             return Vec::new();
         };
         let is_wanted = |id: &i32| brokers.contains(id) && self.host.is_present(node_number(*id));
-        let matched = progress.matched.iter();
-        let matched = matched.filter_map(|(node, index)| Some((i32::try_from(*node).ok()?, *index)));
-        matched
+        let replicas = progress.replicas.iter();
+        let replicas = replicas.filter_map(|(node, replica)| Some((i32::try_from(*node).ok()?, replica)));
+        replicas
             .filter(|(id, _)| is_wanted(id))
-            .filter_map(|(id, index)| Some((id, progress.end_after(index)?)))
+            .filter_map(|(id, replica)| Some((id, progress.end_after(replica.matched?)?)))
             .collect()
     }
 

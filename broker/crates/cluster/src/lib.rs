@@ -23,7 +23,7 @@ mod replicator;
 
 pub use cluster::{
     Cluster, ClusterOptions, ClusterStats, FormingError, Interconnect, MAX_COMPACTED_BATCH, NoElection,
-    Quorum, QuorumVoter, StartError,
+    Quorum, QuorumReplica, StartError,
 };
 pub use controller::{ConfigTarget, NewTopic, ReplicaChange, TopicError};
 pub use links::{Class, Kind, LinkError, Links};

@@ -42,6 +42,8 @@ pub enum Kind {
     Pass = 9,
     /// Take a copy of segment files.
     Copy = 10,
+    /// Say who keeps the cluster's metadata, if you lead them.
+    Quorum = 11,
 }
 
 impl Kind {
@@ -58,6 +60,7 @@ impl Kind {
             Self::Purge,
             Self::Pass,
             Self::Copy,
+            Self::Quorum,
         ];
         all.into_iter().find(|kind| *kind as u16 == number)
     }

@@ -69,6 +69,7 @@ impl Exchange {
             Kind::Purge => answer(self.purge(body)),
             Kind::Pass => self.pass(body, answer),
             Kind::Copy => self.copy(body, answer),
+            Kind::Quorum => answer(self.quorum()),
             Kind::Command => match self.cluster.get().and_then(Weak::upgrade) {
                 Some(cluster) => {
                     let obey = async move { answer(encode(&cluster.obey(&body).await)) };
@@ -86,6 +87,12 @@ impl Exchange {
             standing.controller = cluster.controller_id();
         }
         standing
+    }
+
+    fn quorum(&self) -> Result<Bytes, String> {
+        let cluster = self.cluster.get().and_then(Weak::upgrade);
+        let quorum = cluster.and_then(|cluster| cluster.led_quorum());
+        encode(&quorum.ok_or("this broker is not the controller")?)
     }
 
     fn ask_group(&self, kind: Kind, mut body: Bytes, answer: Answer) {

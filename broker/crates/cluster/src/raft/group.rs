@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 use super::copy::Replacement;
 use super::hard_state::{GroupId, GroupState};
 use super::host::{GroupHost, OpenError, log_options};
+use super::in_sync::Led;
 use super::inbound::{self, Answer, Inbound};
 use super::log_store::LogStore;
 use super::network::Network;
@@ -61,6 +62,8 @@ pub(crate) struct Group {
     saved: Mutex<Option<RaftLogId>>,
     /// Replicas that lack entries which nobody else needs, and since when that is known.
     pub(super) behind: Mutex<BTreeMap<u64, Instant>>,
+    /// Who keeps up, while this replica leads.
+    pub(super) led: Mutex<Option<Led>>,
     stop: Shutdown,
     stopped: watch::Receiver<bool>,
     /// Held while leadership is being passed on.
@@ -102,6 +105,7 @@ impl Group {
             running: Mutex::new(None),
             saved: Mutex::new(None),
             behind: Mutex::default(),
+            led: Mutex::default(),
             stop,
             stopped,
             passing: tokio::sync::Mutex::default(),
@@ -240,18 +244,6 @@ impl Group {
     /// openraft's handle, while the group is open.
     pub(super) fn raft(&self) -> Option<Raft> {
         self.running.lock().as_ref().map(|running| running.raft.clone())
-    }
-
-    /// Node ids and directories of the voters; `None` while the group is not open.
-    pub(crate) fn voters(&self) -> Option<Vec<(u64, uuid::Uuid)>> {
-        let running = self.running.lock().clone()?;
-        let metrics = running.raft.metrics();
-        let membership = metrics.borrow_watched().membership_config.clone();
-        let membership = membership.membership();
-        let voters = membership
-            .voter_ids()
-            .filter_map(|id| Some((id, membership.get_node(&id)?.directory)));
-        Some(voters.collect())
     }
 
     async fn supervise(self: &Arc<Self>, host: &Arc<GroupHost>) {

@@ -4,7 +4,7 @@
 //! (`replica.lag.time.max.ms`) and its broker is heard of. This is what clients are shown and what `min.insync.replicas`
 //! is compared with; what is committed, Raft alone says.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,6 @@ use takhin_runtime::Shutdown;
 use takhin_runtime::clock::Instant;
 
 use super::group::Group;
-use super::hard_state::GroupId;
 use super::host::GroupHost;
 
 /// How often replicas are looked at.
@@ -29,16 +28,23 @@ const ABSENT: Duration = Duration::from_secs(3);
 const UNREACHABLE: Duration = Duration::from_secs(2);
 
 /// What is remembered of a group led here.
-struct Led {
+pub(super) struct Led {
+    begun: Instant,
     /// Index of the last entry at the look before.
     end: u64,
-    /// When each replica had all that there was.
+    /// When each replica had all that there was. Voters are taken to have had it when this began.
     caught_up: BTreeMap<u64, Instant>,
+}
+
+impl Led {
+    /// When this replica was last seen to have all that there was.
+    pub(super) fn caught_up(&self, node: u64) -> Option<Instant> {
+        self.caught_up.get(&node).copied().filter(|at| *at > self.begun)
+    }
 }
 
 /// Keeps partitions and the leader table informed until `stop`.
 pub(crate) async fn watch(host: Arc<GroupHost>, groups: impl Fn() -> Vec<Arc<Group>>, stop: Shutdown) {
-    let mut led: BTreeMap<GroupId, Led> = BTreeMap::new();
     loop {
         tokio::select! {
             biased;
@@ -48,19 +54,16 @@ pub(crate) async fn watch(host: Arc<GroupHost>, groups: impl Fn() -> Vec<Arc<Gro
         if host.links.peers().is_empty() {
             continue;
         }
-        let groups = groups();
-        let living: BTreeSet<GroupId> = groups.iter().map(|group| group.spec.id).collect();
-        led.retain(|id, _| living.contains(id));
-        for group in groups {
-            if !look(&host, &group, &mut led) {
-                led.remove(&group.spec.id);
+        for group in groups() {
+            if !look(&host, &group) {
+                *group.led.lock() = None;
             }
         }
     }
 }
 
 /// Looks at one group; `false` if it is not led here or has no other replica.
-fn look(host: &GroupHost, group: &Group, led: &mut BTreeMap<GroupId, Led>) -> bool {
+fn look(host: &GroupHost, group: &Group) -> bool {
     let partition = &group.spec.partition;
     let (Some(epoch), Some(raft)) = (partition.leadership(), group.raft()) else {
         return false;
@@ -88,7 +91,9 @@ fn look(host: &GroupHost, group: &Group, led: &mut BTreeMap<GroupId, Led>) -> bo
         return false;
     }
     let now = host.env.clock.instant();
-    let state = led.entry(group.spec.id).or_insert_with(|| Led {
+    let mut led = group.led.lock();
+    let state = led.get_or_insert_with(|| Led {
+        begun: now,
         end: last,
         caught_up: voters.iter().map(|voter| (*voter, now)).collect(),
     });
@@ -121,6 +126,7 @@ fn look(host: &GroupHost, group: &Group, led: &mut BTreeMap<GroupId, Led>) -> bo
         let reachable = config.iter().filter(|voter| silence(**voter) < UNREACHABLE);
         reachable.count() > config.len() / 2
     });
+    drop(led);
     let count = u16::try_from(in_sync.len()).unwrap_or(u16::MAX);
     partition.set_quorum(count, has_quorum);
     host.leaders.set_in_sync(group.spec.id, epoch, in_sync);

@@ -80,9 +80,13 @@ async fn ask(raft: &Raft, kind: Kind, body: Bytes) -> Result<Bytes, String> {
                 .map_err(text)
         }
         Kind::Append => append(raft.clone(), body).await,
-        Kind::Standing | Kind::Leaders | Kind::Command | Kind::Purge | Kind::Pass | Kind::Copy => {
-            Err("not for a group".to_owned())
-        }
+        Kind::Standing
+        | Kind::Leaders
+        | Kind::Command
+        | Kind::Purge
+        | Kind::Pass
+        | Kind::Copy
+        | Kind::Quorum => Err("not for a group".to_owned()),
     }
 }
 

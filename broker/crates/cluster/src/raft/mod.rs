@@ -33,6 +33,7 @@ pub(crate) use host::{GroupHost, HostOptions};
 pub(crate) use in_sync::watch as watch_in_sync;
 pub(crate) use inbound::Answer;
 pub(crate) use members::Members;
+pub(crate) use progress::ReplicaProgress;
 pub(crate) use state_machine::Observer;
 pub(crate) use types::Voter;
 pub(crate) use wire::{decode_pass, decode_purge, encode_pass, group as group_of};

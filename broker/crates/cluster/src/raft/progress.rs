@@ -2,17 +2,36 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use openraft_rt::Instant as _;
 use openraft_rt::WatchReceiver as _;
+use takhin_runtime::clock::Instant;
 use takhin_storage::Log;
+use uuid::Uuid;
 
 use super::group::Group;
+use super::types::Voter;
 
 /// All replicas of a group at one moment, the leader among them.
 pub(crate) struct GroupProgress {
     log: Arc<Log>,
-    /// Index of the last entry that each is known to have, by broker.
-    pub(crate) matched: BTreeMap<u64, u64>,
+    /// Index of the leader's last entry.
+    pub(crate) last: u64,
+    /// By broker.
+    pub(crate) replicas: BTreeMap<u64, ReplicaProgress>,
+}
+
+/// One replica.
+pub(crate) struct ReplicaProgress {
+    pub(crate) directory: Uuid,
+    pub(crate) is_voter: bool,
+    /// Index of the last entry that it is known to have; `None` before the first answer.
+    pub(crate) matched: Option<u64>,
+    /// Age of the newest request that it has answered; `None` before the first answer.
+    pub(crate) answered: Option<Duration>,
+    /// When a look, one each half a second, found last that it lacked nothing.
+    pub(crate) caught_up: Option<Instant>,
 }
 
 impl GroupProgress {
@@ -33,12 +52,23 @@ impl Group {
         let running = self.running.lock().clone()?;
         let metrics = running.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let matched = metrics.replication.as_ref()?.iter();
+        let (replication, heartbeat) = (metrics.replication.as_ref()?, metrics.heartbeat.as_ref()?);
+        let membership = metrics.membership_config.membership();
+        let led = self.led.lock();
+        let replica = |(node, voter): (&u64, &Voter)| {
+            let progress = ReplicaProgress {
+                directory: voter.directory,
+                is_voter: membership.voter_ids().any(|voter| voter == *node),
+                matched: replication.get(node).and_then(|id| Some(id.as_ref()?.index)),
+                answered: heartbeat.get(node).and_then(|at| Some(at.as_ref()?.elapsed())),
+                caught_up: led.as_ref().and_then(|led| led.caught_up(*node)),
+            };
+            (*node, progress)
+        };
         Some(GroupProgress {
             log: Arc::clone(&running.log),
-            matched: matched
-                .filter_map(|(node, id)| Some((*node, id.as_ref()?.index)))
-                .collect(),
+            last: metrics.last_log_index.unwrap_or(0),
+            replicas: membership.nodes().map(replica).collect(),
         })
     }
 }

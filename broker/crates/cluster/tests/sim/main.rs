@@ -16,6 +16,7 @@ mod durability;
 mod nodes;
 mod oracle;
 mod producers;
+mod quorum;
 mod retention;
 mod stories;
 mod votes;
