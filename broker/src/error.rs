@@ -80,6 +80,7 @@ impl ToErrorCode for TopicError {
             // Kafka's answer, although the entry is the fault and not the request (KAFKA-13609).
             Self::ReadOnlyConfig(_) => ErrorCode::InvalidRequest,
             Self::NodeIdTaken { .. } => ErrorCode::DuplicateBrokerRegistration,
+            Self::UnknownBroker { .. } => ErrorCode::BrokerIdNotRegistered,
             Self::NotController => ErrorCode::NotController,
             Self::Timeout => ErrorCode::RequestTimedOut,
         }

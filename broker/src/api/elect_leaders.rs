@@ -132,7 +132,7 @@ impl Election<'_> {
         let elected = self.cx.cluster().elect_preferred(topic.id, index).await;
         elected.map_err(|error| match error {
             NoElection::NotNeeded => not_needed(),
-            NoElection::NotAvailable(_) => {
+            NoElection::NotAvailable(_) | NoElection::Draining(_) => {
                 Refused::new(ErrorCode::PreferredLeaderNotAvailable, error.to_string())
             }
             NoElection::NoLeader => {

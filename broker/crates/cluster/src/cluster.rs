@@ -3,6 +3,7 @@
 
 mod balance;
 mod cleaner;
+mod drain;
 mod exchange;
 mod forming;
 mod forward;
@@ -14,6 +15,7 @@ mod peers;
 mod presence;
 mod quorum;
 mod reassign;
+mod survey;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +28,7 @@ use parking_lot::{Mutex, RwLock};
 use takhin_config::alter::Change;
 use takhin_config::live::Settings;
 use takhin_config::topic::TopicConfig;
+use takhin_runtime::clock::Instant;
 use takhin_runtime::{Env, Published, Shutdown};
 use takhin_storage::{DataDir, LogManager};
 use uuid::Uuid;
@@ -115,6 +118,7 @@ pub struct Cluster {
     exchange: Arc<Exchange>,
     /// Version of the image that `groups` reflects.
     reconciled: Published<i64>,
+    begun: Instant,
     /// Producer ids that this broker may still give away.
     producer_ids: Mutex<std::ops::Range<i64>>,
     missed: RwLock<presence::Missed>,
@@ -137,6 +141,11 @@ impl Cluster {
     /// This broker's id.
     pub fn node_id(&self) -> i32 {
         self.options.broker.id
+    }
+
+    /// What tells this run of the broker's process from all others.
+    pub fn incarnation(&self) -> Uuid {
+        self.interconnect.own_incarnation()
     }
 
     /// The metadata as of now.

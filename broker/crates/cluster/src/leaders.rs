@@ -169,6 +169,13 @@ impl Leaders {
         self.table.read().of(id).cloned()
     }
 
+    /// That word on every partition that there is one on.
+    pub(crate) fn words(&self) -> BTreeMap<PartitionId, Leadership> {
+        let table = self.table.read();
+        let ids = table.own.keys().chain(table.others.keys());
+        ids.filter_map(|id| Some((*id, table.of(*id)?.clone()))).collect()
+    }
+
     /// Leader and epoch of that word.
     pub(crate) fn leader_of(&self, id: PartitionId) -> Option<(i32, i32)> {
         let table = self.table.read();

@@ -20,6 +20,7 @@ mod metrics;
 mod partition;
 mod raft;
 mod replicator;
+mod survey;
 
 pub use cluster::{
     Cluster, ClusterOptions, ClusterStats, FormingError, Interconnect, MAX_COMPACTED_BATCH, NoElection,
@@ -36,3 +37,6 @@ pub use partition::{
     Produced, ReadError, ServedBy, Ticket, Waiter,
 };
 pub use replicator::{ProposalSink, ProposeError, Replicator};
+pub use survey::{
+    BrokerReport, Concern, ConcernKind, DiskReport, DrainProgress, Findings, Load, RestartSafety, Survey,
+};

@@ -44,6 +44,8 @@ pub enum Kind {
     Copy = 10,
     /// Say who keeps the cluster's metadata, if you lead them.
     Quorum = 11,
+    /// Say how you are.
+    Report = 12,
 }
 
 impl Kind {
@@ -61,6 +63,7 @@ impl Kind {
             Self::Pass,
             Self::Copy,
             Self::Quorum,
+            Self::Report,
         ];
         all.into_iter().find(|kind| *kind as u16 == number)
     }
@@ -129,6 +132,9 @@ pub trait Links: Send + Sync + 'static {
     /// Time since `node` was heard of last, or more if it is known to be gone; `None` if it was never heard of since this
     /// process began.
     fn silence(&self, node: u32) -> Option<Duration>;
+
+    /// Time since `node` was heard of last; `None` if it was never heard of since this process began.
+    fn last_heard(&self, node: u32) -> Option<Duration>;
 
     /// What `node` drew at random when its process began, as was heard last; `None` if it was never heard of since this
     /// one began.

@@ -1,4 +1,5 @@
-//! Moving leadership deliberately: to the preferred replica when it is there, and away from a broker that stops.
+//! Moving leadership deliberately: to the preferred replica when it is there, and away from a broker that stops (from one
+//! that is being drained: `drain.rs`).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -37,6 +38,9 @@ pub enum NoElection {
     /// The preferred replica is away or behind, or did not take over in time.
     #[error("the preferred replica, broker {0}, cannot lead at the moment")]
     NotAvailable(i32),
+    /// The preferred replica's broker is to lead nothing.
+    #[error("the preferred replica, broker {0}, is being drained and leads nothing until it is undrained")]
+    Draining(i32),
     /// Nobody leads; the replicas elect one as soon as a majority is there.
     #[error("the partition has no leader that could pass leadership on")]
     NoLeader,
@@ -65,6 +69,9 @@ impl Cluster {
         }
         if now.leader < 0 {
             return Err(NoElection::NoLeader);
+        }
+        if image.draining.contains(&preferred) {
+            return Err(NoElection::Draining(preferred));
         }
         if !now.in_sync.contains(&preferred) {
             return Err(NoElection::NotAvailable(preferred));
@@ -143,12 +150,12 @@ impl Cluster {
     }
 
     /// Who is to lead a group that is led here: the first of the other replicas that is in sync.
-    fn successor(&self, group: &Group) -> Option<u64> {
+    pub(super) fn successor(&self, group: &Group) -> Option<u64> {
         group.spec.partition.leadership()?;
         group.successor(&self.host)
     }
 
-    async fn pass_on(&self, led: Vec<(u64, Arc<Group>)>) {
+    pub(super) async fn pass_on(&self, led: Vec<(u64, Arc<Group>)>) {
         stream::iter(led)
             .for_each_concurrent(AT_A_TIME, async |(to, group)| {
                 if let Err(reason) = group.pass_to(&self.host, to).await {
@@ -161,6 +168,7 @@ impl Cluster {
     /// Partitions led here whose preferred replica is another one, which is in sync.
     fn strays(&self) -> Vec<(u64, Arc<Group>)> {
         let groups: Vec<Arc<Group>> = self.exchange.groups.read().values().cloned().collect();
+        let draining = self.host.draining();
         let stray = |group: Arc<Group>| {
             let preferred = group.preferred()?;
             let id = group.spec.id;
@@ -168,6 +176,7 @@ impl Cluster {
             let broker = i32::try_from(preferred).ok()?;
             let is_due = word.leader == self.node_id()
                 && broker != self.node_id()
+                && !draining.contains(&preferred)
                 && word.in_sync.contains(&broker)
                 && self.host.is_present(preferred);
             is_due.then_some((preferred, group))

@@ -77,6 +77,13 @@ impl Exchange {
                 }
                 None => answer(Err("the broker is starting".to_owned())),
             },
+            Kind::Report => match self.cluster.get().and_then(Weak::upgrade) {
+                Some(cluster) => {
+                    let telling = async move { answer(cluster.tell_report().await) };
+                    drop(self.env.tasks.spawn("report", telling));
+                }
+                None => answer(Err("the broker is starting".to_owned())),
+            },
         }
     }
 

@@ -43,6 +43,8 @@ pub(crate) enum Command {
     Reassign(Vec<ReplicaChange>),
     /// Changes of replicas are done.
     Reassigned(Vec<Moved>),
+    /// See [`Cluster::set_draining`].
+    Drain { broker: i32, draining: bool },
     /// A block of producer ids, for the asking broker alone.
     ProducerIds,
     /// The broker has come up, or has changed what it offers.
@@ -160,6 +162,7 @@ impl Cluster {
             }
             Command::Reassign(changes) => outcomes = self.controller.reassign(&changes).await?,
             Command::Reassigned(moved) => self.controller.reassigned(&moved).await?,
+            Command::Drain { broker, draining } => self.controller.set_draining(broker, draining).await?,
             Command::ProducerIds => first_id = Some(self.controller.producer_id_block().await?),
             Command::Register(broker) => self.controller.register(broker).await?,
         }

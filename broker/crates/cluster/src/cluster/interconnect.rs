@@ -83,6 +83,11 @@ impl Interconnect {
         self.rpc.local_addr()
     }
 
+    /// What this process drew at random when it began.
+    pub(crate) fn own_incarnation(&self) -> Uuid {
+        self.identity.get().incarnation
+    }
+
     /// Ends all links.
     pub async fn stop(&self) {
         self.rpc.stop().await;
@@ -173,6 +178,11 @@ impl Links for Interconnect {
         state
             .last_heard
             .map(|heard| self.env.clock.instant().duration_since(heard))
+    }
+
+    fn last_heard(&self, node: u32) -> Option<Duration> {
+        let heard = self.rpc.peer(node)?.state().last_heard?;
+        Some(self.env.clock.instant().duration_since(heard))
     }
 
     fn incarnation(&self, node: u32) -> Option<Uuid> {

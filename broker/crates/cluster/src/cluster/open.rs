@@ -72,6 +72,7 @@ impl Cluster {
             cluster.abandon().await;
             return Err(error);
         }
+        cluster.learn_draining(&cluster.image());
         cluster.reconcile(&cluster.image()).await;
         cluster.spawn_background();
         Ok(cluster)
@@ -123,6 +124,7 @@ impl Cluster {
         let metadata = Arc::clone(&metadata_group.spec.partition);
         let controller = Controller::new(env.clone(), metadata, image, origin);
         Ok(Arc::new(Self {
+            begun: env.clock.instant(),
             env,
             options,
             host,

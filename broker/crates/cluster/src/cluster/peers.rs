@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::Cluster;
 use super::exchange;
+use super::{Cluster, METADATA_TOPIC_ID};
 use crate::leaders::Announcement;
 use crate::links::{Class, Kind};
 
@@ -65,7 +65,7 @@ pub(super) async fn follow(cluster: Arc<Cluster>) {
         cluster
             .exchange
             .leaders
-            .retain(|id| image.topic_names.contains_key(&id.topic_id));
+            .retain(|id| id.topic_id == METADATA_TOPIC_ID || image.topic_names.contains_key(&id.topic_id));
         image = tokio::select! {
             biased;
             () = cluster.stop.wait() => break,

@@ -100,6 +100,12 @@ pub enum TopicError {
         /// Directory of the broker that has it.
         directory: Uuid,
     },
+    /// No such broker.
+    #[error("no broker {id} is registered")]
+    UnknownBroker {
+        /// The id asked for.
+        id: i32,
+    },
     /// The metadata group has no leader here at the moment.
     #[error("the controller is not available")]
     NotController,
@@ -305,6 +311,20 @@ impl Controller {
             return Err(TopicError::Unknown);
         }
         self.commit_in_turn(&[MetadataRecord::DeleteTopic { id }]).await?;
+        Ok(())
+    }
+
+    /// Has a broker lead nothing, or lead again; nothing is written if that is so already.
+    pub(crate) async fn set_draining(&self, broker: i32, draining: bool) -> Result<(), TopicError> {
+        let _turn = self.turn.lock().await;
+        let image = self.image();
+        if !image.brokers.contains_key(&broker) {
+            return Err(TopicError::UnknownBroker { id: broker });
+        }
+        if image.draining.contains(&broker) != draining {
+            self.commit_in_turn(&[MetadataRecord::DrainBroker { broker, draining }])
+                .await?;
+        }
         Ok(())
     }
 

@@ -119,6 +119,8 @@ pub struct Image {
     pub cluster_id: String,
     /// Registered brokers by id.
     pub brokers: BTreeMap<i32, BrokerInfo>,
+    /// Brokers that are to lead nothing, until somebody says otherwise.
+    pub draining: BTreeSet<i32>,
     /// Living topics by name.
     pub topics: BTreeMap<String, Arc<TopicInfo>>,
     /// Names of living topics by id.
@@ -178,6 +180,13 @@ impl Image {
             MetadataRecord::Cluster { cluster_id } => self.cluster_id.clone_from(cluster_id),
             MetadataRecord::RegisterBroker { broker } => {
                 self.brokers.insert(broker.id, broker.clone());
+            }
+            MetadataRecord::DrainBroker { broker, draining } => {
+                if *draining {
+                    self.draining.insert(*broker);
+                } else {
+                    self.draining.remove(broker);
+                }
             }
             MetadataRecord::CreateTopic {
                 name,

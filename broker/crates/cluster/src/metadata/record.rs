@@ -26,6 +26,13 @@ pub enum MetadataRecord {
         /// What it offers.
         broker: BrokerInfo,
     },
+    /// A broker is to lead nothing, or may lead again.
+    DrainBroker {
+        /// Its id.
+        broker: i32,
+        /// Whether it is to lead nothing from now on.
+        draining: bool,
+    },
     /// A topic was created.
     CreateTopic {
         /// Its name.

@@ -2,7 +2,9 @@
 //!
 //! openraft's own timers are long, so that thousands of idle groups cost nothing; they remain as the safety net. Here a
 //! node that hears nothing of a group's leader, or hears that it has begun anew, lets go of the leader's lease. Then the
-//! replicas campaign one after the other, the preferred leader first, each with a pre-vote.
+//! replicas campaign one after the other, the preferred leader first, each with a pre-vote. A broker that is being drained
+//! comes last, and lets its first turn pass while another replica that was in sync is there: without one the partition is
+//! still served.
 //!
 //! Invariants
 //! - Nothing here weakens Raft: a vote is given by openraft's rules alone, and no read relies on a lease.
@@ -11,7 +13,7 @@
 //! - A group is founded only by a replica that is named as a founder with its own directory, and that has neither vote nor
 //!   entry (openraft refuses otherwise). All founders would write the same first entry, so it does not matter which does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -112,8 +114,7 @@ impl Watch {
 
     fn forget_all_but(&mut self, groups: &[Arc<Group>]) {
         if self.leaders.len() > groups.len() || self.doubts.len() > groups.len() {
-            let living: std::collections::BTreeSet<GroupId> =
-                groups.iter().map(|group| group.spec.id).collect();
+            let living: BTreeSet<GroupId> = groups.iter().map(|group| group.spec.id).collect();
             self.leaders.retain(|id, _| living.contains(id));
             self.doubts.retain(|id, _| living.contains(id));
         }
@@ -157,11 +158,13 @@ impl Watch {
             };
         }
         let turn = now.duration_since(doubt.since).as_millis() / TURN.as_millis();
-        let present: Vec<u64> = group
+        let draining = host.draining();
+        let mut present: Vec<u64> = group
             .in_order(&voters)
             .into_iter()
             .filter(|node| is_heard(*node))
             .collect();
+        present.sort_by_key(|node| draining.contains(node));
         if present.len() <= voters.len() / 2 || doubt.campaigned == Some(turn) {
             return;
         }
@@ -169,8 +172,12 @@ impl Watch {
         let _ = raft
             .handle_transfer_leader(TransferLeaderRequest::new(vote, NOBODY, None))
             .await;
-        let whose = usize::try_from(turn).unwrap_or(usize::MAX) % present.len();
-        if present[whose] == host.node {
+        let turn_number = usize::try_from(turn).unwrap_or(usize::MAX);
+        let is_mine = present[turn_number % present.len()] == host.node;
+        let yields = draining.contains(&host.node)
+            && turn_number < present.len()
+            && has_other_in_sync(host, id, &present, &draining);
+        if is_mine && !yields {
             doubt.campaigned = Some(turn);
             if founding && group.is_founder(host) {
                 // An error means that another founder was quicker.
@@ -205,6 +212,16 @@ impl Watch {
             i32::try_from(vote.leader_id().term).is_ok_and(|epoch| host.leaders.has_given_up(id, epoch));
         known.1 == incarnation && is_heard(leader) && !given_up
     }
+}
+
+/// Whether one of the nodes that are `present` and not `draining` was in sync by the last leader's word.
+fn has_other_in_sync(host: &GroupHost, id: GroupId, present: &[u64], draining: &BTreeSet<u64>) -> bool {
+    let in_sync = host.leaders.of(id).map_or_else(Vec::new, |word| word.in_sync);
+    let in_sync = in_sync
+        .into_iter()
+        .filter_map(|broker| u64::try_from(broker).ok());
+    let mut others = in_sync.filter(|node| *node != host.node && present.contains(node));
+    others.any(|node| !draining.contains(&node))
 }
 
 /// Whether a broker was heard of lately. One that was never heard of gets as long as any other from the beginning on.

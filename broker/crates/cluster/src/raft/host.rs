@@ -1,9 +1,11 @@
 //! What the groups of one node share: disk, flusher, votes, openraft's settings, the limit on concurrent opens.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::{Config, SnapshotPolicy};
+use parking_lot::RwLock;
 use takhin_config::node::Durability;
 use takhin_config::topic::TopicConfig;
 use takhin_runtime::Env;
@@ -49,6 +51,8 @@ pub(crate) struct GroupHost {
     pub(crate) metrics: Metrics,
     pub(crate) links: Arc<dyn Links>,
     pub(crate) leaders: Arc<Leaders>,
+    /// Nodes that are to lead nothing while others can.
+    draining: RwLock<Arc<BTreeSet<u64>>>,
     /// Rung when a group may want a leader.
     pub(crate) elections: Notify,
     /// Copies that are being received.
@@ -101,10 +105,20 @@ impl GroupHost {
             metrics,
             links,
             leaders,
+            draining: RwLock::default(),
             elections: Notify::new(),
             copies: Copies::default(),
             opening: Semaphore::new(CONCURRENT_OPENS),
         })
+    }
+
+    /// Nodes that are to lead nothing while others can.
+    pub(crate) fn draining(&self) -> Arc<BTreeSet<u64>> {
+        Arc::clone(&self.draining.read())
+    }
+
+    pub(crate) fn set_draining(&self, nodes: BTreeSet<u64>) {
+        *self.draining.write() = Arc::new(nodes);
     }
 
     pub(crate) async fn opening_slot(&self) -> Option<SemaphorePermit<'_>> {

@@ -86,7 +86,8 @@ async fn ask(raft: &Raft, kind: Kind, body: Bytes) -> Result<Bytes, String> {
         | Kind::Purge
         | Kind::Pass
         | Kind::Copy
-        | Kind::Quorum => Err("not for a group".to_owned()),
+        | Kind::Quorum
+        | Kind::Report => Err("not for a group".to_owned()),
     }
 }
 

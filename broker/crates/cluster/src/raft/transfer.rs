@@ -99,7 +99,8 @@ impl Group {
         let voters: Vec<u64> = voters.into_iter().collect();
         let mut candidates = self.in_order(&voters);
         candidates.retain(|node| *node != host.node);
-        candidates.sort_by_key(|node| *node == to);
+        let draining = host.draining();
+        candidates.sort_by_key(|node| (draining.contains(node), *node == to));
         for candidate in candidates {
             let (Ok(node), Some(voter)) = (u32::try_from(candidate), nodes.get(&candidate)) else {
                 continue;
@@ -119,13 +120,16 @@ impl Group {
         false
     }
 
-    /// Who is to lead next: the first of the other voters that is there and up to date.
+    /// Who is to lead next: the first of the other voters that is there and up to date. One that is being drained comes
+    /// last.
     pub(crate) fn successor(&self, host: &GroupHost) -> Option<u64> {
         let members = self.members()?;
         let voters: Vec<u64> = members.voters.iter().copied().collect();
         let is_fit =
             |node: &u64| *node != host.node && members.up_to_date.contains(node) && host.is_present(*node);
-        self.in_order(&voters).into_iter().find(is_fit)
+        let draining = host.draining();
+        let fit = self.in_order(&voters).into_iter().filter(is_fit);
+        fit.min_by_key(|node| draining.contains(node))
     }
 
     /// Has another replica lead, for as long as it is polled, when this one's term is over while openraft leads on.

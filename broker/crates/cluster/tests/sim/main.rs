@@ -12,6 +12,7 @@
 )]
 
 mod compaction;
+mod drain;
 mod durability;
 mod nodes;
 mod oracle;
