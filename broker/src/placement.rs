@@ -182,6 +182,16 @@ mod tests {
     }
 
     #[test]
+    fn brokers_being_drained_are_taken_last() {
+        let mut image = image(&[1, 2, 3, 4]);
+        image.draining = [1, 3].into();
+        assert_eq!(assign(&image, 2, 2).unwrap(), [[2, 4], [4, 2]]);
+        // As many as are asked for: it is them, or no topic.
+        assert_eq!(assign(&image, 2, 3).unwrap(), [[2, 4, 3], [4, 2, 1]]);
+        assert_eq!(assign(&image, 1, 4).unwrap(), [[2, 4, 3, 1]]);
+    }
+
+    #[test]
     fn a_chosen_assignment_is_complete_even_and_known() {
         let image = image(&[1, 2]);
         let check = |chosen: &[(i32, &[i32])]| {

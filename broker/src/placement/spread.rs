@@ -4,6 +4,7 @@
 //!
 //! | leader | other replicas |
 //! |---|---|
+//! | not being drained | not being drained |
 //! | fewest partitions of the topic to lead | rack with the fewest replicas of this partition |
 //! | fewest partitions of all to lead | fewest replicas of the topic |
 //! | fewest replicas of all | seldom together with this leader in the topic |
@@ -13,7 +14,7 @@
 //! Leaders come first and need not look at racks: with any of them the others can be spread as well. When brokers of one
 //! rack are many and those of another few, the few carry more: that is what spreading over racks costs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use takhin_cluster::{Image, PartitionInfo};
 
@@ -31,6 +32,7 @@ struct Load {
 /// The brokers with what they carry; grows with each partition placed.
 pub(super) struct Spread<'a> {
     racks: BTreeMap<i32, Option<&'a str>>,
+    draining: &'a BTreeSet<i32>,
     loads: BTreeMap<i32, Load>,
 }
 
@@ -42,6 +44,7 @@ impl<'a> Spread<'a> {
             racks: brokers
                 .map(|broker| (broker.id, broker.rack.as_deref()))
                 .collect(),
+            draining: &image.draining,
             loads: image.brokers.keys().map(|id| (*id, Load::default())).collect(),
         };
         for partition in image.topics.values().flat_map(|topic| &topic.partitions) {
@@ -70,7 +73,10 @@ impl<'a> Spread<'a> {
     }
 
     fn leader(&self) -> Option<i32> {
-        let weight = |(id, load): &(&i32, &Load)| (load.topic_leads, load.leads, load.replicas, **id);
+        let weight = |(id, load): &(&i32, &Load)| {
+            let is_draining = self.draining.contains(id);
+            (is_draining, load.topic_leads, load.leads, load.replicas, **id)
+        };
         self.loads.iter().min_by_key(weight).map(|(id, _)| *id)
     }
 
@@ -85,7 +91,15 @@ impl<'a> Spread<'a> {
                 .filter(|other| rack.is_some() && rack_of(other) == rack);
             let beside = load.beside.get(&leader).copied().unwrap_or(0);
             let place = (**id <= leader, **id);
-            (in_rack.count(), load.topic_replicas, beside, load.replicas, place)
+            let is_draining = self.draining.contains(id);
+            (
+                is_draining,
+                in_rack.count(),
+                load.topic_replicas,
+                beside,
+                load.replicas,
+                place,
+            )
         };
         let free = self.loads.iter().filter(|(id, _)| !chosen.contains(id));
         free.min_by_key(weight).map(|(id, _)| *id)
