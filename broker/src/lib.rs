@@ -16,6 +16,7 @@
 
 #![forbid(unsafe_code)]
 
+mod admin;
 mod api;
 mod auto_create;
 mod budget;
@@ -34,5 +35,6 @@ mod placement;
 mod replicas;
 mod reply;
 
+pub use admin::TokenError;
 pub use docs::kafka_apis;
 pub use node::{Node, StartError};

@@ -21,6 +21,7 @@ use takhin_runtime::telemetry::http;
 use takhin_runtime::{Env, JoinHandle, Shutdown};
 use tracing::{error, info, warn};
 
+use crate::admin::{AdminApi, TokenError};
 use crate::auto_create::AutoCreate;
 use crate::budget::Budget;
 use crate::context::Broker;
@@ -49,6 +50,9 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The token of the admin API cannot be read.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// The data directory or what is in it cannot be used.
     #[error(transparent)]
     Cluster(#[from] takhin_cluster::StartError),
@@ -114,6 +118,7 @@ impl Node {
             env,
         });
         watch_metadata(&admin.health, &broker);
+        admin.api.serve(&broker);
         let mut node = Self {
             broker,
             gate,
@@ -196,10 +201,11 @@ impl Node {
     }
 }
 
-/// Health and metrics over HTTP; up before everything else, so that a long recovery can be watched.
+/// Health, metrics and administration over HTTP; up before everything else, so that a long recovery can be watched.
 struct Admin {
     address: SocketAddr,
     health: Health,
+    api: Arc<AdminApi>,
     started: Flag,
     ready: Flag,
     task: JoinHandle<()>,
@@ -224,15 +230,19 @@ impl Admin {
             "the data directory is being opened",
         );
         let ready = health.flag(Probe::Ready, "listeners open", "the broker is starting");
+        let api = AdminApi::new(env, &config.admin, &health).await;
+        let api = api.inspect_err(|_| stop.trigger())?;
+        let endpoints = Some(Arc::clone(&api) as Arc<dyn http::Endpoints>);
         let (env2, health2, stop2) = (env.clone(), health.clone(), stop.clone());
         let task = env.tasks.spawn("admin", async move {
-            if let Err(error) = http::serve(&env2, listener, health2, stop2).await {
+            if let Err(error) = http::serve(&env2, listener, health2, endpoints, stop2).await {
                 error!(%error, "admin listener is broken; health and metrics cannot be read");
             }
         });
         Ok(Self {
             address,
             health,
+            api,
             started,
             ready,
             task,

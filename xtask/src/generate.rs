@@ -20,6 +20,10 @@ const PAGES: &[(&str, &str)] = &[
     ),
     ("docs/reference/kafka-apis.md", "run -q -p takhin-broker -- docs"),
     (
+        "docs/reference/admin-api.json",
+        "run -q -p takhin-broker -- docs admin-api",
+    ),
+    (
         "broker/crates/rpc/src/generated.rs",
         "run -q -p takhin-protos -- broker/crates/rpc/proto/link.proto",
     ),

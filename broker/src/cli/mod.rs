@@ -44,9 +44,22 @@ enum Command {
     CheckConfig(ConfigArgs),
     /// Print what is in a log: one line per batch, with Raft index and Kafka offset
     DumpLog(dump_log::DumpLogArgs),
-    /// Print the reference page of the Kafka APIs
+    /// Print a reference page
     #[command(hide = true)]
-    Docs,
+    Docs {
+        /// Which one
+        #[arg(value_enum, default_value_t = Page::KafkaApis)]
+        page: Page,
+    },
+}
+
+/// The pages of docs/reference that this program prints.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Page {
+    /// The Kafka APIs, in Markdown
+    KafkaApis,
+    /// The admin API, as an OpenAPI document
+    AdminApi,
 }
 
 #[derive(Debug, Args)]
@@ -67,7 +80,7 @@ struct DevArgs {
     /// Where Kafka clients connect
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
     kafka: String,
-    /// Health and metrics over HTTP
+    /// Health, metrics and the admin API over HTTP
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9644")]
     admin: String,
     /// Brokers of the cluster, each a process of its own; the ports count up from those given
@@ -131,7 +144,10 @@ pub fn main() -> ExitCode {
         }
         Command::CheckConfig(args) => load_file(&args).and_then(|loaded| check_config::print(&loaded)),
         Command::DumpLog(args) => dump_log::dump(&args),
-        Command::Docs => print(&crate::docs::kafka_apis()),
+        Command::Docs { page } => print(&match page {
+            Page::KafkaApis => crate::docs::kafka_apis(),
+            Page::AdminApi => crate::admin::document(),
+        }),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

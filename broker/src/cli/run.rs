@@ -111,7 +111,7 @@ fn cheat_sheet(node: &Node, data_dir: &str) -> String {
     }
     let _ = writeln!(
         out,
-        "  admin     http://{}  (/readyz, /metrics)",
+        "  admin     http://{}  (/readyz, /metrics, /v1/cluster/health)",
         node.admin_address()
     );
     let _ = writeln!(out, "  data      {data_dir}\n");

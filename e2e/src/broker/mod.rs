@@ -208,6 +208,29 @@ impl Broker {
         ready.with_context(|| format!("the end of its log:\n{}", log_tail(&log)))
     }
 
+    /// Asks takhin's admin API, with a token if there is one; returns the status and the JSON of the answer.
+    ///
+    /// # Errors
+    /// When there is no answer, or one that is no JSON.
+    pub fn ask_admin(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+    ) -> Result<(u16, serde_json::Value)> {
+        let header = token.map(|token| format!("Authorization: Bearer {token}\r\n"));
+        let answer = takhin::http(self.admin, method, path, &header.unwrap_or_default())?;
+        let (head, body) = answer
+            .split_once("\r\n\r\n")
+            .context("an answer without a head")?;
+        let status = head
+            .split_ascii_whitespace()
+            .nth(1)
+            .context("an answer without a status")?;
+        let json = serde_json::from_str(body).with_context(|| format!("{method} {path}: {answer}"))?;
+        Ok((status.parse()?, json))
+    }
+
     /// Waits until the process ends by itself; kills it when it does not.
     pub fn wait_end(&mut self, limit: Duration) -> Result<ExitStatus> {
         let mut process = self.process.take().context("the broker was not started")?;

@@ -67,13 +67,18 @@ pub(super) fn is_ready(admin: SocketAddr) -> bool {
 
 /// The whole answer to one HTTP/1.0 request, status line and head included.
 pub(super) fn http_get(address: SocketAddr, path: &str) -> Result<String> {
+    http(address, "GET", path, "")
+}
+
+/// The whole answer to one HTTP/1.0 request without a body; `headers` are whole lines.
+pub(super) fn http(address: SocketAddr, method: &str, path: &str, headers: &str) -> Result<String> {
     let limit = Some(Duration::from_secs(5));
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(limit)?;
     stream.set_write_timeout(limit)?;
     write!(
         stream,
-        "GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.0\r\nHost: {address}\r\n{headers}Connection: close\r\n\r\n"
     )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

@@ -4,6 +4,7 @@
 //! `E2E_BROKER=kafka` runs those that make sense there against Apache Kafka.
 
 mod abuse;
+mod admin;
 mod clients;
 mod cluster;
 mod crash;
@@ -39,6 +40,7 @@ fn main() -> anyhow::Result<()> {
     reassign::add(&mut suites);
     racks::add(&mut suites);
     quorum::add(&mut suites);
+    admin::add(&mut suites);
     group_crash::add(&mut suites);
     power::add(&mut suites);
     storage::add(&mut suites);

@@ -198,12 +198,18 @@ section! {
 }
 
 section! {
-    /// Health (`/livez`, `/readyz`), metrics (`/metrics`) and administration over HTTP.
+    /// Health (`/livez`, `/readyz`, `/startupz`), metrics (`/metrics`) and administration (`/v1`) over HTTP.
     Admin {
         /// IP address and port to listen on; port 0 takes a free one.
         bind: SocketAddr = loopback(9644);
-        /// Permits an address that other machines reach although it neither encrypts nor authenticates.
+        /// Permits an address that other machines reach although it does not encrypt, and health and metrics ask nobody
+        /// who they are.
         allow_insecure: bool = false;
+        /// File with the token that clients of `/v1` send as `Authorization: Bearer TOKEN`: 16 to 4096 visible ASCII
+        /// characters, read anew for every request, so that it can be replaced. Without it `/v1` is open on a loopback
+        /// address, to programs of this machine and not to web pages, and closed on any other. Health and metrics need
+        /// no token.
+        token_file: Option<PathBuf> = None;
     }
 }
 

@@ -1,4 +1,6 @@
-//! `/livez`, `/readyz`, `/startupz` and `/metrics` over HTTP/1.1.
+//! `/livez`, `/readyz`, `/startupz` and `/metrics` over HTTP/1.1, and what the program serves under `/v1`.
+
+mod endpoints;
 
 use std::convert::Infallible;
 use std::io;
@@ -15,6 +17,8 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Semaphore;
 use tracing::debug;
+
+pub use endpoints::{Answer, BODY_TIMEOUT, BodyError, Call, Endpoints, MAX_BODY};
 
 use super::health::{Health, Report};
 use super::metrics;
@@ -39,11 +43,17 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 type Reply = Response<Full<Bytes>>;
 
-/// Serves health and metrics until `shutdown`, then finishes the responses under way.
+/// Serves health, metrics and `endpoints`, if there are any, until `shutdown`, then finishes the responses under way.
 ///
 /// # Errors
 /// When the listener breaks.
-pub async fn serve(env: &Env, listener: Listener, health: Health, shutdown: Shutdown) -> io::Result<()> {
+pub async fn serve(
+    env: &Env,
+    listener: Listener,
+    health: Health,
+    endpoints: Option<Arc<dyn Endpoints>>,
+    shutdown: Shutdown,
+) -> io::Result<()> {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
     loop {
         let accepted = async {
@@ -58,7 +68,8 @@ pub async fn serve(env: &Env, listener: Listener, health: Health, shutdown: Shut
             () = shutdown.wait() => break,
             accepted = accepted => accepted?,
         };
-        let connection = connection(env.clone(), stream, health.clone(), shutdown.clone());
+        let (health, endpoints) = (health.clone(), endpoints.clone());
+        let connection = connection(env.clone(), stream, health, endpoints, shutdown.clone());
         env.tasks.spawn("admin connection", async move {
             connection.await;
             drop(permit);
@@ -73,11 +84,23 @@ pub async fn serve(env: &Env, listener: Listener, health: Health, shutdown: Shut
         .map_err(io::Error::other)
 }
 
-async fn connection(env: Env, stream: Stream, health: Health, shutdown: Shutdown) {
+async fn connection(
+    env: Env,
+    stream: Stream,
+    health: Health,
+    endpoints: Option<Arc<dyn Endpoints>>,
+    shutdown: Shutdown,
+) {
     let peer = stream.peer_addr();
-    let service = service_fn(|request| {
-        let reply = answer(&request, &health);
-        async { Ok::<_, Infallible>(reply) }
+    let service = service_fn(|request: Request<Incoming>| async {
+        let reply = match &endpoints {
+            Some(endpoints) if is_endpoint(request.uri().path()) => {
+                let call = endpoints::call(&env.clock, request).await;
+                endpoints::response(endpoints.answer(call).await)
+            }
+            Some(_) | None => answer(&request, &health),
+        };
+        Ok::<_, Infallible>(reply)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -104,6 +127,11 @@ async fn connection(env: Env, stream: Stream, health: Health, shutdown: Shutdown
         Some(Err(error)) => debug!(%peer, %error, "admin connection failed"),
         None => debug!(%peer, "admin connection closed, its peer does not read"),
     }
+}
+
+fn is_endpoint(path: &str) -> bool {
+    path.strip_prefix("/v1")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn answer(request: &Request<Incoming>, health: &Health) -> Reply {

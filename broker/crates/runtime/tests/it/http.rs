@@ -1,11 +1,14 @@
 //! Health and metrics as a prober sees them, over the simulated network, where a minute takes no time.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use takhin_runtime::sim::Sim;
 use takhin_runtime::telemetry::health::{Health, Probe};
+use takhin_runtime::telemetry::http::{Answer, BODY_TIMEOUT, BodyError, Call, Endpoints, MAX_BODY};
 use takhin_runtime::telemetry::{http, metrics};
 use takhin_runtime::{Env, JoinHandle, Shutdown, Stream};
 
@@ -21,12 +24,42 @@ async fn start(env: &Env) -> Server {
     let listener = env.net.listen("127.0.0.1:9644", "admin.bind").await.unwrap();
     let (env2, health2, shutdown2) = (env.clone(), health.clone(), shutdown.clone());
     let task = env.tasks.spawn("admin", async move {
-        http::serve(&env2, listener, health2, shutdown2).await
+        http::serve(&env2, listener, health2, Some(Arc::new(Echo)), shutdown2).await
     });
     Server {
         health,
         shutdown,
         task,
+    }
+}
+
+/// Answers what it was asked.
+struct Echo;
+
+impl Endpoints for Echo {
+    fn answer(&self, call: Call) -> Pin<Box<dyn Future<Output = Answer> + Send + '_>> {
+        let status = match &call.body {
+            Ok(_) => 200,
+            Err(BodyError::TooLarge) => 413,
+            Err(BodyError::TooSlow) => 408,
+            Err(BodyError::Broken) => 400,
+        };
+        let length = call.body.as_ref().map_or(0, |body| body.len());
+        let said = call.header("x-said").map(String::from_utf8_lossy);
+        let body = format!(
+            "{} {} {length} {}",
+            call.method,
+            call.path,
+            said.unwrap_or_default()
+        );
+        Box::pin(async move {
+            Answer {
+                status,
+                content_type: "text/plain",
+                headers: Vec::new(),
+                body,
+            }
+        })
     }
 }
 
@@ -38,7 +71,7 @@ async fn a_real_socket_is_served_alike() {
     let health = Health::start(&env, &shutdown);
     let listener = env.net.listen("127.0.0.1:0", "admin.bind").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let serving = http::serve(&env, listener, health, shutdown.clone());
+    let serving = http::serve(&env, listener, health, None, shutdown.clone());
     let asking = async {
         let stream = env.net.connect(&address).await.unwrap();
         let answer = ask(
@@ -162,6 +195,28 @@ fn metrics_and_refusals() {
         assert_eq!(exchange(&env, post.to_owned()).await.0, 405);
         let long = format!("GET /livez HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(17 * 1024));
         assert_eq!(exchange(&env, long).await.0, 431);
+    });
+}
+
+#[test]
+fn what_the_program_serves_is_asked_within_bounds() {
+    Sim::new(1).run(|env| async move {
+        let _server = start(&env).await;
+        let post = |length: usize, sent: usize| {
+            let head = "POST /v1/x HTTP/1.1\r\nHost: x\r\nX-Said: hello\r\nConnection: close\r\n";
+            format!("{head}Content-Length: {length}\r\n\r\n{}", "x".repeat(sent))
+        };
+        let (none, all) = (post(0, 0), post(MAX_BODY, MAX_BODY));
+        assert_eq!(exchange(&env, none).await, (200, "POST /v1/x 0 hello".to_owned()));
+        let whole = format!("POST /v1/x {MAX_BODY} hello");
+        assert_eq!(exchange(&env, all).await, (200, whole));
+        assert_eq!(exchange(&env, post(MAX_BODY + 1, MAX_BODY + 1)).await.0, 413);
+        let head = "POST /v1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(exchange(&env, format!("{head}zz\r\n")).await.0, 400);
+        let begun = env.clock.instant();
+        assert_eq!(exchange(&env, post(10, 9)).await.0, 408);
+        assert_eq!(begun.elapsed().as_secs(), BODY_TIMEOUT.as_secs());
+        assert_eq!(get(&env, "/v10").await.0, 404, "another path");
     });
 }
 

@@ -1,0 +1,188 @@
+//! The table of endpoints: dispatch, metrics and the OpenAPI document come from it.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::model;
+use super::shape::{Shape as _, Shapes};
+
+/// What an endpoint does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    Node,
+    Health,
+    Brokers,
+    Drain,
+    Undrain,
+    DrainProgress,
+    RestartSafety,
+}
+
+/// One endpoint.
+pub(super) struct Route {
+    /// `GET` or `POST`. What is got can also be asked for its head.
+    pub(super) method: &'static str,
+    /// Path with parameters in braces.
+    pub(super) path: &'static str,
+    pub(super) endpoint: Endpoint,
+    /// Name for generated clients.
+    pub(super) name: &'static str,
+    pub(super) summary: &'static str,
+    pub(super) text: &'static str,
+    pub(super) answer: fn(&mut Shapes) -> Value,
+}
+
+/// All endpoints.
+pub(super) const TABLE: &[Route] = &[
+    Route {
+        method: "GET",
+        path: "/v1/node",
+        endpoint: Endpoint::Node,
+        name: "getNode",
+        summary: "This broker",
+        text: "Who this broker is, what it carries, and why it is not ready if it is not.",
+        answer: model::Node::schema,
+    },
+    Route {
+        method: "GET",
+        path: "/v1/cluster/health",
+        endpoint: Endpoint::Health,
+        name: "getClusterHealth",
+        summary: "Whether the cluster is healthy",
+        text: "All that is wrong with the cluster as this broker sees it: any broker can be asked. Of each kind of \
+               reason up to 20 are listed and all are counted.",
+        answer: model::ClusterHealth::schema,
+    },
+    Route {
+        method: "GET",
+        path: "/v1/brokers",
+        endpoint: Endpoint::Brokers,
+        name: "listBrokers",
+        summary: "All registered brokers",
+        text: "Every broker of the cluster with its state and what it carries, as this broker sees it.",
+        answer: model::Brokers::schema,
+    },
+    Route {
+        method: "POST",
+        path: "/v1/brokers/{id}/drain",
+        endpoint: Endpoint::Drain,
+        name: "drainBroker",
+        summary: "Have a broker lead nothing",
+        text: "From now on leadership leaves the broker and none comes back, also after it restarts, until it is \
+               undrained. New partitions go to other brokers as long as there are enough. It keeps its replicas, and \
+               leads what no other broker can. May be repeated.",
+        answer: model::Drain::schema,
+    },
+    Route {
+        method: "POST",
+        path: "/v1/brokers/{id}/undrain",
+        endpoint: Endpoint::Undrain,
+        name: "undrainBroker",
+        summary: "Have a broker lead again",
+        text: "Leadership comes back to the broker where it is the preferred replica, within half a minute. May be \
+               repeated.",
+        answer: model::Drain::schema,
+    },
+    Route {
+        method: "GET",
+        path: "/v1/brokers/{id}/drain",
+        endpoint: Endpoint::DrainProgress,
+        name: "getDrain",
+        summary: "How far a broker is drained",
+        text: "What the broker still leads, and which partitions no other broker can lead at the moment.",
+        answer: model::Drain::schema,
+    },
+    Route {
+        method: "GET",
+        path: "/v1/brokers/{id}/restart-safety",
+        endpoint: Endpoint::RestartSafety,
+        name: "getRestartSafety",
+        summary: "Whether a broker may be stopped now",
+        text: "Safe means that nobody would notice: every partition with a replica on the broker keeps as many replicas \
+               in sync as its writes need, all other brokers are there and have caught up, and the controller's group \
+               keeps a majority. What is unknown counts as unsafe. Drain the broker first, so that no client waits for \
+               an election. Where `waiting_helps` is false the reasons belong to the placement (too few replicas): the \
+               broker can only be stopped at their cost.",
+        answer: model::RestartSafety::schema,
+    },
+];
+
+/// What a request's method and path lead to.
+pub(super) enum Matched {
+    /// An endpoint, and the values of its parameters in the order of the path.
+    Route(&'static Route, Vec<String>),
+    /// The path is there for these methods.
+    OtherMethods(BTreeSet<&'static str>),
+    Nothing,
+}
+
+/// Looks a request up.
+pub(super) fn find(method: &str, path: &str) -> Matched {
+    let method = if method == "HEAD" { "GET" } else { method };
+    let mut others = BTreeSet::new();
+    for route in TABLE {
+        match parameters(route.path, path) {
+            Some(parameters) if route.method == method => return Matched::Route(route, parameters),
+            Some(_) => drop(others.insert(route.method)),
+            None => {}
+        }
+    }
+    if others.is_empty() {
+        Matched::Nothing
+    } else {
+        Matched::OtherMethods(others)
+    }
+}
+
+/// The parts of `path` where `template` has braces; `None` if it is another path.
+fn parameters(template: &str, path: &str) -> Option<Vec<String>> {
+    let mut found = Vec::new();
+    let (mut wanted, mut given) = (template.split('/'), path.split('/'));
+    loop {
+        match (wanted.next(), given.next()) {
+            (None, None) => return Some(found),
+            (Some(wanted), Some(given)) if wanted.starts_with('{') => found.push(given.to_owned()),
+            (Some(wanted), Some(given)) if wanted == given => {}
+            _ => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(method: &str, path: &str) -> Option<(Endpoint, Vec<String>)> {
+        match find(method, path) {
+            Matched::Route(route, parameters) => Some((route.endpoint, parameters)),
+            Matched::OtherMethods(_) | Matched::Nothing => None,
+        }
+    }
+
+    #[test]
+    fn a_path_leads_to_one_endpoint() {
+        for route in TABLE {
+            let path = route.path.replace("{id}", "7");
+            let parameters = if path == route.path {
+                vec![]
+            } else {
+                vec!["7".to_owned()]
+            };
+            assert_eq!(found(route.method, &path), Some((route.endpoint, parameters)));
+        }
+        assert_eq!(found("HEAD", "/v1/node"), Some((Endpoint::Node, vec![])));
+        for path in [
+            "/v1",
+            "/v1/",
+            "/v1/node/",
+            "/v1/nodes",
+            "/v1/brokers/1/drain/x",
+            "/v1/brokers/1",
+        ] {
+            assert!(matches!(find("GET", path), Matched::Nothing), "{path}");
+        }
+        let others = find("DELETE", "/v1/brokers/1/drain");
+        assert!(matches!(others, Matched::OtherMethods(methods) if methods == ["GET", "POST"].into()));
+    }
+}
