@@ -199,7 +199,7 @@ mod tests {
             let image = image(&racks);
             let width = width.min(racks.len());
             let placed = place(&image, count, width);
-            let unlike: std::collections::BTreeSet<_> = racks.iter().filter(|rack| **rack > 0).collect();
+            let unlike: BTreeSet<_> = racks.iter().filter(|rack| **rack > 0).collect();
             let groups = unlike.len() + racks.iter().filter(|rack| **rack == 0).count();
             for replicas in &placed {
                 let mut distinct = replicas.clone();
@@ -210,7 +210,7 @@ mod tests {
                     0 => format!("own-{id}"),
                     rack => rack.to_string(),
                 };
-                let used: std::collections::BTreeSet<String> = replicas.iter().map(name).collect();
+                let used: BTreeSet<String> = replicas.iter().map(name).collect();
                 prop_assert_eq!(used.len(), width.min(groups), "{:?} in {:?}", replicas, racks);
             }
             let leads = counts(placed.iter().map(|replicas| replicas[0]), racks.len());
