@@ -162,6 +162,13 @@ mod tests {
         })
     }
 
+    fn write(env: &Env, path: &Path, text: &str) {
+        let file = env.disk.open(path, OpenMode::CreateOrWrite).unwrap();
+        file.set_len(0).unwrap();
+        let mut parts = [std::io::IoSlice::new(text.as_bytes())];
+        file.write_at(&mut parts, 0).unwrap();
+    }
+
     #[tokio::test]
     async fn the_token_opens_and_nothing_else() {
         let env = Env::real();
@@ -176,11 +183,11 @@ mod tests {
                 .contains("cannot be read")
         );
         for wrong in ["", "short", "a token with blanks in it", &"x".repeat(5000)] {
-            std::fs::write(&path, wrong).unwrap();
+            write(&env, &path, wrong);
             assert!(door.check(&env).await.is_err(), "{wrong:?}");
         }
         assert_eq!(door.admit(&env, &get()).await.unwrap_err().status(), 503);
-        std::fs::write(&path, "0123456789abcdef\n").unwrap();
+        write(&env, &path, "0123456789abcdef\n");
         door.check(&env).await.unwrap();
         for wrong in [
             "",
@@ -197,7 +204,7 @@ mod tests {
         let right = get().with_header("authorization", "bearer 0123456789abcdef");
         assert_eq!(door.admit(&env, &right).await, Ok(()));
         // Replaced while the broker runs.
-        std::fs::write(&path, "fedcba9876543210").unwrap();
+        write(&env, &path, "fedcba9876543210");
         assert_eq!(door.admit(&env, &right).await.unwrap_err().status(), 401);
     }
 

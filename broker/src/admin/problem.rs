@@ -29,7 +29,7 @@ shape! {
 /// Why a request was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
-    details: Details,
+    details: Box<Details>,
     headers: Vec<(&'static str, String)>,
 }
 
@@ -42,14 +42,14 @@ impl Problem {
         remedy: impl Into<String>,
     ) -> Self {
         Self {
-            details: Details {
+            details: Box::new(Details {
                 r#type: format!("urn:takhin:problem:{name}"),
                 title,
                 status,
                 detail: detail.into(),
                 remedy: remedy.into(),
                 field: None,
-            },
+            }),
             headers: Vec::new(),
         }
     }

@@ -118,7 +118,7 @@ impl Cluster {
     fn behind(&self) -> (Vec<(uuid::Uuid, i32, Vec<i32>)>, bool) {
         let mut found = Vec::new();
         for group in self.all_groups() {
-            let members = group.spec.partition.leadership().and(group.members());
+            let members = group.spec.partition.leadership().and_then(|_| group.members());
             let Some(members) = members else { continue };
             let late = members.voters.difference(&members.up_to_date);
             let late = late.copied().filter(|node| *node != self.host.node);
