@@ -53,14 +53,21 @@ pub(super) async fn keep(cluster: Arc<Cluster>) {
     }
 }
 
+/// Time since a broker was heard of last; no less than [`ABSENT`] if it is known to be gone, which its voters' place
+/// survives for as long as any other silence.
 fn silence(cluster: &Cluster, node: u64, begun: Instant) -> Duration {
     if node == cluster.host.node {
         return Duration::ZERO;
     }
-    let heard = u32::try_from(node)
-        .ok()
-        .and_then(|node| cluster.host.links.silence(node));
-    heard.unwrap_or_else(|| begun.elapsed())
+    let links = &cluster.host.links;
+    let Ok(node) = u32::try_from(node) else {
+        return begun.elapsed();
+    };
+    let heard = links.last_heard(node).unwrap_or_else(|| begun.elapsed());
+    match links.silence(node) {
+        Some(judged) if judged < ABSENT => heard,
+        _ => heard.max(ABSENT),
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]

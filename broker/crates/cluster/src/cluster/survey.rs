@@ -36,7 +36,7 @@ impl Cluster {
         reports.insert(self.node_id(), own);
         let silence = image.brokers.keys().map(|id| (*id, self.silence(*id))).collect();
         let voters = self.metadata_group.voters().unwrap_or_default().into_iter();
-        let voters: BTreeSet<i32> = voters.filter_map(|(id, _)| i32::try_from(id).ok()).collect();
+        let voters: BTreeSet<i32> = voters.filter_map(|id| i32::try_from(id).ok()).collect();
         Survey {
             controller: self.controller_id(),
             reports,

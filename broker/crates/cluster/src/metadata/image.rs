@@ -188,6 +188,34 @@ impl Image {
                     self.draining.remove(broker);
                 }
             }
+            MetadataRecord::BrokerConfigs { broker, values } => {
+                self.broker_configs.insert(*broker, values.clone());
+                let settings = Arc::new(origin.settings.with(self.dynamic(origin.broker)));
+                for topic in self.topics.values_mut() {
+                    Arc::make_mut(topic).configure(&settings.topic_defaults);
+                }
+                self.settings = settings;
+            }
+            MetadataRecord::GroupConfigs { group, values } => {
+                let groups = Arc::make_mut(&mut self.group_configs);
+                if values.is_empty() {
+                    groups.remove(group);
+                } else {
+                    groups.insert(group.clone(), values.clone());
+                }
+            }
+            MetadataRecord::ProducerIds { next } => self.next_producer_id = self.next_producer_id.max(*next),
+            MetadataRecord::CreateTopic { .. }
+            | MetadataRecord::CreatePartitions { .. }
+            | MetadataRecord::TopicConfigs { .. }
+            | MetadataRecord::DeleteTopic { .. }
+            | MetadataRecord::ReassignPartition { .. } => self.replay_topic(record),
+        }
+    }
+
+    /// The same for records of topics and their partitions.
+    fn replay_topic(&mut self, record: &MetadataRecord) {
+        match record {
             MetadataRecord::CreateTopic {
                 name,
                 id,
@@ -217,22 +245,6 @@ impl Image {
                     topic.configure(&settings.topic_defaults);
                 }
             }
-            MetadataRecord::BrokerConfigs { broker, values } => {
-                self.broker_configs.insert(*broker, values.clone());
-                let settings = Arc::new(origin.settings.with(self.dynamic(origin.broker)));
-                for topic in self.topics.values_mut() {
-                    Arc::make_mut(topic).configure(&settings.topic_defaults);
-                }
-                self.settings = settings;
-            }
-            MetadataRecord::GroupConfigs { group, values } => {
-                let groups = Arc::make_mut(&mut self.group_configs);
-                if values.is_empty() {
-                    groups.remove(group);
-                } else {
-                    groups.insert(group.clone(), values.clone());
-                }
-            }
             MetadataRecord::DeleteTopic { id } => {
                 if let Some(name) = self.topic_names.remove(id) {
                     self.topics.remove(&name);
@@ -255,7 +267,12 @@ impl Image {
                     };
                 }
             }
-            MetadataRecord::ProducerIds { next } => self.next_producer_id = self.next_producer_id.max(*next),
+            MetadataRecord::Cluster { .. }
+            | MetadataRecord::RegisterBroker { .. }
+            | MetadataRecord::DrainBroker { .. }
+            | MetadataRecord::BrokerConfigs { .. }
+            | MetadataRecord::GroupConfigs { .. }
+            | MetadataRecord::ProducerIds { .. } => {}
         }
     }
 

@@ -47,6 +47,13 @@ impl Group {
         })
     }
 
+    /// Who votes as far as this replica knows; `None` while the group is not open.
+    pub(crate) fn voters(&self) -> Option<BTreeSet<u64>> {
+        let metrics = self.raft()?.metrics();
+        let metrics = metrics.borrow_watched();
+        Some(metrics.membership_config.membership().voter_ids().collect())
+    }
+
     /// Has a node receive the log without a vote; returns once that is committed.
     pub(crate) async fn add_receiver(&self, node: u64, voter: Voter) -> Result<(), String> {
         let raft = self.raft().ok_or("the group is not open")?;

@@ -36,7 +36,7 @@ fn survey(brokers: i32, partitions: &[&[i32]]) -> Survey {
     };
     let placed = partitions.iter().map(|replicas| PartitionInfo {
         replicas: replicas.to_vec(),
-        founders: BTreeMap::new(),
+        ..PartitionInfo::default()
     });
     let topic = TopicInfo {
         name: "t".to_owned(),
