@@ -62,7 +62,8 @@ pub(super) async fn keep(cluster: Arc<Cluster>) {
         let step = async |(group, placement): (Arc<Group>, PartitionInfo)| {
             let step = take_step(&cluster, &group, &placement);
             match cluster.env.clock.timeout(STEP, step).await {
-                Ok(Ok(is_there)) => is_there.then(|| moved(&group, &placement)),
+                Ok(Ok(true)) => moved(&group, &placement),
+                Ok(Ok(false)) => None,
                 Ok(Err(reason)) => {
                     tracing::info!(partition = %group.spec.id, reason, "replicas not moved yet");
                     None
@@ -85,16 +86,12 @@ pub(super) async fn keep(cluster: Arc<Cluster>) {
     }
 }
 
-fn moved(group: &Group, placement: &PartitionInfo) -> Moved {
-    let target = placement
-        .reassignment
-        .as_ref()
-        .map(|moving| moving.target.clone());
-    Moved {
+fn moved(group: &Group, placement: &PartitionInfo) -> Option<Moved> {
+    Some(Moved {
         topic_id: group.spec.id.topic_id,
         index: group.spec.id.index,
-        replicas: target.unwrap_or_default(),
-    }
+        reassignment: placement.reassignment.as_ref()?.id,
+    })
 }
 
 /// The partitions led here whose replicas are to be moved now.
@@ -218,6 +215,7 @@ mod tests {
             replicas,
             founders: BTreeMap::new(),
             reassignment: Some(Reassignment {
+                id: Uuid::nil(),
                 target: target.to_vec(),
                 original: original.to_vec(),
             }),

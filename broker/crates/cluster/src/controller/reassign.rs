@@ -30,7 +30,8 @@ pub struct ReplicaChange {
 pub(crate) struct Moved {
     pub(crate) topic_id: Uuid,
     pub(crate) index: i32,
-    pub(crate) replicas: Vec<i32>,
+    /// [`Reassignment::id`]: word of an earlier one may come late, when the group has long become another.
+    pub(crate) reassignment: Uuid,
 }
 
 impl Controller {
@@ -79,10 +80,10 @@ fn placement(image: &Image, topic_id: Uuid, index: i32) -> Option<&PartitionInfo
 fn done(image: &Image, moved: &Moved) -> Option<MetadataRecord> {
     let placement = placement(image, moved.topic_id, moved.index)?;
     let moving = placement.reassignment.as_ref()?;
-    (moving.target == moved.replicas).then(|| MetadataRecord::ReassignPartition {
+    (moving.id == moved.reassignment).then(|| MetadataRecord::ReassignPartition {
         id: moved.topic_id,
         index: moved.index,
-        replicas: moved.replicas.clone(),
+        replicas: moving.target.clone(),
         added: Vec::new(),
         reassignment: None,
     })
@@ -127,6 +128,7 @@ fn plan(
         replicas,
         added,
         reassignment: (!is_there).then(|| Reassignment {
+            id: draw(),
             target: target.clone(),
             original: original.clone(),
         }),
@@ -151,6 +153,7 @@ fn check(image: &Image, target: &[i32]) -> Result<(), TopicError> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
@@ -164,6 +167,7 @@ mod tests {
     struct World {
         image: Image,
         origin: Origin,
+        drawn: Cell<u128>,
     }
 
     impl World {
@@ -175,6 +179,7 @@ mod tests {
             let mut world = Self {
                 image: Image::first(&origin),
                 origin,
+                drawn: Cell::new(99),
             };
             for id in 1..=5 {
                 let broker = BrokerInfo {
@@ -206,7 +211,9 @@ mod tests {
                 replicas: replicas.map(<[i32]>::to_vec),
                 may_resize: true,
             };
-            let record = plan(&self.image, &change, || Uuid::from_u128(99))?;
+            let drawn = &self.drawn;
+            let draw = || Uuid::from_u128(drawn.replace(drawn.get() + 1));
+            let record = plan(&self.image, &change, draw)?;
             if let Some(record) = &record {
                 let read = MetadataRecord::decode(&record.encode()).unwrap();
                 self.replay(&read);
@@ -214,11 +221,16 @@ mod tests {
             Ok(record.is_some())
         }
 
-        fn finish(&mut self, replicas: &[i32]) -> bool {
+        /// The number of the change that is under way.
+        fn moving(&self) -> Uuid {
+            self.now().reassignment.as_ref().unwrap().id
+        }
+
+        fn finish(&mut self, reassignment: Uuid) -> bool {
             let moved = Moved {
                 topic_id: TOPIC,
                 index: 0,
-                replicas: replicas.to_vec(),
+                reassignment,
             };
             let record = done(&self.image, &moved);
             if let Some(record) = &record {
@@ -249,8 +261,8 @@ mod tests {
         assert!(world.ask(Some(&[4, 2, 1])).unwrap());
         assert_eq!(world.listed(), (vec![4, 2, 1, 3], vec![4], vec![3]));
         assert_eq!(world.image.reassigning.len(), 1);
-        assert!(!world.finish(&[1, 2, 4]), "not what is to be");
-        assert!(world.finish(&[4, 2, 1]));
+        assert!(!world.finish(Uuid::from_u128(1)), "some other change");
+        assert!(world.finish(world.moving()));
         let now = world.now();
         assert_eq!((&now.replicas, &now.reassignment), (&vec![4, 2, 1], &None));
         assert_eq!(now.voters.keys().copied().collect::<Vec<_>>(), [1, 2, 4]);
@@ -267,19 +279,31 @@ mod tests {
         assert_eq!(world.listed(), (vec![5, 2, 4, 3, 1], vec![5], vec![4, 3, 1]));
         world.ask(None).unwrap();
         assert_eq!(world.listed(), (vec![1, 2, 3, 5, 4], vec![], vec![5, 4]));
-        assert!(world.finish(&[1, 2, 3]));
+        assert!(world.finish(world.moving()));
         assert_eq!(world.now().replicas, [1, 2, 3]);
         assert_eq!(world.now().founders.len(), 3);
         assert_eq!(world.ask(None), Err(TopicError::NoReassignment));
     }
 
     #[test]
+    fn late_word_of_an_earlier_change_ends_no_other() {
+        let mut world = World::new();
+        world.ask(Some(&[4])).unwrap();
+        let earlier = world.moving();
+        world.ask(None).unwrap();
+        world.ask(Some(&[4])).unwrap();
+        assert!(!world.finish(earlier), "the group may be on its way back");
+        assert_eq!(world.now().replicas, [4, 1, 2, 3]);
+    }
+
+    #[test]
     fn a_replica_that_comes_back_is_another_voter() {
         let mut world = World::new();
         world.ask(Some(&[1, 2])).unwrap();
-        world.finish(&[1, 2]);
+        world.finish(world.moving());
         world.ask(Some(&[1, 2, 3])).unwrap();
-        assert_eq!(world.now().voters[&3], Uuid::from_u128(99));
+        let directory = world.image.brokers[&3].directory;
+        assert_ne!(world.now().voters[&3], directory);
         assert!(world.now().founders.is_empty());
     }
 

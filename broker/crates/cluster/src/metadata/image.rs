@@ -65,6 +65,8 @@ impl PartitionInfo {
 /// A change of a partition's replicas that is under way (KIP-455).
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Reassignment {
+    /// Drawn when it was asked for: tells it from another one to the same replicas.
+    pub id: Uuid,
     /// The replicas that there are to be, preferred leader first.
     pub target: Vec<i32>,
     /// The replicas to go back to if it is cancelled.

@@ -19,7 +19,7 @@ pub(crate) struct Members {
     pub(crate) nodes: BTreeMap<u64, Voter>,
     /// Nodes that lack next to nothing.
     pub(crate) up_to_date: BTreeSet<u64>,
-    /// Whether a change of voters is under way.
+    /// Whether a change of voters is under way, or not known to be committed.
     pub(crate) is_changing: bool,
 }
 
@@ -35,7 +35,11 @@ impl Group {
         let up_to_date = replication
             .iter()
             .filter(|(_, matched)| reached(matched.as_ref().map(|id| id.index)));
-        let membership = metrics.membership_config.membership();
+        // openraft goes by a membership from its append on; one that is not committed may yet be undone.
+        let stored = &metrics.membership_config;
+        let changed_at = stored.log_id().as_ref().map(|id| id.index);
+        let is_committed = changed_at <= metrics.last_applied.as_ref().map(|id| id.index);
+        let membership = stored.membership();
         Some(Members {
             voters: membership.voter_ids().collect(),
             nodes: membership
@@ -43,7 +47,7 @@ impl Group {
                 .map(|(id, voter)| (*id, voter.clone()))
                 .collect(),
             up_to_date: up_to_date.map(|(node, _)| *node).collect(),
-            is_changing: membership.get_joint_config().len() > 1,
+            is_changing: membership.get_joint_config().len() > 1 || !is_committed,
         })
     }
 
