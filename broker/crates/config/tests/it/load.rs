@@ -261,8 +261,8 @@ fn every_documented_default_is_read_back() {
         .count();
     assert_eq!(
         documented - shown,
-        3,
-        "rack and two advertised addresses have no value"
+        4,
+        "rack, token file and two advertised addresses have no value"
     );
 }
 
