@@ -440,7 +440,7 @@ impl Cluster {
             for (id, (config, placement)) in &wanted {
                 match groups.entry(*id) {
                     Entry::Occupied(group) => {
-                        group.get().prefer(preference(placement));
+                        group.get().prefer(&placement.replicas);
                         if !Arc::ptr_eq(&group.get().spec.partition.config(), config) {
                             changed.push((Arc::clone(group.get()), Arc::clone(config)));
                         }

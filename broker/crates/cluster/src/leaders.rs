@@ -93,14 +93,13 @@ impl Leaders {
     /// These replicas are in sync now, if this broker still leads in this epoch.
     pub(crate) fn set_in_sync(&self, id: PartitionId, epoch: i32, in_sync: Vec<i32>) {
         let table = self.table.read();
-        let leads = table
-            .own
-            .get(&id)
-            .is_some_and(|own| own.leadership.leader == self.node && own.leadership.epoch == epoch);
+        let own = table.own.get(&id).map(|own| &own.leadership);
+        let is_news =
+            own.is_some_and(|own| own.leader == self.node && own.epoch == epoch && own.in_sync != in_sync);
         drop(table);
         // Only the task that gains and loses leadership, and the one that calls this, speak for a partition. Should
         // leadership end right here, the next leader has a higher epoch and is believed.
-        if leads {
+        if is_news {
             self.lead(id, epoch, in_sync);
         }
     }

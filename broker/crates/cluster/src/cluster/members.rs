@@ -7,8 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::{Cluster, node_number};
 use crate::metadata::Image;
 use crate::raft::{Members, Voter};
@@ -27,7 +25,6 @@ const ABSENT: Duration = Duration::from_secs(2);
 
 /// Keeps the members of the metadata group until the node stops.
 pub(super) async fn keep(cluster: Arc<Cluster>) {
-    let begun = cluster.env.clock.instant();
     loop {
         tokio::select! {
             biased;
@@ -40,7 +37,8 @@ pub(super) async fn keep(cluster: Arc<Cluster>) {
         let Some(members) = cluster.metadata_group.members() else {
             continue;
         };
-        let silence = |node: u64| silence(&cluster, node, begun);
+        // One that is known to be gone keeps its place for as long as any other silence.
+        let silence = |node: u64| i32::try_from(node).map_or(Duration::MAX, |id| cluster.silence(id));
         let change = plan(&cluster.image(), &members, silence);
         let result = match change {
             None => continue,
@@ -50,23 +48,6 @@ pub(super) async fn keep(cluster: Arc<Cluster>) {
         if let Err(reason) = result {
             tracing::warn!(reason, "members of the metadata group not changed");
         }
-    }
-}
-
-/// Time since a broker was heard of last; no less than [`ABSENT`] if it is known to be gone, which its voters' place
-/// survives for as long as any other silence.
-fn silence(cluster: &Cluster, node: u64, begun: Instant) -> Duration {
-    if node == cluster.host.node {
-        return Duration::ZERO;
-    }
-    let links = &cluster.host.links;
-    let Ok(node) = u32::try_from(node) else {
-        return begun.elapsed();
-    };
-    let heard = links.last_heard(node).unwrap_or_else(|| begun.elapsed());
-    match links.silence(node) {
-        Some(judged) if judged < ABSENT => heard,
-        _ => heard.max(ABSENT),
     }
 }
 

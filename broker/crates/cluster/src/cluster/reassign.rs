@@ -183,7 +183,9 @@ async fn take_step(cluster: &Cluster, group: &Group, placement: &PartitionInfo) 
         Step::Vote(voters) => group.set_voters(voters, false).await?,
         Step::Pass(candidates) => {
             let is_fit = |node: &u64| members.up_to_date.contains(node) && cluster.host.is_present(*node);
-            let next = candidates.into_iter().find(is_fit);
+            let draining = cluster.host.draining();
+            let fit = candidates.into_iter().filter(is_fit);
+            let next = fit.min_by_key(|node| draining.contains(node));
             let next = next.ok_or("no replica that stays can lead at the moment")?;
             group.pass_to(&cluster.host, next).await?;
         }

@@ -52,7 +52,7 @@ impl Cluster {
     }
 
     /// How long a broker has not been heard of: at least the silence that counts as gone if it is known to be.
-    fn silence(&self, id: i32) -> Duration {
+    pub(super) fn silence(&self, id: i32) -> Duration {
         if id == self.node_id() {
             return Duration::ZERO;
         }

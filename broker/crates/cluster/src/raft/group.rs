@@ -169,23 +169,10 @@ impl Group {
     }
 
     /// Takes what another broker asks of this group. What it returns is to be driven until it ends.
-    ///
-    /// Invariant: a replica answers for itself alone. One that was removed and came back empty is not the one whose vote
-    /// and whose acknowledgements a member that has not heard of this counts on.
     pub(crate) fn ask(&self, kind: Kind, mut body: Bytes, answer: Answer) -> Option<BoxFuture<'static, ()>> {
-        match wire::voter(&mut body) {
-            Ok(voter) if voter == self.spec.voter => {}
-            Ok(voter) => {
-                answer(Err(format!(
-                    "the replica here is {}, not {voter}",
-                    self.spec.voter
-                )));
-                return None;
-            }
-            Err(error) => {
-                answer(Err(error.to_string()));
-                return None;
-            }
+        if let Err(reason) = wire::meant_for(&self.spec.voter, &mut body) {
+            answer(Err(reason));
+            return None;
         }
         let Some(running) = self.running.lock().clone() else {
             answer(Err("the partition is not open".to_owned()));
@@ -200,9 +187,14 @@ impl Group {
         own.is_some_and(|own| own.directory == host.directory)
     }
 
-    /// From now on the replicas are to lead in this order.
-    pub(crate) fn prefer(&self, order: Vec<u64>) {
-        *self.preference.lock() = order;
+    /// From now on the replicas on these brokers are to lead in this order.
+    pub(crate) fn prefer(&self, order: &[i32]) {
+        let order = order.iter().map(|broker| u64::from(broker.unsigned_abs()));
+        let mut preference = self.preference.lock();
+        // Asked at every change of the metadata, and seldom news.
+        if !order.clone().eq(preference.iter().copied()) {
+            *preference = order.collect();
+        }
     }
 
     /// The replica that is to lead.

@@ -102,7 +102,21 @@ pub(crate) fn group(message: &mut Bytes) -> Result<GroupId, WireError> {
 }
 
 /// Takes off the voter that a request is meant for.
-pub(crate) fn voter(message: &mut Bytes) -> Result<Voter, WireError> {
+///
+/// # Errors
+/// In words, if it is not `own`.
+///
+/// Invariant: a replica answers for itself alone. One that was removed and came back empty is not the one whose vote and
+/// whose acknowledgements a member that has not heard of this counts on.
+pub(super) fn meant_for(own: &Voter, message: &mut Bytes) -> Result<(), String> {
+    match voter(message) {
+        Ok(voter) if voter == *own => Ok(()),
+        Ok(voter) => Err(format!("the replica here is {own}, not {voter}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn voter(message: &mut Bytes) -> Result<Voter, WireError> {
     need(message, 16)?;
     let mut directory = [0; 16];
     message.copy_to_slice(&mut directory);
@@ -397,7 +411,12 @@ mod tests {
     fn whole(pieces: Vec<Bytes>) -> Bytes {
         let mut bytes = Bytes::from(pieces.concat());
         assert_eq!(group(&mut bytes).unwrap(), GROUP);
-        assert_eq!(voter(&mut bytes).unwrap(), VOTER);
+        let other = Voter {
+            directory: Uuid::from_u128(9),
+        };
+        assert!(meant_for(&other, &mut bytes.clone()).is_err());
+        assert!(meant_for(&VOTER, &mut bytes.slice(..15)).is_err());
+        meant_for(&VOTER, &mut bytes).unwrap();
         bytes
     }
 

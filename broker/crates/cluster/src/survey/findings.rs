@@ -59,6 +59,8 @@ kinds! {
     BrokerNotOpen = "broker_not_open",
     /// A replica beside the broker's lacks records that its leader has.
     ReplicaBehind = "replica_behind",
+    /// Replicas of a partition are being moved: who is needed changes from moment to moment.
+    ReplicaMoving = "replica_moving",
     /// A partition has replicas that are not in sync.
     PartitionUnderReplicated = "partition_under_replicated",
     /// The loss of one more voter would leave no controller.

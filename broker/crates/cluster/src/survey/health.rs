@@ -93,7 +93,7 @@ fn look_at_disk(broker: i32, disk: DiskReport, findings: &mut Findings) {
 
 fn look_at_partition(seen: &Seen<'_>, findings: &mut Findings) {
     let (name, index) = (&seen.topic.name, seen.index);
-    let (in_sync, all, needed) = (seen.in_sync.len(), seen.replicas.len(), seen.needed());
+    let (in_sync, all, needed) = (seen.in_sync.len(), seen.factor, seen.needed());
     if seen.leader.is_none() {
         findings.partition(ConcernKind::PartitionOffline, seen, || {
             format!(

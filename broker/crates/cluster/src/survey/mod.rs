@@ -89,7 +89,11 @@ pub(crate) struct Seen<'a> {
     pub(crate) topic: &'a Arc<TopicInfo>,
     pub(crate) index: i32,
     pub(crate) id: PartitionId,
+    /// All that have a replica, those that are being added and removed included.
     pub(crate) replicas: &'a [i32],
+    /// How many replicas it has when nothing is being added or removed.
+    pub(crate) factor: usize,
+    pub(crate) is_moving: bool,
     /// The leader that is there.
     pub(crate) leader: Option<i32>,
     /// The replicas that the last leader called in sync and whose brokers are there.
@@ -97,10 +101,15 @@ pub(crate) struct Seen<'a> {
 }
 
 impl Seen<'_> {
+    /// A majority of its replicas.
+    pub(crate) fn majority(&self) -> usize {
+        self.factor / 2 + 1
+    }
+
     /// How many replicas a write needs.
     pub(crate) fn needed(&self) -> usize {
-        let majority = self.replicas.len() / 2 + 1;
-        majority.max(usize::from(self.topic.config.min_insync_replicas))
+        self.majority()
+            .max(usize::from(self.topic.config.min_insync_replicas))
     }
 }
 
@@ -158,6 +167,8 @@ impl Survey {
                     index,
                     id,
                     replicas: &placement.replicas,
+                    factor: placement.replication_factor(),
+                    is_moving: placement.reassignment.is_some(),
                     leader: leader.filter(|leader| self.is_there(*leader)),
                     in_sync: there.copied().collect(),
                 }

@@ -130,6 +130,12 @@ impl Survey {
     /// Looks at a partition that has a replica on broker `id`.
     fn look_without(&self, id: i32, seen: &Seen<'_>, behind: &Behind<'_>, findings: &mut Findings) {
         let (name, index, needed) = (&seen.topic.name, seen.index, seen.needed());
+        if seen.is_moving {
+            findings.partition(ConcernKind::ReplicaMoving, seen, || {
+                format!("replicas of {name}-{index} are being moved")
+            });
+            return;
+        }
         let others: BTreeSet<i32> = seen
             .replicas
             .iter()
@@ -154,7 +160,7 @@ impl Survey {
         let behind = behind.get(&seen.id).copied().unwrap_or_default();
         let is_fit = |broker: &&i32| seen.in_sync.contains(broker) && !behind.contains(broker);
         let left: Vec<i32> = others.iter().filter(is_fit).copied().collect();
-        let kind = if left.len() < seen.replicas.len() / 2 + 1 {
+        let kind = if left.len() < seen.majority() {
             ConcernKind::PartitionMajorityAtRisk
         } else if left.len() < needed {
             ConcernKind::PartitionMinIsrAtRisk

@@ -3,7 +3,7 @@
 use takhin_config::topic::TopicConfig;
 
 use super::*;
-use crate::metadata::{BrokerInfo, PartitionInfo};
+use crate::metadata::{BrokerInfo, PartitionInfo, Reassignment};
 
 const METADATA: PartitionId = PartitionId {
     topic_id: Uuid::from_u128(1),
@@ -294,4 +294,28 @@ fn many_concerns_are_counted_and_some_told() {
     assert_eq!(kinds(&health), [(ConcernKind::PartitionOffline, 50)]);
     assert_eq!(health.concerns().count(), 20);
     assert!(health.is_truncated());
+}
+
+#[test]
+fn replicas_that_are_moved_are_not_missing() {
+    let mut survey = survey(4, &[&[1, 2, 3]]);
+    let image = Arc::make_mut(&mut survey.image);
+    for topic in image.topics.values_mut() {
+        let placement = &mut Arc::make_mut(topic).partitions[0];
+        placement.replicas = vec![1, 2, 3, 4];
+        placement.reassignment = Some(Reassignment {
+            id: Uuid::nil(),
+            target: vec![1, 2, 4],
+            original: vec![1, 2, 3],
+        });
+    }
+    assert_eq!(kinds(&survey.health()), []);
+    // Those that vote at the moment are told by nobody but the leader.
+    assert_eq!(restart(&survey, 3), [(ConcernKind::ReplicaMoving, 1)]);
+    assert!(survey.restart_safety(3).unwrap().waiting_helps());
+    survey.words.insert(id(0), word(1, &[1, 2]));
+    assert_eq!(
+        kinds(&survey.health()),
+        [(ConcernKind::PartitionUnderReplicated, 1)]
+    );
 }

@@ -8,7 +8,7 @@ use takhin_cluster::{Acks, Cluster, NewTopic, NoElection, TopicError};
 use takhin_runtime::Env;
 use takhin_runtime::sim::{CrashMode, Machine, Sim};
 
-use crate::nodes::{CONVERGENCE, NAMES, Running, TOPIC, boot, leader};
+use crate::nodes::{CONVERGENCE, NAMES, Running, TOPIC, boot, boot_all, leader};
 use crate::world::{Producer, batch};
 
 /// Several looks for partitions that another broker ought to lead.
@@ -70,10 +70,7 @@ fn leadership_leaves_a_drained_broker_and_comes_back_when_it_is_undrained() {
     let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
     let net = sim.net().clone();
     sim.run(|env| async move {
-        let running = Running::default();
-        for index in 0..machines.len() {
-            boot(&machines, index, &running);
-        }
+        let running = boot_all(&machines);
         drop(leader(&env, &running).await);
         until(&env, "the preferred replica leads", || {
             first_leads(&running, TOPIC)
@@ -138,10 +135,7 @@ fn a_drained_broker_leads_what_no_other_broker_can() {
     let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
     let net = sim.net().clone();
     sim.run(|env| async move {
-        let running = Running::default();
-        for index in 0..machines.len() {
-            boot(&machines, index, &running);
-        }
+        let running = boot_all(&machines);
         let mut producer = Producer::default();
         drop(leader(&env, &running).await);
         // The third lacks what the first two acknowledge; then it is alone with the first, which is being drained.

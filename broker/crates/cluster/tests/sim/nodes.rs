@@ -67,10 +67,7 @@ impl Nodes {
         let (oracle, producers) = (Arc::clone(&self.oracle), Arc::clone(&self.producers));
         net.set_default_delay(Duration::from_micros(100)..=Duration::from_millis(2));
         let found = self.sim.run(|env| async move {
-            let running = Running::default();
-            for index in 0..machines.len() {
-                boot(&machines, index, &running);
-            }
+            let running = boot_all(&machines);
             let stop = Shutdown::new();
             let mut tasks = Vec::new();
             for id in 0..PRODUCERS {
@@ -105,6 +102,15 @@ impl Nodes {
         oracle.check(&found[0]);
         oracle.acknowledgements()
     }
+}
+
+/// Starts all nodes.
+pub(crate) fn boot_all(machines: &[Machine]) -> Running {
+    let running = Running::default();
+    for index in 0..machines.len() {
+        boot(machines, index, &running);
+    }
+    running
 }
 
 /// Starts a node, and again for as long as it fails to.

@@ -8,7 +8,7 @@ use takhin_cluster::{Cluster, NewTopic, Quorum, QuorumReplica};
 use takhin_runtime::Env;
 use takhin_runtime::sim::{CrashMode, Machine, Sim};
 
-use crate::nodes::{CONVERGENCE, NAMES, Running, SEEDS, SEGMENT_BYTES, boot};
+use crate::nodes::{CONVERGENCE, NAMES, Running, SEEDS, SEGMENT_BYTES, boot_all};
 use crate::world::start_node;
 
 /// Longer than the pause between two requests to a follower that lacks nothing.
@@ -21,10 +21,7 @@ fn every_broker_describes_the_quorum() {
     let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
     let newcomer = sim.add_machine("n4");
     sim.run(|env| async move {
-        let running = Running::default();
-        for index in 0..machines.len() {
-            boot(&machines, index, &running);
-        }
+        let running = boot_all(&machines);
         let own = newcomer.env();
         let joined = start_node(&own, 4, "n4:33145", &SEEDS, SEGMENT_BYTES);
         let joined = env.clock.timeout(CONVERGENCE, joined).await;

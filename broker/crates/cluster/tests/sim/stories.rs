@@ -9,7 +9,7 @@ use takhin_runtime::Rng;
 use takhin_runtime::sim::{CrashMode, Machine, Sim};
 
 use crate::nodes::{
-    CONVERGENCE, NAMES, Running, SEEDS, SEGMENT_BYTES, TOPIC, boot, converge, leader, leader_of,
+    CONVERGENCE, NAMES, SEEDS, SEGMENT_BYTES, TOPIC, boot, boot_all, converge, leader, leader_of,
 };
 use crate::world::{Producer, batch, start_node};
 
@@ -35,10 +35,7 @@ fn away_for(away: Duration, seed: u64) {
     let net = sim.net().clone();
     let rng = Rng::from_seed(seed);
     sim.run(|env| async move {
-        let running = Running::default();
-        for index in 0..machines.len() {
-            boot(&machines, index, &running);
-        }
+        let running = boot_all(&machines);
         let retention = [("retention.bytes", "40000"), ("retention.ms", "-1")];
         drop(leader_of(&env, &running, &retention).await);
         let absent = running.lock()[&2].clone();
@@ -93,10 +90,7 @@ fn founders_that_are_late_are_taken_in() {
     sim.net().set_delay(NAMES[1], NAMES[2], slow..=slow);
     sim.net().set_delay(NAMES[2], NAMES[1], slow..=slow);
     sim.run(|env| async move {
-        let running = Running::default();
-        for index in 0..machines.len() {
-            boot(&machines, index, &running);
-        }
+        let running = boot_all(&machines);
         let formed = async {
             while running.lock().len() < NAMES.len() {
                 env.clock.sleep(Duration::from_millis(20)).await;
@@ -114,10 +108,7 @@ fn a_broker_joins_a_cluster_that_exists() {
     let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
     let newcomer = sim.add_machine("n4");
     sim.run(|env| async move {
-        let running = Running::default();
-        for index in 0..machines.len() {
-            boot(&machines, index, &running);
-        }
+        let running = boot_all(&machines);
         drop(leader(&env, &running).await);
         let own = newcomer.env();
         let joined = start_node(&own, 4, "n4:33145", &SEEDS, SEGMENT_BYTES);
@@ -158,10 +149,7 @@ fn an_election_that_nobody_waits_for_leaves_a_leader() {
     let rng = Rng::from_seed(31);
     net.set_default_delay(Duration::from_micros(500)..=Duration::from_millis(2));
     sim.run(|env| async move {
-        let running = Running::default();
-        for index in 0..machines.len() {
-            boot(&machines, index, &running);
-        }
+        let running = boot_all(&machines);
         let mut producer = Producer::default();
         let mut elections = 0;
         for _ in 0..20 {
@@ -217,10 +205,7 @@ fn followers_serve_what_is_committed() {
     let net = sim.net().clone();
     net.set_default_delay(Duration::from_micros(500)..=Duration::from_millis(2));
     sim.run(|env| async move {
-        let running = Running::default();
-        for index in 0..machines.len() {
-            boot(&machines, index, &running);
-        }
+        let running = boot_all(&machines);
         let led = leader(&env, &running).await;
         let epoch = led.leadership().unwrap();
         let mut producer = Producer::default();
