@@ -21,6 +21,7 @@ impl ToErrorCode for ProduceError {
             Self::InvalidProducerEpoch { .. } => ErrorCode::InvalidProducerEpoch,
             // Retriable, and clients back off; the batch was not appended.
             Self::TooManyInFlight { .. } | Self::NotEnoughReplicas { .. } => ErrorCode::NotEnoughReplicas,
+            Self::NotEnoughReplicasAfterAppend { .. } => ErrorCode::NotEnoughReplicasAfterAppend,
             Self::LargerThanSegment { .. } => ErrorCode::RecordListTooLarge,
             // Appended, then in doubt: the client looks for the leader and retries; an idempotent one gets the
             // original offset if it was committed. Kafka answers produces that wait when leadership goes the same.

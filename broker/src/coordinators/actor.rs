@@ -62,6 +62,11 @@ impl Actor {
     async fn lead_once(&mut self) -> Result<Ended, Unneeded> {
         let leading = leading(Arc::clone(&self.partition));
         let epoch = self.meanwhile(ErrorCode::NotCoordinator, leading).await?;
+        self.meanwhile(
+            ErrorCode::CoordinatorLoadInProgress,
+            settled(Arc::clone(&self.partition)),
+        )
+        .await?;
         let partition = Arc::clone(&self.partition);
         let config = settings::group_config(&self.broker.cluster.image());
         let begun = self.broker.env.clock.instant();
@@ -126,6 +131,19 @@ async fn leading(partition: Arc<Partition>) -> i32 {
         partition.wait(&waiter);
         if let Some(epoch) = partition.leadership() {
             return epoch;
+        }
+        waiter.woken().await;
+    }
+}
+
+/// Returns once what was proposed here, by whoever served before, is in the log for good, or this broker leads no longer.
+/// A shard that ended because a batch was not known to be committed would otherwise begin without it, and get it later.
+async fn settled(partition: Arc<Partition>) {
+    loop {
+        let waiter = Waiter::new();
+        partition.wait(&waiter);
+        if partition.is_settled() {
+            return;
         }
         waiter.woken().await;
     }

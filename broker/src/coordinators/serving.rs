@@ -258,6 +258,7 @@ impl Serving {
             | ProduceError::OutOfOrderSequence { .. }
             | ProduceError::InvalidProducerEpoch { .. }
             | ProduceError::NotEnoughReplicas { .. }
+            | ProduceError::NotEnoughReplicasAfterAppend { .. }
             | ProduceError::TooManyInFlight { .. }
             | ProduceError::LargerThanSegment { .. } => Ended::NotCommitted,
         }

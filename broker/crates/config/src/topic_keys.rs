@@ -283,7 +283,7 @@ keys! {
         "Shortest time that a record stays uncompacted.";
     "min.insync.replicas" Int Number(1, u16::MAX as i64), "1", Some("min.insync.replicas"),
         Acts(|config, value| config.min_insync_replicas = u16::try_from(value.i64()).unwrap_or(u16::MAX)),
-        "In-sync replicas without which a produce request with acks=all is refused. Below a majority it acts as the majority.";
+        "In-sync replicas without which a produce request with acks=all is refused, and which have a record before that is answered. Below a majority it acts as the majority.";
     "preallocate" Boolean Bool, "false", Some("log.preallocate"), Only("false"),
         "Whether segment files are created in their full size.";
     "remote.log.copy.disable" Boolean Bool, "false", None, Accepts(NO_TIERING),

@@ -8,7 +8,7 @@ use takhin_storage::Log;
 use uuid::Uuid;
 
 use super::in_flight;
-use super::state::{Partition, Phase, State};
+use super::state::{Partition, Phase};
 use super::types::ProduceError;
 use crate::replicator::{ProposalSink, Replicator};
 
@@ -54,6 +54,7 @@ impl Partition {
         state.next_offset = end.log_end_offset;
         state.high_watermark = state.high_watermark.max(end.log_end_offset);
         state.producers = log.producers();
+        state.ends = Vec::new();
         state.log = Some(log);
         let waiters = state.take_waiters();
         drop(state);
@@ -61,11 +62,40 @@ impl Partition {
     }
 
     /// So many replicas are in sync now, and a majority of all is heard of, or not: a leader without one accepts nothing,
-    /// since another may lead by now.
-    pub(crate) fn set_quorum(&self, in_sync: u16, has_quorum: bool) {
+    /// since another may lead by now. `majority` is how many replicas have what is committed, at least.
+    ///
+    /// Whoever waits for more replicas than are in sync is told so: it may take for ever, and elsewhere there may be a
+    /// leader that has them.
+    pub(crate) fn set_quorum(&self, in_sync: u16, majority: u16, has_quorum: bool) {
+        let wanted = self.min_insync().max(majority);
         let mut state = self.state.lock();
         state.in_sync = in_sync;
         state.has_quorum = has_quorum;
+        if state.majority != majority {
+            state.majority = majority;
+            self.acks_changed.notify_one();
+        }
+        if in_sync >= wanted {
+            return;
+        }
+        let failed = state.queue.take_held();
+        drop(state);
+        in_flight::fail(
+            failed,
+            &ProduceError::NotEnoughReplicasAfterAppend { in_sync, wanted },
+        );
+    }
+
+    /// The offsets after what each voting replica has.
+    pub(crate) fn replicated(&self, mut ends: Vec<i64>) {
+        ends.sort_unstable_by(|a, b| b.cmp(a));
+        let min_insync = self.min_insync();
+        let mut state = self.state.lock();
+        state.ends = ends;
+        let acknowledged = state.acknowledged(min_insync);
+        let taken: Vec<_> = state.queue.take_committed(acknowledged).collect();
+        drop(state);
+        in_flight::succeed(taken);
     }
 
     /// Attaches the log for reading, before leadership is known.
@@ -176,12 +206,11 @@ impl ProposalSink for Partition {
         let mut state = self.state.lock();
         let taken = state.queue.take_appended(end);
         drop(state);
-        for entry in taken {
-            let _ = entry.reply.send(Ok(entry.produced));
-        }
+        in_flight::succeed(taken);
     }
 
     fn committed(&self, next_offset: i64) {
+        let min_insync = self.min_insync();
         let mut state = self.state.lock();
         if next_offset <= state.high_watermark {
             // The leader hears of a commit twice: when it happens, and when the entry is applied.
@@ -190,13 +219,11 @@ impl ProposalSink for Partition {
         state.high_watermark = next_offset;
         // The high watermark is published before any reply is sent: a client that holds an acknowledgement must
         // find its record in the next ListOffsets or Fetch, on any connection.
-        let State { queue, .. } = &mut *state;
-        let taken: smallvec::SmallVec<[_; 4]> = queue.take_committed(next_offset).collect();
+        let acknowledged = state.acknowledged(min_insync);
+        let taken: smallvec::SmallVec<[_; 4]> = state.queue.take_committed(acknowledged).collect();
         let waiters = state.take_waiters();
         drop(state);
-        for entry in taken {
-            let _ = entry.reply.send(Ok(entry.produced));
-        }
+        in_flight::succeed(taken);
         waiters.into_iter().for_each(|waiter| waiter.wake());
     }
 

@@ -40,7 +40,7 @@ impl Queue {
         self.entries.insert(at, entry);
     }
 
-    /// Takes what is answered once everything below `committed` is committed.
+    /// Takes what is answered once everything below `committed` is committed, on as many replicas as are asked for.
     pub(super) fn take_committed(&mut self, committed: i64) -> impl Iterator<Item = InFlight> + '_ {
         let end = self
             .entries
@@ -62,8 +62,26 @@ impl Queue {
         taken
     }
 
+    /// Takes what waits for replicas.
+    pub(super) fn take_held(&mut self) -> Vec<InFlight> {
+        let (held, rest): (Vec<_>, Vec<_>) = self
+            .take_all()
+            .into_iter()
+            .partition(|entry| entry.acks == Acks::All);
+        self.entries = rest.into();
+        held
+    }
+
     pub(super) fn take_all(&mut self) -> VecDeque<InFlight> {
         std::mem::take(&mut self.entries)
+    }
+}
+
+/// Answers everyone with the place of their batch.
+pub(super) fn succeed(entries: impl IntoIterator<Item = InFlight>) {
+    for entry in entries {
+        // A client that has gone no longer listens.
+        let _ = entry.reply.send(Ok(entry.produced));
     }
 }
 

@@ -28,6 +28,7 @@ pub struct Partition {
     /// Highest term in which a proposal was rejected; 0 before the first.
     pub(super) rejected: AtomicU64,
     pub(super) rejection: Notify,
+    pub(super) acks_changed: Notify,
 }
 
 /// What the partition may do.
@@ -61,6 +62,11 @@ pub(super) struct State {
     pub(super) queue: Queue,
     /// Replicas in sync, this one among them.
     pub(super) in_sync: u16,
+    /// How many replicas a commit says to have a record, at least: a majority.
+    pub(super) majority: u16,
+    /// The offset after what each voting replica has, the highest first, as far as it was told. Wanted only where
+    /// `min.insync.replicas` is more than a majority.
+    pub(super) ends: Vec<i64>,
     /// Whether a majority of the replicas is heard of.
     pub(super) has_quorum: bool,
     waiters: Vec<Arc<Waiter>>,
@@ -91,6 +97,8 @@ impl Partition {
             producers: ProducerTable::default(),
             queue: Queue::default(),
             in_sync: 1,
+            majority: 1,
+            ends: Vec::new(),
             has_quorum: true,
             waiters: Vec::new(),
         };
@@ -102,6 +110,7 @@ impl Partition {
             state,
             rejected: AtomicU64::new(0),
             rejection: Notify::new(),
+            acks_changed: Notify::new(),
         })
     }
 
@@ -118,6 +127,26 @@ impl Partition {
     /// From now on the partition goes by `config`.
     pub(crate) fn set_config(&self, config: Arc<TopicConfig>) {
         *self.config.write() = config;
+        self.acks_changed.notify_one();
+    }
+
+    /// `min.insync.replicas`.
+    pub(super) fn min_insync(&self) -> u16 {
+        self.config.read().min_insync_replicas
+    }
+
+    /// Whether what is committed is answered only once more replicas than a majority have it.
+    pub(crate) fn holds_acks(&self) -> bool {
+        let wanted = self.min_insync();
+        wanted > self.state.lock().majority
+    }
+
+    /// Returns once [`Self::holds_acks`] may have changed.
+    ///
+    /// # Cancel safety
+    /// Safe; a change that nobody waited for is kept.
+    pub(crate) async fn acks_changed(&self) {
+        self.acks_changed.notified().await;
     }
 
     /// Whether the disk has room for more records.
@@ -137,6 +166,15 @@ impl Partition {
     /// Last known leader epoch; -1 before the first election.
     pub fn leader_epoch(&self) -> i32 {
         self.state.lock().epoch
+    }
+
+    /// Whether everything that was proposed here is committed, or this broker does not lead.
+    ///
+    /// Where that is not so, a reader up to the high watermark does not see what may yet come before what is proposed next.
+    /// A change wakes those who [`Self::wait`].
+    pub fn is_settled(&self) -> bool {
+        let state = self.state.lock();
+        !matches!(state.phase, Phase::Leading { .. }) || state.high_watermark >= state.next_offset
     }
 
     /// Why storage is offline, if it is.
@@ -182,6 +220,17 @@ impl Partition {
 }
 
 impl State {
+    /// The first offset that `acks=all` is not yet answered for.
+    ///
+    /// Invariant: everything below is committed, and `min_insync` replicas have it.
+    pub(super) fn acknowledged(&self, min_insync: u16) -> i64 {
+        if min_insync <= self.majority {
+            return self.high_watermark;
+        }
+        let last = usize::from(min_insync) - 1;
+        self.ends.get(last).map_or(0, |end| self.high_watermark.min(*end))
+    }
+
     pub(super) fn offsets(&self) -> Offsets {
         let end = self.log.as_ref().map(|log| log.end());
         let log_start_offset = end.as_ref().map_or(0, |end| end.log_start_offset);

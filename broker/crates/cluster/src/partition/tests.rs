@@ -357,3 +357,66 @@ fn offline_and_deleted_partitions_answer_for_themselves() {
     f.lead_again(9);
     assert_eq!(f.partition.leadership(), None, "deletion is final");
 }
+
+/// A majority is two; the topic wants all three.
+#[test]
+fn acks_all_waits_for_as_many_replicas_as_the_topic_asks_for() {
+    let f = Fixture::leading();
+    let wants = |min_insync_replicas| {
+        f.partition.set_config(Arc::new(TopicConfig {
+            min_insync_replicas,
+            ..TopicConfig::default()
+        }));
+    };
+    let send = |sequence| {
+        let batch = batch(1, 5, 0, sequence);
+        f.partition.produce(batch, Acks::All)
+    };
+    wants(3);
+    f.partition.set_quorum(3, 2, true);
+    assert!(f.partition.holds_acks());
+    let (mut first, mut second) = (send(0).unwrap(), send(1).unwrap());
+    assert!(!f.partition.is_settled());
+    f.append();
+    f.commit();
+    assert_eq!(f.partition.offsets().high_watermark, 2, "it is committed");
+    assert!(f.partition.is_settled());
+    f.partition.replicated(vec![2, 0, 2]);
+    assert_eq!(outcome(&mut first), None);
+    let mut again = send(0).unwrap();
+    assert_eq!(outcome(&mut again), None, "nor is a duplicate answered");
+    f.partition.replicated(vec![2, 1, 2]);
+    assert_eq!(outcome(&mut first), Some(Ok(0)));
+    assert_eq!(outcome(&mut again), Some(Ok(0)));
+    assert_eq!(outcome(&mut second), None);
+
+    // The third is lost: what waits for it is told, and nothing more is taken.
+    let mut leader_only = f.partition.produce(batch(1, 5, 0, 2), Acks::Leader).unwrap();
+    f.partition.set_quorum(2, 2, true);
+    let (in_sync, wanted) = (2, 3);
+    let lost = ProduceError::NotEnoughReplicasAfterAppend { in_sync, wanted };
+    assert_eq!(outcome(&mut second), Some(Err(lost)));
+    let refused = send(3).map(drop);
+    assert_eq!(refused, Err(ProduceError::NotEnoughReplicas { in_sync, wanted }));
+    f.append();
+    assert_eq!(outcome(&mut leader_only), Some(Ok(2)));
+
+    // The topic wants less.
+    wants(2);
+    assert!(!f.partition.holds_acks());
+    f.commit();
+    let mut again = send(1).unwrap();
+    assert_eq!(outcome(&mut again), Some(Ok(1)), "a retry hears of the original");
+    let mut more = send(3).unwrap();
+    f.append();
+    f.commit();
+    assert_eq!(outcome(&mut more), Some(Ok(3)));
+    // A new term knows nothing of what was matched in the old one.
+    wants(3);
+    f.lead_again(2);
+    f.partition.set_quorum(3, 2, true);
+    let mut first = send(4).unwrap();
+    f.append();
+    f.commit();
+    assert_eq!(outcome(&mut first), None);
+}

@@ -9,7 +9,7 @@ pub enum Acks {
     None,
     /// When the leader has appended (`acks=1`).
     Leader,
-    /// When committed (`acks=all`).
+    /// When committed, and on as many replicas as `min.insync.replicas` asks for (`acks=all`).
     All,
 }
 
@@ -93,6 +93,15 @@ pub enum ProduceError {
         /// Replicas in sync.
         in_sync: u16,
         /// `min.insync.replicas`.
+        wanted: u16,
+    },
+    /// `acks=all`, and after the append so few replicas stayed in sync that nobody knows when enough of them have the
+    /// batch. It may be committed already.
+    #[error("after the append {in_sync} replicas were in sync, {wanted} are asked for")]
+    NotEnoughReplicasAfterAppend {
+        /// Replicas in sync.
+        in_sync: u16,
+        /// The larger of `min.insync.replicas` and a majority.
         wanted: u16,
     },
     /// Too many batches wait for this partition already; the client should retry.

@@ -17,7 +17,9 @@ use tokio::sync::{Notify, watch};
 
 use super::copy::Replacement;
 use super::hard_state::{GroupId, GroupState};
+use super::hold;
 use super::host::{GroupHost, OpenError, log_options};
+use super::in_sync;
 use super::in_sync::Led;
 use super::inbound::{self, Answer, Inbound};
 use super::log_store::LogStore;
@@ -427,6 +429,11 @@ impl Instance {
         let mut metrics = self.raft.server_metrics();
         let mut leading = None;
         let mut sending = Box::pin(Outbox::default().send_to(self.raft.clone(), Arc::clone(partition)));
+        let mut holding = Box::pin(hold::report(
+            self.raft.clone(),
+            Arc::clone(&self.log),
+            Arc::clone(partition),
+        ));
         let mut receiving = Box::pin(inbound::serve(self.raft.clone(), self.appends));
         let ended = loop {
             let term_begun = *self.term_begun.borrow_and_update();
@@ -453,19 +460,9 @@ impl Instance {
                 partition.follow(term);
             }
             if let (Some(term), None) = (now, leading) {
-                host.metrics.leadership_gained();
                 // A new outbox: what the old one still holds was answered when the partition stepped down.
-                let outbox = Outbox::default();
-                let replicator = Arc::new(outbox.clone());
+                let outbox = begin_to_lead(group, host, &self.raft, &self.log, term);
                 sending = Box::pin(outbox.send_to(self.raft.clone(), Arc::clone(partition)));
-                // At first all are taken to be in sync: whoever is not is found out at the next look.
-                let voters: Vec<u64> = self.raft.voter_ids().collect();
-                partition.set_quorum(u16::try_from(voters.len()).unwrap_or(u16::MAX), true);
-                partition.lead(term, Arc::clone(&self.log), replicator);
-                let replicas = group.in_order(&voters).into_iter();
-                let replicas = replicas.filter_map(|node| i32::try_from(node).ok());
-                host.leaders
-                    .lead(id, partition.leader_epoch(), replicas.collect());
                 leading = now;
             }
             tokio::select! {
@@ -478,6 +475,7 @@ impl Instance {
                 () = partition.rejection() => {}
                 never = group.retire(host), if is_done => match never {},
                 never = &mut receiving => match never {},
+                never = &mut holding => match never {},
                 never = &mut sending => match never {},
             }
         };
@@ -488,6 +486,29 @@ impl Instance {
         *group.running.lock() = None;
         ended
     }
+}
+
+/// Has the partition serve under a term whose first entry has been applied.
+fn begin_to_lead(group: &Group, host: &GroupHost, raft: &Raft, log: &Arc<Log>, term: u64) -> Outbox {
+    host.metrics.leadership_gained();
+    let partition = &group.spec.partition;
+    let outbox = Outbox::default();
+    let (voters, configs) = {
+        let metrics = raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let voters: Vec<u64> = membership.voter_ids().collect();
+        (voters, membership.get_joint_config().clone())
+    };
+    // At first all are taken to be in sync: whoever is not is found out at the next look.
+    let count = u16::try_from(voters.len()).unwrap_or(u16::MAX);
+    partition.set_quorum(count, in_sync::majority(&configs), true);
+    partition.lead(term, Arc::clone(log), Arc::new(outbox.clone()));
+    let replicas = group.in_order(&voters).into_iter();
+    let replicas = replicas.filter_map(|node| i32::try_from(node).ok());
+    host.leaders
+        .lead(group.spec.id, partition.leader_epoch(), replicas.collect());
+    outbox
 }
 
 fn why_ended(raft: &Raft) -> String {

@@ -4,7 +4,7 @@
 //! (`replica.lag.time.max.ms`) and its broker is heard of. This is what clients are shown and what `min.insync.replicas`
 //! is compared with; what is committed, Raft alone says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,6 +62,12 @@ pub(crate) async fn watch(host: Arc<GroupHost>, groups: impl Fn() -> Vec<Arc<Gro
     }
 }
 
+/// How many replicas have what is committed, at least, whatever the voters are: while they change, both sets agree.
+pub(super) fn majority(configs: &[BTreeSet<u64>]) -> u16 {
+    let largest = configs.iter().map(BTreeSet::len).max().unwrap_or(0);
+    u16::try_from(largest / 2 + 1).unwrap_or(u16::MAX)
+}
+
 /// Looks at one group; `false` if it is not led here or has no other replica.
 fn look(host: &GroupHost, group: &Group) -> bool {
     let partition = &group.spec.partition;
@@ -85,7 +91,7 @@ fn look(host: &GroupHost, group: &Group) -> bool {
     };
     if let [alone] = voters[..] {
         // It may have had others until now.
-        partition.set_quorum(1, true);
+        partition.set_quorum(1, 1, true);
         host.leaders
             .set_in_sync(group.spec.id, epoch, i32::try_from(alone).into_iter().collect());
         return false;
@@ -128,7 +134,7 @@ fn look(host: &GroupHost, group: &Group) -> bool {
     });
     drop(led);
     let count = u16::try_from(in_sync.len()).unwrap_or(u16::MAX);
-    partition.set_quorum(count, has_quorum);
+    partition.set_quorum(count, majority(&configs), has_quorum);
     host.leaders.set_in_sync(group.spec.id, epoch, in_sync);
     true
 }

@@ -11,6 +11,7 @@ mod flush;
 mod group;
 mod hard_state;
 mod hidden;
+mod hold;
 mod host;
 mod in_sync;
 mod inbound;

@@ -37,13 +37,18 @@ pub(crate) struct ReplicaProgress {
 impl GroupProgress {
     /// The offset after the entry at `index` of the leader's log; `None` if that has deleted the entry.
     pub(crate) fn end_after(&self, index: u64) -> Option<i64> {
-        let end = self.log.end();
-        if end.last.is_some_and(|last| last.index == index) {
-            return Some(end.log_end_offset);
-        }
-        let heads = self.log.heads(index..index.checked_add(1)?).ok()?;
-        heads.first().map(|head| head.next_offset)
+        end_after(&self.log, index)
     }
+}
+
+/// The offset after the entry at `index`; `None` if the log has deleted the entry.
+pub(super) fn end_after(log: &Log, index: u64) -> Option<i64> {
+    let end = log.end();
+    if end.last.is_some_and(|last| last.index == index) {
+        return Some(end.log_end_offset);
+    }
+    let heads = log.heads(index..index.checked_add(1)?).ok()?;
+    heads.first().map(|head| head.next_offset)
 }
 
 impl Group {

@@ -11,6 +11,7 @@
     reason = "the seeds to run come from the environment"
 )]
 
+mod acks;
 mod compaction;
 mod drain;
 mod durability;

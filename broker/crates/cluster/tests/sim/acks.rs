@@ -1,0 +1,74 @@
+//! `min.insync.replicas` above a majority: an acknowledgement says that all of them have the record.
+
+use std::time::Duration;
+
+use takhin_cluster::{Acks, ProduceError};
+use takhin_runtime::sim::{Machine, Sim};
+
+use crate::nodes::{NAMES, boot_all, converge, leader, leader_of};
+use crate::world::{Producer, batch};
+
+/// Longer than it takes until a silent replica counts as out of sync.
+const SILENT: Duration = Duration::from_secs(6);
+
+#[test]
+fn acknowledged_records_are_on_all_replicas_that_the_topic_asks_for() {
+    let mut sim = Sim::new(61);
+    let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
+    let net = sim.net().clone();
+    net.set_default_delay(Duration::from_micros(500)..=Duration::from_millis(2));
+    sim.run(|env| async move {
+        let running = boot_all(&machines);
+        drop(leader_of(&env, &running, &[("min.insync.replicas", "3")]).await);
+        converge(&env, &running).await;
+        let led = leader(&env, &running).await;
+        let nodes: Vec<_> = running.lock().values().cloned().collect();
+        let replicas: Vec<_> = nodes
+            .iter()
+            .map(|node| node.partition(led.id().topic_id, 0).unwrap())
+            .collect();
+        // One of them is far away from the others.
+        let late = replicas.iter().position(|replica| replica.leadership().is_none());
+        let late = late.unwrap();
+        let slow = Duration::from_millis(400);
+        for name in NAMES {
+            net.set_delay(name, NAMES[late], slow..=slow);
+        }
+        let mut producer = Producer::default();
+        for _ in 0..5 {
+            producer.pending = Some(2);
+            let ticket = led.produce(batch(1, &producer, 2), Acks::All).unwrap();
+            let produced = ticket.await.unwrap();
+            producer.answered(2);
+            for replica in &replicas {
+                assert!(replica.offsets().log_end_offset >= produced.base_offset + 2);
+            }
+        }
+
+        // Gone, with a batch under way: it is committed, and its producer is told what is missing.
+        net.isolate(NAMES[late]);
+        producer.pending = Some(2);
+        let ticket = led.produce(batch(1, &producer, 2), Acks::All).unwrap();
+        let answer = env.clock.timeout(SILENT, ticket).await.expect("an answer");
+        let expected = ProduceError::NotEnoughReplicasAfterAppend {
+            in_sync: 2,
+            wanted: 3,
+        };
+        assert_eq!(answer, Err(expected));
+        assert!(led.is_settled());
+        net.heal_all();
+        let accepted = async {
+            loop {
+                if let Ok(ticket) = led.produce(batch(1, &producer, 2), Acks::All)
+                    && ticket.await.is_ok()
+                {
+                    return;
+                }
+                env.clock.sleep(Duration::from_millis(50)).await;
+            }
+        };
+        env.clock.timeout(SILENT, accepted).await.expect("it is back");
+        let found = converge(&env, &running).await;
+        assert_eq!(found[0].len(), 12, "nothing twice");
+    });
+}
