@@ -57,6 +57,7 @@ pub(crate) struct NodeMetrics {
     pub(crate) partitions: Gauge,
     pub(crate) unavailable: Gauge,
     pub(crate) under_replicated: Gauge,
+    pub(crate) parked: Gauge,
     pub(crate) is_controller: Gauge,
     pub(crate) brokers: Gauge,
     pub(crate) request_memory: Gauge,
@@ -162,6 +163,10 @@ impl NodeMetrics {
             under_replicated: metrics::gauge(
                 "takhin_partitions_under_replicated",
                 "Partitions led here with a replica that lags (Kafka: UnderReplicatedPartitions)",
+            ),
+            parked: metrics::gauge(
+                "takhin_partitions_parked",
+                "Partitions with a replica here whose replication rests because nobody writes",
             ),
             is_controller: metrics::gauge(
                 "takhin_controller_is_leader",

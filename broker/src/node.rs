@@ -325,6 +325,7 @@ fn cluster_options(config: &NodeConfig, bound: &[Bound], rpc: SocketAddr) -> Clu
         checkpoint_interval: storage.checkpoint_interval,
         max_open_segments: storage.max_open_segments as usize,
         flush_parallelism: usize::from(storage.flush_parallelism),
+        park_after: config.cluster.park_after,
         min_free_bytes: storage.min_free_space.as_u64(),
     }
 }
@@ -353,6 +354,7 @@ async fn refresh_gauges(broker: &Arc<Broker>, budget: &Budget) {
     node.partitions.set(as_gauge(stats.partitions));
     node.unavailable.set(as_gauge(stats.unavailable));
     node.under_replicated.set(as_gauge(stats.under_replicated));
+    node.parked.set(as_gauge(stats.parked));
     node.brokers.set(as_gauge(image.brokers.len()));
     node.is_controller.set(i64::from(
         broker.cluster.controller_id() == broker.cluster.node_id(),

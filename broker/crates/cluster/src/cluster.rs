@@ -36,7 +36,6 @@ use uuid::Uuid;
 use crate::controller::{ConfigTarget, Controller, NewTopic, TopicError};
 use crate::disk_gate::DiskGate;
 use crate::metadata::{BrokerInfo, Image, PartitionInfo, TopicInfo};
-use crate::metrics::Metrics;
 use crate::partition::{Partition, PartitionId, Waiter};
 use crate::raft::{FlushDriver, Group, GroupHost, GroupSpec, Voter};
 
@@ -77,6 +76,8 @@ pub struct ClusterOptions {
     pub max_open_segments: usize,
     /// Files synced in parallel by one flush round.
     pub flush_parallelism: usize,
+    /// Idle time after which a partition is parked; zero parks none.
+    pub park_after: Duration,
     /// Below this many free bytes on the data directory's file system produce is refused.
     pub min_free_bytes: u64,
 }
@@ -99,6 +100,8 @@ pub struct ClusterStats {
     pub unavailable: usize,
     /// Partitions led by this broker that have replicas which are not in sync.
     pub under_replicated: usize,
+    /// Partitions with a replica on this broker whose replication rests because nobody writes.
+    pub parked: usize,
 }
 
 /// A node's view of the cluster.
@@ -126,7 +129,6 @@ pub struct Cluster {
     is_leaving: AtomicBool,
     stop: Shutdown,
     background: Mutex<Vec<takhin_runtime::JoinHandle<()>>>,
-    metrics: Metrics,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -268,11 +270,6 @@ impl Cluster {
             .count()
     }
 
-    /// Counters of this node's groups.
-    pub fn metrics(&self) -> &Metrics {
-        &self.metrics
-    }
-
     /// Statistics of this node's storage.
     pub fn storage(&self) -> &Arc<LogManager> {
         &self.manager
@@ -287,6 +284,7 @@ impl Cluster {
             under_replicated,
             topics: image.topics.len(),
             partitions: image.topics.values().map(|topic| topic.partitions.len()).sum(),
+            parked: groups.values().filter(|group| group.is_parked()).count(),
             unavailable: groups.keys().filter(|id| !self.is_led(id)).count(),
         }
     }
@@ -406,6 +404,12 @@ impl Cluster {
     /// Starts, changes and stops groups until they are those of `image`.
     async fn reconcile(&self, image: &Image) {
         let mut wanted = BTreeMap::new();
+        let topics = image.topics.values();
+        // Coordinators write whenever their groups do anything.
+        let internal = topics
+            .filter(|topic| topic.name.starts_with("__"))
+            .map(|topic| topic.id);
+        let internal: BTreeSet<Uuid> = internal.collect();
         for topic in image.topics.values() {
             for (index, placement) in (0i32..).zip(&topic.partitions) {
                 if placement.replicas.contains(&self.node_id()) {
@@ -445,7 +449,10 @@ impl Cluster {
                             changed.push((Arc::clone(group.get()), Arc::clone(config)));
                         }
                     }
-                    Entry::Vacant(place) => drop(place.insert(self.start_group(*id, config, placement))),
+                    Entry::Vacant(place) => {
+                        let may_park = !internal.contains(&id.topic_id);
+                        place.insert(self.start_group(*id, config, placement, may_park));
+                    }
                 }
             }
         }
@@ -463,6 +470,7 @@ impl Cluster {
         id: PartitionId,
         config: &Arc<TopicConfig>,
         placement: &PartitionInfo,
+        may_park: bool,
     ) -> Arc<Group> {
         let partition = Partition::new(id, Arc::clone(config), Arc::clone(&self.disk_gate));
         let founders = placement.founders.iter().map(|(id, directory)| {
@@ -480,6 +488,7 @@ impl Cluster {
             founders: founders.collect(),
             preference: preference(placement),
             observer: None,
+            may_park,
         };
         Group::start(Arc::clone(&self.host), spec)
     }

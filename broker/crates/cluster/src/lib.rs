@@ -31,7 +31,6 @@ pub use links::{Class, Kind, LinkError, Links};
 pub use metadata::{
     BrokerInfo, Endpoint, Image, MetadataRecord, PartitionInfo, Reassignment, TopicInfo, is_internal,
 };
-pub use metrics::ClusterMetrics;
 pub use partition::{
     Acks, Fetched, FoundOffset, Isolation, OffsetSpec, Offsets, Partition, PartitionId, ProduceError,
     Produced, ReadError, ServedBy, Ticket, Waiter,

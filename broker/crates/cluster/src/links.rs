@@ -46,6 +46,8 @@ pub enum Kind {
     Quorum = 11,
     /// Say how you are.
     Report = 12,
+    /// Park a group where its leader is about to.
+    Park = 13,
 }
 
 impl Kind {
@@ -64,6 +66,7 @@ impl Kind {
             Self::Copy,
             Self::Quorum,
             Self::Report,
+            Self::Park,
         ];
         all.into_iter().find(|kind| *kind as u16 == number)
     }

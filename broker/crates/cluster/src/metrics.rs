@@ -1,9 +1,8 @@
 //! Counters of the cluster layer. The broker exposes them under the names given here.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use takhin_runtime::telemetry::metrics::{Gauge, gauge};
+use takhin_runtime::telemetry::metrics::{Counter, Gauge, counter, gauge};
 
 /// What compaction shows of itself, beside the counters of the storage layer.
 #[derive(Debug)]
@@ -33,32 +32,46 @@ pub(crate) static CLEANER: LazyLock<CleanerMetrics> = LazyLock::new(|| CleanerMe
     ),
 });
 
-/// Shared counters of one node.
-pub(crate) type Metrics = Arc<ClusterMetrics>;
+/// What the node's groups show of themselves.
+pub(crate) type Metrics = Arc<GroupMetrics>;
 
-/// Counters of one node's groups.
-#[derive(Debug, Default)]
-pub struct ClusterMetrics {
-    group_failures: AtomicU64,
-    leaderships: AtomicU64,
+/// See the help of each.
+#[derive(Debug)]
+pub(crate) struct GroupMetrics {
+    failures: Counter,
+    leaderships: Counter,
+    wakes: Counter,
 }
 
-impl ClusterMetrics {
+impl Default for GroupMetrics {
+    fn default() -> Self {
+        Self {
+            failures: counter(
+                "takhin_raft_group_failures_total",
+                "Groups that ended by a storage or internal error and were rebuilt from disk",
+            ),
+            leaderships: counter(
+                "takhin_raft_leadership_changes_total",
+                "Leaderships that began on this broker",
+            ),
+            wakes: counter(
+                "takhin_raft_group_wakes_total",
+                "Groups that were parked and are no longer",
+            ),
+        }
+    }
+}
+
+impl GroupMetrics {
     pub(crate) fn group_failed(&self) {
-        self.group_failures.fetch_add(1, Ordering::Relaxed);
+        self.failures.inc();
     }
 
     pub(crate) fn leadership_gained(&self) {
-        self.leaderships.fetch_add(1, Ordering::Relaxed);
+        self.leaderships.inc();
     }
 
-    /// `takhin_raft_group_failures_total`: groups that ended by a storage or internal error and were rebuilt.
-    pub fn group_failures(&self) -> u64 {
-        self.group_failures.load(Ordering::Relaxed)
-    }
-
-    /// `takhin_raft_leadership_changes_total`: leaderships that began on this broker.
-    pub fn leaderships(&self) -> u64 {
-        self.leaderships.load(Ordering::Relaxed)
+    pub(crate) fn woken(&self) {
+        self.wakes.inc();
     }
 }

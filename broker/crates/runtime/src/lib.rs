@@ -30,6 +30,7 @@
 pub mod clock;
 pub mod disk;
 pub mod env;
+pub mod memory;
 pub mod net;
 mod published;
 pub mod rng;

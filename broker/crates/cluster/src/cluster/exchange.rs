@@ -63,7 +63,9 @@ impl Exchange {
     /// Takes a request of broker `from`. Does not block.
     pub(crate) fn ask(&self, from: u32, kind: Kind, body: Bytes, answer: Answer) {
         match kind {
-            Kind::Append | Kind::Vote | Kind::PreVote | Kind::Transfer => self.ask_group(kind, body, answer),
+            Kind::Append | Kind::Vote | Kind::PreVote | Kind::Transfer | Kind::Park => {
+                self.ask_group(kind, body, answer);
+            }
             Kind::Standing => answer(encode(&self.standing())),
             Kind::Leaders => answer(self.hear(from, &body)),
             Kind::Purge => answer(self.purge(body)),

@@ -9,7 +9,7 @@ use takhin_config::node::{Durability, Storage};
 
 use super::Cluster;
 use crate::partition::Partition;
-use crate::raft::{Group, flush, watch_elections, watch_in_sync};
+use crate::raft::{Group, flush, watch_elections, watch_in_sync, watch_parking};
 
 /// Longest pause between two syncs of what topics have written that acknowledge before a sync.
 const CACHED_FLUSH: Duration = Duration::from_secs(10);
@@ -27,9 +27,20 @@ impl Cluster {
         let (host, tasks) = (&self.host, &self.env.tasks);
         let elections = watch_elections(Arc::clone(host), groups(), self.stop.clone());
         let in_sync = watch_in_sync(Arc::clone(host), groups(), self.stop.clone());
+        let parked = || {
+            let exchange = Arc::clone(&self.exchange);
+            move || exchange.groups.read().values().cloned().collect()
+        };
+        let parking = watch_parking(
+            Arc::clone(host),
+            parked(),
+            self.options.park_after,
+            self.stop.clone(),
+        );
         self.background.lock().extend([
             tasks.spawn("elections", elections),
             tasks.spawn("in-sync replicas", in_sync),
+            tasks.spawn("parking", parking),
         ]);
     }
 

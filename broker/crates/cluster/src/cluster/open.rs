@@ -108,7 +108,7 @@ impl Cluster {
             manager: Arc::clone(&manager),
             flusher: flusher.flusher().clone(),
             journal: Arc::clone(data_dir.journal()),
-            metrics: metrics.clone(),
+            metrics,
             links: Arc::clone(&interconnect) as Arc<dyn Links>,
             leaders: Arc::clone(&leaders),
         });
@@ -142,7 +142,6 @@ impl Cluster {
             is_leaving: AtomicBool::new(false),
             stop: Shutdown::new(),
             background: Mutex::new(Vec::new()),
-            metrics,
         }))
     }
 
@@ -258,6 +257,7 @@ fn start_metadata(
         founders: alone.into_iter().collect(),
         preference: Vec::new(),
         observer: Some(observer),
+        may_park: false,
     };
     (Group::start(Arc::clone(host), spec), image)
 }

@@ -54,6 +54,8 @@ struct Watch {
     /// The leader under whose vote a group was seen last, and that leader's incarnation then.
     leaders: BTreeMap<GroupId, (RaftVote, Option<Uuid>)>,
     doubts: BTreeMap<GroupId, Doubt>,
+    /// Brokers that have begun anew since the last look.
+    begun_anew: BTreeSet<u64>,
 }
 
 /// A group without a leader that is heard of.
@@ -88,8 +90,9 @@ pub(crate) async fn watch(host: Arc<GroupHost>, groups: impl Fn() -> Vec<Arc<Gro
             groups.retain(|group| watch.doubts.contains_key(&group.spec.id));
         }
         for group in groups {
-            if let Some(raft) = group.raft() {
-                watch.look(&host, &group, &raft, begun).await;
+            match group.raft() {
+                Some(raft) => watch.look(&host, &group, &raft, begun).await,
+                None => watch.look_at_parked(&host, &group, begun),
             }
         }
     }
@@ -104,6 +107,11 @@ impl Watch {
             (*node, (heard, host.links.incarnation(*node)))
         };
         let state: BTreeMap<_, _> = peers.iter().map(state).collect();
+        let has_begun_anew = |(node, (_, run)): (&u32, &(bool, Option<Uuid>))| {
+            let before = self.peers.get(node).and_then(|(_, run)| *run);
+            (before.is_some() && before != *run).then_some(u64::from(*node))
+        };
+        self.begun_anew = state.iter().filter_map(has_begun_anew).collect();
         let is_round = self.peers != state || self.round_at.is_none_or(|at| now >= at);
         if is_round {
             self.round_at = Some(now + ROUND);
@@ -184,6 +192,23 @@ impl Watch {
                 let _ = raft.initialize(group.spec.founders.clone()).await;
             }
             let _ = raft.trigger().elect(true).await;
+        }
+    }
+
+    /// Wakes a parked group whose leader is not there any more, or which leads a replica that may have lost something.
+    fn look_at_parked(&mut self, host: &GroupHost, group: &Group, begun: Instant) {
+        let Some((vote, voters)) = group.parked_under() else {
+            return;
+        };
+        let is_needed = if vote.leader_id().voted_for == host.node {
+            !self.begun_anew.is_disjoint(&voters)
+        } else {
+            let running = host.env.clock.instant().duration_since(begun);
+            let is_heard = |node: u64| node == host.node || is_heard(host, node, running);
+            !self.is_led(host, group.spec.id, &vote, is_heard)
+        };
+        if is_needed {
+            group.wake();
         }
     }
 

@@ -48,6 +48,8 @@ pub(crate) struct GroupHost {
     pub(crate) flusher: Flusher,
     pub(crate) hard_state: Arc<HardStateStore>,
     pub(crate) config: Arc<Config>,
+    /// The same for a group that goes on leading the term that it was parked in.
+    pub(super) resuming: Arc<Config>,
     pub(crate) metrics: Metrics,
     pub(crate) links: Arc<dyn Links>,
     pub(crate) leaders: Arc<Leaders>,
@@ -102,6 +104,10 @@ impl GroupHost {
             hard_state: Arc::new(HardStateStore::new(journal, env.tasks.clone())),
             env,
             config: Arc::new(config()),
+            resuming: Arc::new(Config {
+                enable_leader_restore: Some(true),
+                ..config()
+            }),
             metrics,
             links,
             leaders,

@@ -12,8 +12,9 @@ use openraft_rt::WatchReceiver as _;
 use takhin_runtime::Shutdown;
 use takhin_runtime::clock::Instant;
 
-use super::group::Group;
+use super::group::{Group, Life};
 use super::host::GroupHost;
+use super::parking::Parked;
 
 /// How often replicas are looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -68,27 +69,62 @@ pub(super) fn majority(configs: &[BTreeSet<u64>]) -> u16 {
     u16::try_from(largest / 2 + 1).unwrap_or(u16::MAX)
 }
 
+/// How far the replicas of a group are.
+struct Matched {
+    voters: Vec<u64>,
+    /// The voters; while they change, both sets of them.
+    configs: Vec<BTreeSet<u64>>,
+    /// Index of the last entry that each replica is known to have.
+    matched: BTreeMap<u64, u64>,
+    /// Index of the leader's last entry.
+    last: u64,
+}
+
+impl Matched {
+    /// `None` unless the group is led here.
+    fn of(group: &Group) -> Option<Self> {
+        let raft = match &*group.life.lock() {
+            Life::Running(running) => running.raft.clone(),
+            Life::Parked(parked) => return parked.leads.then(|| Self::of_parked(parked)),
+            Life::Closed => return None,
+        };
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let replication = metrics.replication.as_ref()?.iter();
+        let membership = metrics.membership_config.membership();
+        Some(Self {
+            voters: membership.voter_ids().collect(),
+            configs: membership.get_joint_config().clone(),
+            matched: replication
+                .filter_map(|(node, id)| Some((*node, id.as_ref()?.index)))
+                .collect(),
+            last: metrics.last_log_index.unwrap_or(0),
+        })
+    }
+
+    fn of_parked(parked: &Parked) -> Self {
+        let voters = &parked.members.voters;
+        Self {
+            voters: voters.iter().copied().collect(),
+            configs: vec![voters.clone()],
+            matched: voters.iter().map(|voter| (*voter, parked.last)).collect(),
+            last: parked.last,
+        }
+    }
+}
+
 /// Looks at one group; `false` if it is not led here or has no other replica.
 fn look(host: &GroupHost, group: &Group) -> bool {
     let partition = &group.spec.partition;
-    let (Some(epoch), Some(raft)) = (partition.leadership(), group.raft()) else {
+    let (Some(epoch), Some(matched)) = (partition.leadership(), Matched::of(group)) else {
         return false;
     };
-    let (voters, configs, matched, last) = {
-        let metrics = raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let Some(replication) = &metrics.replication else {
-            return false;
-        };
-        let membership = metrics.membership_config.membership();
-        let voters: Vec<u64> = membership.voter_ids().collect();
-        let configs = membership.get_joint_config().clone();
-        let matched: BTreeMap<u64, u64> = replication
-            .iter()
-            .filter_map(|(node, id)| Some((*node, id.as_ref()?.index)))
-            .collect();
-        (voters, configs, matched, metrics.last_log_index.unwrap_or(0))
-    };
+    let Matched {
+        voters,
+        configs,
+        matched,
+        last,
+    } = matched;
     if let [alone] = voters[..] {
         // It may have had others until now.
         partition.set_quorum(1, 1, true);

@@ -80,7 +80,8 @@ async fn ask(raft: &Raft, kind: Kind, body: Bytes) -> Result<Bytes, String> {
                 .map_err(text)
         }
         Kind::Append => append(raft.clone(), body).await,
-        Kind::Standing
+        Kind::Park
+        | Kind::Standing
         | Kind::Leaders
         | Kind::Command
         | Kind::Purge

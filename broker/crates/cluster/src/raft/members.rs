@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use openraft::ChangeMembers;
 use openraft_rt::WatchReceiver as _;
 
-use super::group::Group;
+use super::group::{Group, Life};
 use super::types::Voter;
 
 /// Entries that a replica may lack and still count as up to date: what is under way.
@@ -26,7 +26,11 @@ pub(crate) struct Members {
 impl Group {
     /// Who takes part; `None` unless this replica leads.
     pub(crate) fn members(&self) -> Option<Members> {
-        let raft = self.raft()?;
+        let raft = match &*self.life.lock() {
+            Life::Running(running) => running.raft.clone(),
+            Life::Parked(parked) if parked.leads => return Some(parked.members.clone()),
+            Life::Parked(_) | Life::Closed => return None,
+        };
         let metrics = raft.metrics();
         let metrics = metrics.borrow_watched();
         let replication = metrics.replication.as_ref()?;
@@ -53,14 +57,19 @@ impl Group {
 
     /// Who votes as far as this replica knows; `None` while the group is not open.
     pub(crate) fn voters(&self) -> Option<BTreeSet<u64>> {
-        let metrics = self.raft()?.metrics();
+        let raft = match &*self.life.lock() {
+            Life::Running(running) => running.raft.clone(),
+            Life::Parked(parked) => return Some(parked.members.voters.clone()),
+            Life::Closed => return None,
+        };
+        let metrics = raft.metrics();
         let metrics = metrics.borrow_watched();
         Some(metrics.membership_config.membership().voter_ids().collect())
     }
 
     /// Has a node receive the log without a vote; returns once that is committed.
     pub(crate) async fn add_receiver(&self, node: u64, voter: Voter) -> Result<(), String> {
-        let raft = self.raft().ok_or("the group is not open")?;
+        let raft = self.awake().await.ok_or("the group is not open")?.raft;
         let added = raft.add_learner(node, voter, false).await;
         added.map(drop).map_err(|e| e.to_string())
     }
@@ -68,7 +77,7 @@ impl Group {
     /// Changes the voters, all of which receive the log already; returns once that is committed. Who votes no longer
     /// receives on if `retain`, and is no member any more otherwise.
     pub(crate) async fn set_voters(&self, voters: BTreeSet<u64>, retain: bool) -> Result<(), String> {
-        let raft = self.raft().ok_or("the group is not open")?;
+        let raft = self.awake().await.ok_or("the group is not open")?.raft;
         let changed = raft
             .change_membership(ChangeMembers::ReplaceAllVoters(voters), retain)
             .await;
@@ -77,7 +86,7 @@ impl Group {
 
     /// Has nodes that do not vote receive the log no longer; returns once that is committed.
     pub(crate) async fn remove_receivers(&self, nodes: BTreeSet<u64>) -> Result<(), String> {
-        let raft = self.raft().ok_or("the group is not open")?;
+        let raft = self.awake().await.ok_or("the group is not open")?.raft;
         let changed = raft
             .change_membership(ChangeMembers::RemoveNodes(nodes), false)
             .await;

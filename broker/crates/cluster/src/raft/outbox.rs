@@ -10,6 +10,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use takhin_protocol::record::Batch;
@@ -30,6 +31,8 @@ pub(super) struct Outbox(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     proposals: Mutex<Vec<Proposal>>,
+    /// Whether some were taken that openraft does not have yet.
+    is_sending: AtomicBool,
     filled: Notify,
 }
 
@@ -53,6 +56,24 @@ impl Outbox {
         Ok(())
     }
 
+    /// Returns once something is put down.
+    ///
+    /// # Cancel safety
+    /// Safe. Whoever sends afterwards has to [`Self::ring`] first.
+    pub(super) async fn filled(&self) {
+        self.0.filled.notified().await;
+    }
+
+    /// Has whoever sends look for what is put down.
+    pub(super) fn ring(&self) {
+        self.0.filled.notify_one();
+    }
+
+    /// Whether openraft has all that was put down.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.0.is_sending.load(Ordering::Acquire) && self.0.proposals.lock().is_empty()
+    }
+
     /// Sends what is put down, in order, for as long as it is polled. Dropping it drops what was not sent.
     pub(super) async fn send_to(self, raft: Raft, partition: Arc<Partition>) -> Infallible {
         let sink: Arc<dyn ProposalSink> = Arc::clone(&partition) as _;
@@ -64,10 +85,12 @@ impl Outbox {
             if partition.in_flight() > 1 {
                 tokio::task::yield_now().await;
             }
+            self.0.is_sending.store(true, Ordering::Release);
             std::mem::swap(&mut sending, &mut *self.0.proposals.lock());
             for proposal in sending.drain(..) {
                 send(&raft, &sink, proposal).await;
             }
+            self.0.is_sending.store(false, Ordering::Release);
         }
     }
 }

@@ -10,7 +10,8 @@ use takhin_runtime::clock::Instant;
 use takhin_storage::Log;
 use uuid::Uuid;
 
-use super::group::Group;
+use super::group::{Group, Life};
+use super::parking::Parked;
 use super::types::Voter;
 
 /// All replicas of a group at one moment, the leader among them.
@@ -54,7 +55,11 @@ pub(super) fn end_after(log: &Log, index: u64) -> Option<i64> {
 impl Group {
     /// How far all replicas have got; `None` unless this one leads.
     pub(crate) fn progress(&self) -> Option<GroupProgress> {
-        let running = self.running.lock().clone()?;
+        let running = match &*self.life.lock() {
+            Life::Running(running) => running.clone(),
+            Life::Parked(parked) => return parked.progress(),
+            Life::Closed => return None,
+        };
         let metrics = running.raft.metrics();
         let metrics = metrics.borrow_watched();
         let (replication, heartbeat) = (metrics.replication.as_ref()?, metrics.heartbeat.as_ref()?);
@@ -71,9 +76,30 @@ impl Group {
             (*node, progress)
         };
         Some(GroupProgress {
-            log: Arc::clone(&running.log),
+            log: running.ground.log,
             last: metrics.last_log_index.unwrap_or(0),
             replicas: membership.nodes().map(replica).collect(),
+        })
+    }
+}
+
+impl Parked {
+    /// Everybody has everything. Nobody was asked lately, so that nothing is known of when.
+    fn progress(&self) -> Option<GroupProgress> {
+        let replica = |(node, voter): (&u64, &Voter)| {
+            let progress = ReplicaProgress {
+                directory: voter.directory,
+                is_voter: true,
+                matched: Some(self.last),
+                answered: None,
+                caught_up: None,
+            };
+            (*node, progress)
+        };
+        self.leads.then(|| GroupProgress {
+            log: Arc::clone(&self.ground.log),
+            last: self.last,
+            replicas: self.members.nodes.iter().map(replica).collect(),
         })
     }
 }

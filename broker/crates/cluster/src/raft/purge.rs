@@ -7,7 +7,7 @@ use takhin_runtime::Env;
 use takhin_storage::Log;
 
 use super::flush::flush;
-use super::group::{Group, Raft, RaftMetrics, Running, below};
+use super::group::{Ground, Group, Raft, RaftMetrics, below};
 use super::hard_state::GroupState;
 use super::host::GroupHost;
 use super::state_machine::Progress;
@@ -25,11 +25,11 @@ impl Group {
     /// Lets openraft forget the entries of segments that lie wholly below the log start; storage deletes a segment
     /// when both agree that it is not needed.
     pub(crate) async fn purge_deleted(&self, env: &Env, host: &GroupHost) {
-        let Some(running) = self.running.lock().clone() else {
+        let Some(ground) = self.ground() else {
             return;
         };
-        let log_start = running.log.end().log_start_offset;
-        let segments = running.log.stats().segments;
+        let log_start = ground.log.end().log_start_offset;
+        let segments = ground.log.stats().segments;
         let below = segments
             .iter()
             .take_while(|segment| segment.end.base_offset <= log_start);
@@ -48,6 +48,9 @@ impl Group {
     /// # Cancel safety
     /// Safe; what was asked of openraft still happens.
     pub(crate) async fn purge(&self, env: &Env, host: &GroupHost, upto: u64) {
+        if self.spec.partition.leadership().is_none() || self.awake_in_touch(host).await.is_none() {
+            return;
+        }
         let Some((upto, others)) = self.dispensable(host, upto) else {
             return;
         };
@@ -99,17 +102,20 @@ impl Group {
     /// # Cancel safety
     /// Safe; what was asked of openraft still happens.
     pub(crate) async fn purge_as_told(&self, env: &Env, host: &GroupHost, upto: u64) {
-        let Some(running) = self.running.lock().clone() else {
+        let Some(Ground { log, purge_to, .. }) = self.ground() else {
             return;
         };
-        let purged = running.log.end().purged;
-        let Some(upto) = segment_end(&running.log, upto) else {
+        let purged = log.end().purged;
+        let Some(upto) = segment_end(&log, upto) else {
             return;
         };
         if self.spec.observer.is_some() || purged.is_some_and(|purged| purged.index >= upto) {
             return;
         }
-        if let Err(reason) = self.save_applied(host, &running, upto).await {
+        let Some(running) = self.awake().await else {
+            return;
+        };
+        if let Err(reason) = self.save_applied(host, &running.ground, upto).await {
             tracing::debug!(partition = %self.spec.id, reason, "not purged");
             return;
         }
@@ -119,8 +125,8 @@ impl Group {
         let purge = async {
             // These calls fail only when the group has stopped; its supervisor is told by other means.
             if !snapshot(&raft.metrics().borrow_watched()) {
-                let term = running.log.epoch_history().epoch_at(upto);
-                *running.purge_to.lock() = term.map(|term| log_id(term.into(), upto));
+                let term = log.epoch_history().epoch_at(upto);
+                *purge_to.lock() = term.map(|term| log_id(term.into(), upto));
                 let triggered = raft.trigger().snapshot().await.is_ok();
                 if !(triggered && reached(raft, snapshot).await) {
                     return;
@@ -136,12 +142,12 @@ impl Group {
     }
 
     /// Makes durable that `upto` is applied.
-    async fn save_applied(&self, host: &GroupHost, running: &Running, upto: u64) -> Result<(), String> {
-        flush(&host.flusher, &running.log)
+    async fn save_applied(&self, host: &GroupHost, ground: &Ground, upto: u64) -> Result<(), String> {
+        flush(&host.flusher, &ground.log)
             .await
             .map_err(|e| e.to_string())?;
-        let Progress { applied, membership } = running.progress.lock().clone();
-        let applied = below(applied, &running.log.checkpoint());
+        let Progress { applied, membership } = ground.progress.lock().clone();
+        let applied = below(applied, &ground.log.checkpoint());
         if applied.is_none_or(|id| id.index < upto) {
             return Err("not applied yet".to_owned());
         }

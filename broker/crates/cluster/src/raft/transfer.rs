@@ -40,7 +40,8 @@ impl Group {
     /// Safe: dropped early, this replica accepts again, or, if openraft was told already, goes on trying by itself.
     pub(crate) async fn pass_to(&self, host: &GroupHost, to: u64) -> Result<(), String> {
         let _turn = self.passing.lock().await;
-        let raft = self.raft().ok_or("the partition is not open")?;
+        let running = self.awake_in_touch(host).await;
+        let raft = running.ok_or("the partition is not open")?.raft;
         let members = self.members().ok_or("this broker does not lead the partition")?;
         if !members.voters.contains(&to) || !members.up_to_date.contains(&to) {
             return Err(format!("the replica on broker {to} is not up to date"));

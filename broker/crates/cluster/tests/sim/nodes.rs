@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -11,7 +12,7 @@ use takhin_runtime::sim::{CrashMode, Machine, Op, Sim, SimNet};
 use takhin_runtime::{Env, Rng, Shutdown};
 
 use crate::oracle::{Oracle, Value};
-use crate::world::{Producer, batch, read_up_to, start_node};
+use crate::world::{PARK_AFTER, Producer, batch, read_up_to, start_node};
 
 pub(crate) const TOPIC: &str = "events";
 pub(crate) const NAMES: [&str; 3] = ["n1", "n2", "n3"];
@@ -68,7 +69,7 @@ impl Nodes {
         net.set_default_delay(Duration::from_micros(100)..=Duration::from_millis(2));
         let found = self.sim.run(|env| async move {
             let running = boot_all(&machines);
-            let stop = Shutdown::new();
+            let (stop, silence) = (Shutdown::new(), Arc::new(AtomicBool::new(false)));
             let mut tasks = Vec::new();
             for id in 0..PRODUCERS {
                 let producer = Sender {
@@ -78,11 +79,18 @@ impl Nodes {
                     running: Arc::clone(&running),
                     oracle: Arc::clone(&oracle),
                     producers: Arc::clone(&producers),
+                    silence: Arc::clone(&silence),
                 };
                 tasks.push(env.tasks.spawn("producer", producer.run(stop.clone())));
             }
             env.clock.sleep(Duration::from_secs(3)).await;
             for _ in 0..DEEDS {
+                // Long enough to be parked; the next deed finds it so, or only just awake again.
+                silence.store(rng.chance(0.3), Ordering::Relaxed);
+                if silence.load(Ordering::Relaxed) {
+                    env.clock.sleep(PARK_AFTER * 3).await;
+                    silence.store(rng.chance(0.5), Ordering::Relaxed);
+                }
                 deed(&env, &rng, &net, &machines, &running).await;
             }
             heal(&net, &machines, &running);
@@ -294,11 +302,17 @@ struct Sender {
     running: Running,
     oracle: Arc<Mutex<Oracle>>,
     producers: Arc<Mutex<BTreeMap<u64, Window>>>,
+    /// Whether nobody is to send.
+    silence: Arc<AtomicBool>,
 }
 
 impl Sender {
     async fn run(self, stop: Shutdown) {
         while !stop.is_triggered() {
+            if self.silence.load(Ordering::Relaxed) {
+                self.env.clock.sleep(Duration::from_millis(50)).await;
+                continue;
+            }
             tokio::select! {
                 biased;
                 () = stop.wait() => return,

@@ -161,6 +161,9 @@ impl World {
     }
 }
 
+/// Long for who writes, short for who rests: stories contain both.
+pub(crate) const PARK_AFTER: Duration = Duration::from_secs(2);
+
 pub(crate) async fn start(env: &Env, segment_bytes: u32) -> Result<Arc<Cluster>, String> {
     start_node(env, 1, "main:33145", &["main:33145"], segment_bytes).await
 }
@@ -200,6 +203,7 @@ pub(crate) async fn start_node(
         checkpoint_interval: Duration::from_millis(100),
         max_open_segments: 4,
         flush_parallelism: 1,
+        park_after: PARK_AFTER,
         min_free_bytes: 0,
     };
     Cluster::start(env.clone(), options, interconnect)
