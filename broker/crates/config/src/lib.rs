@@ -33,6 +33,7 @@ mod nearest;
 pub mod node;
 mod scalar;
 mod section;
+mod throttled;
 pub mod topic;
 mod topic_keys;
 mod tree;

@@ -197,6 +197,14 @@ section! {
         advertise: Option<HostPort> = None;
         /// Permits an address that other machines reach although the traffic is neither encrypted nor authenticated.
         allow_insecure: bool = false;
+        /// Bytes that this broker sends in a second, at most, to all those replicas together that are not in sync and whose
+        /// partition names it in its topic's `leader.replication.throttled.replicas` (KIP-73). At 0 none is sent.
+        leader_throttled_rate: Limit<ByteSize> = Limit::Unlimited,
+            in Limit::At(ByteSize::bytes(0))..=Limit::Unlimited, kafka Long "leader.replication.throttled.rate" dynamic;
+        /// Bytes that all those replicas on this broker together are sent in a second, at most, that are not in sync and that
+        /// their topic names in `follower.replication.throttled.replicas` (KIP-73). At 0 none is sent.
+        follower_throttled_rate: Limit<ByteSize> = Limit::Unlimited,
+            in Limit::At(ByteSize::bytes(0))..=Limit::Unlimited, kafka Long "follower.replication.throttled.rate" dynamic;
     }
 }
 

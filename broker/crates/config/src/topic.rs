@@ -8,6 +8,7 @@ use crate::live::Dynamic;
 use crate::nearest::nearest;
 use crate::node::{Durability, NodeConfig};
 
+pub use crate::throttled::ThrottledReplicas;
 pub use crate::topic_keys::{Effect, TOPIC_KEYS, TopicKey};
 
 /// Which timestamp a record has.
@@ -60,8 +61,12 @@ pub struct TopicConfig {
     pub delete_retention_ms: i64,
     /// `takhin.durability`
     pub durability: Durability,
+    /// `follower.replication.throttled.replicas`
+    pub follower_throttled: ThrottledReplicas,
     /// `index.interval.bytes`: bytes of log between two entries of the offset index.
     pub index_interval_bytes: u32,
+    /// `leader.replication.throttled.replicas`
+    pub leader_throttled: ThrottledReplicas,
     /// `max.message.bytes`: largest batch as received, inclusive.
     pub max_message_bytes: u32,
     /// `message.timestamp.type`
@@ -163,7 +168,9 @@ impl Default for TopicConfig {
             min_cleanable_dirty_ratio: 0.5,
             min_compaction_lag_ms: 0,
             durability: Durability::Flushed,
+            follower_throttled: ThrottledReplicas::None,
             index_interval_bytes: 4096,
+            leader_throttled: ThrottledReplicas::None,
             max_message_bytes: 1_048_588,
             message_timestamp_type: TimestampType::CreateTime,
             message_timestamp_before_max_ms: i64::MAX,
@@ -372,6 +379,7 @@ mod tests {
             ("remote.storage.enable", "true"),
             ("retention.msx", "1"),
             ("segment.bytes", "12"),
+            ("leader.replication.throttled.replicas", "0:1,2"),
             ("takhin.durability", "maybe"),
         ]);
         let error = TopicConfig::default().with_overrides(&bad).unwrap_err();
@@ -379,6 +387,8 @@ mod tests {
             error.to_string().replace("; ", "\n"),
             "invalid value \"compact,squash\" for cleanup.policy: expected a list of delete, compact, each at most once\n\
              invalid value \"lzma\" for compression.type: expected one of uncompressed, zstd, lz4, snappy, gzip, producer\n\
+             invalid value \"0:1,2\" for leader.replication.throttled.replicas: expected the literal '*' or a list of \
+             replicas in the following format: [partitionId]:[brokerId],[partitionId]:[brokerId],...\n\
              remote.storage.enable=true is not supported yet by this version: use false\n\
              unknown topic config retention.msx: did you mean retention.ms?\n\
              invalid value \"12\" for segment.bytes: expected a whole number from 1048576 to 2147483647\n\

@@ -5,6 +5,7 @@
 use crate::kind::ConfigKind;
 use crate::node::Durability;
 use crate::scalar::Scalar;
+use crate::throttled::ThrottledReplicas;
 use crate::topic::{CleanupPolicy, CompressionType, TimestampType, TopicConfig, TopicConfigFault};
 
 /// One topic setting.
@@ -88,7 +89,7 @@ enum Values {
     OneOf(&'static [&'static str]),
     /// Any of these, each once, with commas between them; none of them too.
     ListOf(&'static [&'static str]),
-    /// `*`, or nothing, or `partition:broker` with commas between them.
+    /// See [`ThrottledReplicas`].
     Replicas,
 }
 
@@ -109,14 +110,10 @@ impl TopicKey {
         let value = self.values.parse(text).ok_or_else(invalid)?;
         match self.effect {
             Only(only) if self.values.parse(only).as_ref() != Some(&value) => {
-                let remedy = match only {
-                    "" => "leave it empty".to_owned(),
-                    only => format!("use {only}"),
-                };
                 Err(TopicConfigFault::Unsupported {
                     key: self.name,
                     value: text.to_owned(),
-                    remedy,
+                    remedy: format!("use {only}"),
                 })
             }
             _ => Ok(value),
@@ -139,7 +136,10 @@ impl TopicKey {
             Fraction(low, high) => format!("a number from {low} to {high}"),
             OneOf(words) => format!("one of {}", words.join(", ")),
             ListOf(words) => format!("a list of {}, each at most once", words.join(", ")),
-            Replicas => "a list of PARTITION:BROKER, or *".to_owned(),
+            // Kafka's words, which its users search for.
+            Replicas => "the literal '*' or a list of replicas in the following format: \
+                         [partitionId]:[brokerId],[partitionId]:[brokerId],..."
+                .to_owned(),
         }
     }
 
@@ -148,7 +148,6 @@ impl TopicKey {
         match self.effect {
             Acts(_) => self.doc.to_owned(),
             Accepts(why) => format!("{} No effect: {why}.", self.doc),
-            Only("") => format!("{} This version takes no value but the empty one.", self.doc),
             Only(only) => format!("{} This version takes no value but {only}.", self.doc),
         }
     }
@@ -181,16 +180,7 @@ impl Values {
                     .all(once)
                     .then(|| Value::Text(items.join(",")))
             }
-            Self::Replicas => {
-                let number = |text: &str| text.parse::<u32>().is_ok();
-                let pair = |item: &str| {
-                    item.trim()
-                        .split_once(':')
-                        .is_some_and(|(p, b)| number(p) && number(b))
-                };
-                let fits = matches!(text, "" | "*") || text.split(',').all(pair);
-                fits.then(|| Value::Text(text.to_owned()))
-            }
+            Self::Replicas => ThrottledReplicas::parse(text).map(|_| Value::Text(text.to_owned())),
         }
     }
 }
@@ -245,13 +235,17 @@ keys! {
         "Records after which the log is flushed.";
     "flush.ms" Long Number(0, i64::MAX), "9223372036854775807", Some("log.flush.interval.ms"), Accepts(DURABILITY_DECIDES),
         "Time after which the log is flushed.";
-    "follower.replication.throttled.replicas" List Replicas, "", None, Only(""),
-        "Replicas whose fetching from the leader is throttled.";
+    "follower.replication.throttled.replicas" List Replicas, "", None,
+        Acts(|config, value| config.follower_throttled = throttled(value.text())),
+        "Replicas that are sent what they lack no faster than follower.replication.throttled.rate of their broker allows, while \
+         they are not in sync: partition:broker with commas between them, * for all, empty for none (KIP-73).";
     "index.interval.bytes" Int Number(0, INT_MAX), "4096", Some("log.index.interval.bytes"),
         Acts(|config, value| config.index_interval_bytes = value.u32()),
         "Bytes of log between two entries of the offset index.";
-    "leader.replication.throttled.replicas" List Replicas, "", None, Only(""),
-        "Replicas whose sending to followers is throttled.";
+    "leader.replication.throttled.replicas" List Replicas, "", None,
+        Acts(|config, value| config.leader_throttled = throttled(value.text())),
+        "Replicas that, while they lead, send to those that are not in sync no faster than leader.replication.throttled.rate of \
+         their broker allows: partition:broker with commas between them, * for all, empty for none (KIP-73).";
     "local.retention.bytes" Long Number(-2, i64::MAX), "-2", Some("log.local.retention.bytes"), Accepts(NO_TIERING),
         "Bytes kept on the broker's disk; -2 is retention.bytes.";
     "local.retention.ms" Long Number(-2, i64::MAX), "-2", Some("log.local.retention.ms"), Accepts(NO_TIERING),
@@ -316,6 +310,10 @@ keys! {
     "unclean.leader.election.enable" Boolean Bool, "false", Some("unclean.leader.election.enable"),
         Accepts("a replica that lacks committed records is never elected"),
         "Whether a replica that lacks committed records may lead.";
+}
+
+fn throttled(list: &str) -> ThrottledReplicas {
+    ThrottledReplicas::parse(list).unwrap_or_default()
 }
 
 fn timestamp_type(word: &str) -> TimestampType {
