@@ -1,12 +1,15 @@
 //! What each endpoint does.
 
-use takhin_cluster::Survey;
+use takhin_cluster::{Cluster, Survey};
 
 use super::Context;
 use super::model;
 use super::problem::{self, Problem};
 use super::routes::Endpoint;
 use super::shape::Shape;
+
+/// Changes of replicas that are listed.
+const MAX_REASSIGNMENTS: usize = 1000;
 
 /// Carries a request out; returns the answer's JSON.
 pub(super) async fn answer(
@@ -18,6 +21,7 @@ pub(super) async fn answer(
     match endpoint {
         Endpoint::Node => json(&node(cx).await),
         Endpoint::Health => json(&health(&cluster.survey().await, cluster.node_id())),
+        Endpoint::Reassignments => json(&reassignments(cluster)),
         Endpoint::Brokers => json(&brokers(&cluster.survey().await)),
         Endpoint::Drain => change(cx, broker_id(parameters)?, true).await,
         Endpoint::Undrain => change(cx, broker_id(parameters)?, false).await,
@@ -74,6 +78,29 @@ fn health(survey: &Survey, seen_by: i32) -> model::ClusterHealth {
         reasons: model::reasons(&findings),
         counts: model::counts(&findings),
         truncated: findings.is_truncated(),
+    }
+}
+
+fn reassignments(cluster: &Cluster) -> model::Reassignments {
+    let addition = |added: &takhin_cluster::Addition| model::Addition {
+        broker: added.broker,
+        lag_bytes: added.lag_bytes,
+    };
+    let reassignment = |moving: takhin_cluster::Move| model::Reassignment {
+        adding: moving.adding.iter().map(addition).collect(),
+        partition: model::TopicPartition {
+            topic: moving.topic,
+            partition: moving.partition,
+        },
+        leader: Some(moving.leader).filter(|id| *id >= 0),
+        target: moving.target,
+        removing: moving.removing,
+    };
+    let moves = cluster.moves(MAX_REASSIGNMENTS);
+    model::Reassignments {
+        seen_by: cluster.node_id(),
+        count: cluster.image().reassigning.len(),
+        reassignments: moves.into_iter().map(reassignment).collect(),
     }
 }
 

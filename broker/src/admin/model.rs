@@ -114,6 +114,44 @@ shape! {
     }
 }
 
+shape! {
+    /// Replicas that are being moved.
+    Reassignments {
+        /// Id of the broker that says so.
+        seen_by: i32,
+        /// Partitions whose replicas are being changed.
+        count: usize,
+        /// The first 1000 of them.
+        reassignments: Vec<Reassignment>,
+    }
+}
+
+shape! {
+    /// A change of a partition's replicas.
+    Reassignment {
+        /// The partition.
+        partition: TopicPartition,
+        /// Id of the broker that leads it; missing if there is none.
+        leader: Option<i32>,
+        /// Ids of the brokers that are to have its replicas, the preferred leader first.
+        target: Vec<i32>,
+        /// Replicas that it did not have before.
+        adding: Vec<Addition>,
+        /// Ids of the brokers whose replicas go.
+        removing: Vec<i32>,
+    }
+}
+
+shape! {
+    /// A replica that a partition is being given.
+    Addition {
+        /// Id of its broker.
+        broker: i32,
+        /// Bytes of the leader's segments that it lacks, about; missing unless the broker that was asked is the leader.
+        lag_bytes: Option<u64>,
+    }
+}
+
 /// How a broker is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {

@@ -12,6 +12,7 @@ use super::shape::{Shape as _, Shapes};
 pub(super) enum Endpoint {
     Node,
     Health,
+    Reassignments,
     Brokers,
     Drain,
     Undrain,
@@ -53,6 +54,16 @@ pub(super) const TABLE: &[Route] = &[
         text: "All that is wrong with the cluster as this broker sees it: any broker can be asked. Of each kind of \
                reason up to 20 are listed and all are counted.",
         answer: model::ClusterHealth::schema,
+    },
+    Route {
+        method: "GET",
+        path: "/v1/cluster/reassignments",
+        endpoint: Endpoint::Reassignments,
+        name: "listReassignments",
+        summary: "Replicas that are being moved",
+        text: "The partitions whose replicas are being changed, up to 1000 of them, and how many there are. What a new \
+               replica still lacks only the partition's leader knows: ask that broker.",
+        answer: model::Reassignments::schema,
     },
     Route {
         method: "GET",

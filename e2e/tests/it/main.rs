@@ -19,6 +19,7 @@ mod readme;
 mod reassign;
 mod storage;
 mod suite;
+mod throttle;
 
 use libtest_mimic::Arguments;
 use suite::Suites;
@@ -38,6 +39,7 @@ fn main() -> anyhow::Result<()> {
     crash::add(&mut suites);
     cluster::add(&mut suites);
     reassign::add(&mut suites);
+    throttle::add(&mut suites);
     racks::add(&mut suites);
     quorum::add(&mut suites);
     admin::add(&mut suites);

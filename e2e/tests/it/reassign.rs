@@ -125,7 +125,7 @@ fn target((partition, replicas): (usize, &Vec<i32>)) -> Vec<i32> {
     target
 }
 
-fn replicas(cluster: &Cluster) -> Result<Vec<Vec<i32>>> {
+pub(crate) fn replicas(cluster: &Cluster) -> Result<Vec<Vec<i32>>> {
     let placements = placements(&cluster.bootstrap(), TOPIC)?;
     Ok(placements
         .into_iter()
@@ -133,7 +133,7 @@ fn replicas(cluster: &Cluster) -> Result<Vec<Vec<i32>>> {
         .collect())
 }
 
-fn write_moves(dir: &Path, wanted: &[(usize, Vec<i32>)]) -> Result<PathBuf> {
+pub(crate) fn write_moves(dir: &Path, wanted: &[(usize, Vec<i32>)]) -> Result<PathBuf> {
     let mut json = String::from(r#"{"version":1,"partitions":["#);
     for (i, (partition, replicas)) in wanted.iter().enumerate() {
         let comma = if i == 0 { "" } else { "," };
@@ -174,7 +174,7 @@ fn verify(cluster: &Cluster, dir: &Path) -> Result<()> {
     })
 }
 
-fn reassign(cluster: &Cluster, arguments: &[&str]) -> Result<String> {
+pub(crate) fn reassign(cluster: &Cluster, arguments: &[&str]) -> Result<String> {
     let mut tool = tools::java(
         "-Xmx128m",
         "org.apache.kafka.tools.reassign.ReassignPartitionsCommand",

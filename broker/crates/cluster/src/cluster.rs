@@ -10,12 +10,14 @@ mod forward;
 mod interconnect;
 mod maintenance;
 mod members;
+mod moves;
 mod open;
 mod peers;
 mod presence;
 mod quorum;
 mod reassign;
 mod survey;
+mod throttle;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,6 +47,7 @@ use exchange::Exchange;
 pub use forming::FormingError;
 use forward::Command;
 pub use interconnect::Interconnect;
+pub use moves::{Addition, Move};
 pub use open::StartError;
 pub use quorum::{Quorum, QuorumReplica};
 

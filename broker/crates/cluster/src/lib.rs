@@ -21,10 +21,11 @@ mod partition;
 mod raft;
 mod replicator;
 mod survey;
+mod throttle;
 
 pub use cluster::{
-    Cluster, ClusterOptions, ClusterStats, FormingError, Interconnect, MAX_COMPACTED_BATCH, NoElection,
-    Quorum, QuorumReplica, StartError,
+    Addition, Cluster, ClusterOptions, ClusterStats, FormingError, Interconnect, MAX_COMPACTED_BATCH, Move,
+    NoElection, Quorum, QuorumReplica, StartError,
 };
 pub use controller::{ConfigTarget, NewTopic, ReplicaChange, TopicError};
 pub use links::{Class, Kind, LinkError, Links};

@@ -48,6 +48,8 @@ pub enum Kind {
     Report = 12,
     /// Park a group where its leader is about to.
     Park = 13,
+    /// Give room for throttled bytes.
+    Room = 14,
 }
 
 impl Kind {
@@ -67,6 +69,7 @@ impl Kind {
             Self::Quorum,
             Self::Report,
             Self::Park,
+            Self::Room,
         ];
         all.into_iter().find(|kind| *kind as u16 == number)
     }

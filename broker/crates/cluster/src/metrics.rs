@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, LazyLock};
 
-use takhin_runtime::telemetry::metrics::{Counter, Gauge, counter, gauge};
+use takhin_runtime::telemetry::metrics::{
+    Counter, Family, Gauge, Histogram, counter, counters, gauge, gauges, histograms,
+};
 
 /// What compaction shows of itself, beside the counters of the storage layer.
 #[derive(Debug)]
@@ -29,6 +31,83 @@ pub(crate) static CLEANER: LazyLock<CleanerMetrics> = LazyLock::new(|| CleanerMe
     last_run_time: gauge(
         "takhin_cleaner_last_run_duration_seconds",
         "Time that the last compaction of a partition took",
+    ),
+});
+
+/// What one direction of throttled replication shows of itself.
+#[derive(Debug)]
+pub(crate) struct ThrottleMetrics {
+    pub(crate) bytes: Counter,
+    pub(crate) waited: Histogram,
+    pub(crate) rate: Gauge,
+}
+
+/// Both directions.
+#[derive(Debug)]
+pub(crate) struct Throttled {
+    pub(crate) leader: ThrottleMetrics,
+    pub(crate) follower: ThrottleMetrics,
+}
+
+pub(crate) static THROTTLES: LazyLock<Throttled> = LazyLock::new(|| {
+    let bytes = counters(
+        "takhin_replication_throttled_bytes_total",
+        "Bytes under a throttle of replication: those that this broker sent (leader) and was sent (follower)",
+        ["side"],
+    );
+    let waited = histograms(
+        "takhin_replication_throttle_wait_seconds",
+        "How long they waited for it",
+        ["side"],
+    );
+    let rate = gauges(
+        "takhin_replication_throttle_rate_bytes",
+        "Bytes a second that the throttle lets pass; -1 without one",
+        ["side"],
+    );
+    let side = |side| ThrottleMetrics {
+        bytes: bytes.with([side]),
+        waited: waited.with([side]),
+        rate: rate.with([side]),
+    };
+    Throttled {
+        leader: side("leader"),
+        follower: side("follower"),
+    }
+});
+
+/// What moves of replicas show of themselves.
+#[derive(Debug)]
+pub(crate) struct MoveMetrics {
+    pub(crate) bytes_in: Counter,
+    pub(crate) bytes_out: Counter,
+    pub(crate) led: Gauge,
+    pub(crate) adding: Gauge,
+    /// By topic, partition and broker.
+    pub(crate) lag: Family<Gauge, 3>,
+}
+
+pub(crate) static MOVES: LazyLock<MoveMetrics> = LazyLock::new(|| MoveMetrics {
+    bytes_in: counter(
+        "takhin_reassignment_bytes_in_total",
+        "Bytes that replicas here were sent that do not vote yet (Kafka: ReassignmentBytesInPerSec)",
+    ),
+    bytes_out: counter(
+        "takhin_reassignment_bytes_out_total",
+        "Bytes that leaders here sent to replicas that do not vote yet (Kafka: ReassignmentBytesOutPerSec)",
+    ),
+    led: gauge(
+        "takhin_reassigning_partitions",
+        "Partitions led here whose replicas are being moved (Kafka: ReassigningPartitions)",
+    ),
+    adding: gauge(
+        "takhin_reassignment_adding_replicas",
+        "Replicas that this broker is being given",
+    ),
+    lag: gauges(
+        "takhin_reassignment_lag_bytes",
+        "Bytes that a replica lacks which a partition led here is being given; for up to 128 of them",
+        ["topic", "partition", "broker"],
     ),
 });
 

@@ -86,6 +86,13 @@ impl Exchange {
                 }
                 None => answer(Err("the broker is starting".to_owned())),
             },
+            Kind::Room => match self.cluster.get().and_then(Weak::upgrade) {
+                Some(cluster) => {
+                    let giving = async move { answer(cluster.give_room(body).await) };
+                    drop(self.env.tasks.spawn("room", giving));
+                }
+                None => answer(Err("the broker is starting".to_owned())),
+            },
         }
     }
 

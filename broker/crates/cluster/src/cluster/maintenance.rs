@@ -51,6 +51,7 @@ impl Cluster {
             tasks.spawn("presence", super::presence::watch(Arc::clone(self))),
             tasks.spawn("balance", super::balance::keep(Arc::clone(self))),
             tasks.spawn("reassignments", super::reassign::keep(Arc::clone(self))),
+            tasks.spawn("moves", super::moves::show(Arc::clone(self))),
             tasks.spawn("drain", super::drain::keep(Arc::clone(self))),
             tasks.spawn("members", super::members::keep(Arc::clone(self))),
             tasks.spawn("image follower", follow_image(Arc::clone(self))),
@@ -124,6 +125,7 @@ async fn follow_image(cluster: Arc<Cluster>) {
     let mut image = cluster.controller.image();
     loop {
         cluster.learn_draining(&image);
+        cluster.learn_rates(&image);
         cluster.reconcile(&image).await;
         image = tokio::select! {
             biased;

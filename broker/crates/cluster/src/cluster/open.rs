@@ -73,6 +73,7 @@ impl Cluster {
             return Err(error);
         }
         cluster.learn_draining(&cluster.image());
+        cluster.learn_rates(&cluster.image());
         cluster.reconcile(&cluster.image()).await;
         cluster.spawn_background();
         Ok(cluster)

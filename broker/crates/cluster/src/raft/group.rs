@@ -17,6 +17,7 @@ use super::hard_state::{GroupId, GroupState};
 use super::host::GroupHost;
 use super::in_sync::Led;
 use super::inbound::{Answer, Inbound};
+use super::pace::Standing;
 use super::parking::{Parked, Parking};
 use super::state_machine::{Observer, Progress, StateMachine};
 use super::types::{RaftLogId, TypeConfig, Voter, log_id};
@@ -60,6 +61,8 @@ pub(crate) struct Group {
     pub(super) behind: Mutex<BTreeMap<u64, Instant>>,
     /// Who keeps up, while this replica leads.
     pub(super) led: Mutex<Option<Led>>,
+    /// Whom this replica must not throttle, while it leads.
+    pub(super) standing: Arc<Standing>,
     pub(super) stop: Shutdown,
     stopped: watch::Receiver<bool>,
     /// Held while leadership is being passed on.
@@ -111,6 +114,7 @@ impl Group {
             saved: Mutex::new(None),
             behind: Mutex::default(),
             led: Mutex::default(),
+            standing: Arc::default(),
             stop,
             stopped,
             passing: tokio::sync::Mutex::default(),
@@ -198,6 +202,9 @@ impl Group {
             }
         };
         drop(life);
+        if kind == Kind::Append {
+            self.count_received(body.len());
+        }
         inbound.take(kind, body, answer)
     }
 

@@ -20,6 +20,7 @@ use super::hard_state::{GroupId, GroupState, HardStateStore, decode_state};
 use crate::leaders::Leaders;
 use crate::links::Links;
 use crate::metrics::Metrics;
+use crate::throttle::Throttles;
 
 /// Groups that open their logs at the same time.
 const CONCURRENT_OPENS: usize = 32;
@@ -59,6 +60,8 @@ pub(crate) struct GroupHost {
     pub(crate) elections: Notify,
     /// Copies that are being received.
     pub(super) copies: Copies,
+    /// How fast replicas are sent and take what they lack.
+    pub(crate) throttles: Arc<Throttles>,
     opening: Semaphore,
 }
 
@@ -102,6 +105,7 @@ impl GroupHost {
             manager,
             flusher,
             hard_state: Arc::new(HardStateStore::new(journal, env.tasks.clone())),
+            throttles: Arc::new(Throttles::new(&env.clock)),
             env,
             config: Arc::new(config()),
             resuming: Arc::new(Config {

@@ -31,16 +31,122 @@ const UNREACHABLE: Duration = Duration::from_secs(2);
 /// What is remembered of a group led here.
 pub(super) struct Led {
     begun: Instant,
-    /// Index of the last entry at the look before.
-    end: u64,
-    /// When each replica had all that there was. Voters are taken to have had it when this began.
-    caught_up: BTreeMap<u64, Instant>,
+    /// Index of the last entry that was committed at the look before.
+    committed: u64,
+    replicas: BTreeMap<u64, Lag>,
+}
+
+/// How far one replica is behind. As with Kafka it has caught up at a moment once it has what the leader had then, however
+/// much has come since: who is always a little late is in sync.
+struct Lag {
+    /// The latest moment at which it had all that there was, as far as is known.
+    caught_up: Option<Instant>,
+    /// Index of the leader's last entry at some moment, which the replica has not reached yet.
+    mark: (u64, Instant),
 }
 
 impl Led {
+    fn begin(view: &View, now: Instant) -> Self {
+        // Voters are taken to have had everything when this began.
+        let lag = |voter: &u64| {
+            let lag = Lag {
+                caught_up: Some(now),
+                mark: (view.last, now),
+            };
+            (*voter, lag)
+        };
+        Self {
+            begun: now,
+            committed: view.committed,
+            replicas: view.voters.iter().map(lag).collect(),
+        }
+    }
+
+    /// Takes in how far the replicas are now.
+    fn learn(&mut self, view: &View, now: Instant) {
+        self.replicas
+            .retain(|node, _| view.voters.contains(node) || view.matched.contains_key(node));
+        for (node, index) in &view.matched {
+            let lag = self.replicas.entry(*node).or_insert(Lag {
+                caught_up: None,
+                mark: (view.last, now),
+            });
+            if *index >= view.last {
+                lag.caught_up = Some(now);
+                lag.mark = (view.last, now);
+            } else if *index >= lag.mark.0 {
+                lag.caught_up = Some(lag.mark.1);
+                lag.mark = (view.last, now);
+            }
+        }
+        self.committed = view.committed;
+    }
+
     /// When this replica was last seen to have all that there was.
     pub(super) fn caught_up(&self, node: u64) -> Option<Instant> {
-        self.caught_up.get(&node).copied().filter(|at| *at > self.begun)
+        let caught_up = self.replicas.get(&node)?.caught_up;
+        caught_up.filter(|at| *at > self.begun)
+    }
+
+    /// Index of the last entry that was committed at the last look.
+    pub(super) fn committed(&self) -> u64 {
+        self.committed
+    }
+
+    fn is_late(&self, node: u64, now: Instant) -> bool {
+        let caught_up = self.replicas.get(&node).and_then(|lag| lag.caught_up);
+        caught_up.is_none_or(|at| now.duration_since(at) >= LAG)
+    }
+}
+
+/// A group at one moment, as its leader sees it.
+struct View {
+    voters: Vec<u64>,
+    /// The sets of voters, two while they change.
+    configs: Vec<BTreeSet<u64>>,
+    /// Index of the last entry that each replica is known to have.
+    matched: BTreeMap<u64, u64>,
+    last: u64,
+    committed: u64,
+    has_receivers: bool,
+}
+
+impl View {
+    /// `None` unless this replica leads.
+    fn of(group: &Group) -> Option<Self> {
+        let raft = match &*group.life.lock() {
+            Life::Running(running) => running.raft.clone(),
+            Life::Parked(parked) => return parked.leads.then(|| Self::of_parked(parked)),
+            Life::Closed => return None,
+        };
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let replication = metrics.replication.as_ref()?;
+        let membership = metrics.membership_config.membership();
+        let voters: Vec<u64> = membership.voter_ids().collect();
+        Some(Self {
+            has_receivers: membership.nodes().count() > voters.len(),
+            voters,
+            configs: membership.get_joint_config().clone(),
+            matched: replication
+                .iter()
+                .filter_map(|(node, id)| Some((*node, id.as_ref()?.index)))
+                .collect(),
+            last: metrics.last_log_index.unwrap_or(0),
+            committed: metrics.cluster_committed.as_ref().map_or(0, |id| id.index),
+        })
+    }
+
+    fn of_parked(parked: &Parked) -> Self {
+        let voters = &parked.members.voters;
+        Self {
+            voters: voters.iter().copied().collect(),
+            configs: vec![voters.clone()],
+            matched: voters.iter().map(|voter| (*voter, parked.last)).collect(),
+            last: parked.last,
+            committed: parked.last,
+            has_receivers: false,
+        }
     }
 }
 
@@ -69,108 +175,99 @@ pub(super) fn majority(configs: &[BTreeSet<u64>]) -> u16 {
     u16::try_from(largest / 2 + 1).unwrap_or(u16::MAX)
 }
 
-/// How far the replicas of a group are.
-struct Matched {
-    voters: Vec<u64>,
-    /// The voters; while they change, both sets of them.
-    configs: Vec<BTreeSet<u64>>,
-    /// Index of the last entry that each replica is known to have.
-    matched: BTreeMap<u64, u64>,
-    /// Index of the leader's last entry.
-    last: u64,
-}
-
-impl Matched {
-    /// `None` unless the group is led here.
-    fn of(group: &Group) -> Option<Self> {
-        let raft = match &*group.life.lock() {
-            Life::Running(running) => running.raft.clone(),
-            Life::Parked(parked) => return parked.leads.then(|| Self::of_parked(parked)),
-            Life::Closed => return None,
-        };
-        let metrics = raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let replication = metrics.replication.as_ref()?.iter();
-        let membership = metrics.membership_config.membership();
-        Some(Self {
-            voters: membership.voter_ids().collect(),
-            configs: membership.get_joint_config().clone(),
-            matched: replication
-                .filter_map(|(node, id)| Some((*node, id.as_ref()?.index)))
-                .collect(),
-            last: metrics.last_log_index.unwrap_or(0),
-        })
-    }
-
-    fn of_parked(parked: &Parked) -> Self {
-        let voters = &parked.members.voters;
-        Self {
-            voters: voters.iter().copied().collect(),
-            configs: vec![voters.clone()],
-            matched: voters.iter().map(|voter| (*voter, parked.last)).collect(),
-            last: parked.last,
-        }
-    }
-}
-
 /// Looks at one group; `false` if it is not led here or has no other replica.
 fn look(host: &GroupHost, group: &Group) -> bool {
     let partition = &group.spec.partition;
-    let (Some(epoch), Some(matched)) = (partition.leadership(), Matched::of(group)) else {
+    let (Some(epoch), Some(view)) = (partition.leadership(), View::of(group)) else {
         return false;
     };
-    let Matched {
-        voters,
-        configs,
-        matched,
-        last,
-    } = matched;
-    if let [alone] = voters[..] {
+    if let [alone] = view.voters[..] {
         // It may have had others until now.
         partition.set_quorum(1, 1, true);
+        group.standing.learn(&view.configs, |_| true);
         host.leaders
             .set_in_sync(group.spec.id, epoch, i32::try_from(alone).into_iter().collect());
-        return false;
-    }
-    let now = host.env.clock.instant();
-    let mut led = group.led.lock();
-    let state = led.get_or_insert_with(|| Led {
-        begun: now,
-        end: last,
-        caught_up: voters.iter().map(|voter| (*voter, now)).collect(),
-    });
-    for (node, index) in &matched {
-        if *index >= state.end.min(last) {
-            state.caught_up.insert(*node, now);
+        if !view.has_receivers {
+            return false;
         }
     }
-    state.end = last;
-    let silence = |node: u64| {
-        let heard = u32::try_from(node).ok().and_then(|node| host.links.silence(node));
-        if node == host.node {
-            Duration::ZERO
-        } else {
-            heard.unwrap_or(Duration::MAX)
-        }
-    };
-    let is_in_sync = |node: &u64| {
-        let caught_up = state.caught_up.get(node);
-        caught_up.is_some_and(|at| now.duration_since(*at) < LAG) && silence(*node) < ABSENT
-    };
-    let in_sync: Vec<i32> = group
-        .in_order(&voters)
-        .into_iter()
-        .filter(is_in_sync)
-        .filter_map(|node| i32::try_from(node).ok())
-        .collect();
+    let in_sync = in_sync(host, group, &view);
+    if view.voters.len() == 1 {
+        return true;
+    }
+    group
+        .standing
+        .learn(&view.configs, |node| in_sync.contains(&node));
     // While voters change, each of the two sets must have its majority.
-    let has_quorum = configs.iter().all(|config| {
-        let reachable = config.iter().filter(|voter| silence(**voter) < UNREACHABLE);
+    let has_quorum = view.configs.iter().all(|config| {
+        let reachable = config.iter().filter(|voter| silence(host, **voter) < UNREACHABLE);
         reachable.count() > config.len() / 2
     });
-    drop(led);
     let count = u16::try_from(in_sync.len()).unwrap_or(u16::MAX);
-    partition.set_quorum(count, majority(&configs), has_quorum);
-    host.leaders.set_in_sync(group.spec.id, epoch, in_sync);
+    partition.set_quorum(count, majority(&view.configs), has_quorum);
+    let brokers = in_sync.into_iter().filter_map(|node| i32::try_from(node).ok());
+    host.leaders.set_in_sync(group.spec.id, epoch, brokers.collect());
     true
+}
+
+/// Remembers how far all replicas are; the voters that are in sync, in the order in which they are to lead.
+fn in_sync(host: &GroupHost, group: &Group, view: &View) -> Vec<u64> {
+    let now = host.env.clock.instant();
+    let mut led = group.led.lock();
+    let led = led.get_or_insert_with(|| Led::begin(view, now));
+    led.learn(view, now);
+    let is_in_sync = |node: &u64| !led.is_late(*node, now) && silence(host, *node) < ABSENT;
+    group
+        .in_order(&view.voters)
+        .into_iter()
+        .filter(is_in_sync)
+        .collect()
+}
+
+/// Since when a node was not heard of.
+fn silence(host: &GroupHost, node: u64) -> Duration {
+    if node == host.node {
+        return Duration::ZERO;
+    }
+    let heard = u32::try_from(node).ok().and_then(|node| host.links.silence(node));
+    heard.unwrap_or(Duration::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(matched: u64, last: u64) -> View {
+        View {
+            voters: vec![1, 2],
+            configs: vec![BTreeSet::from([1, 2])],
+            matched: BTreeMap::from([(1, last), (2, matched)]),
+            last,
+            committed: matched,
+            has_receivers: false,
+        }
+    }
+
+    #[test]
+    fn a_replica_that_is_always_late_is_in_sync_and_one_that_falls_behind_is_not() {
+        let begun = Instant::now();
+        let mut led = Led::begin(&view(0, 0), begun);
+        // A thousand entries a second, of which the other one lacks those of the last three seconds.
+        let mut now = begun;
+        for step in 1..200_u64 {
+            now = begun + LOOK * u32::try_from(step).unwrap();
+            let last = step * 500;
+            led.learn(&view(last.saturating_sub(3000), last), now);
+            assert!(!led.is_late(2, now), "after {step} looks");
+        }
+        let caught_up = led.caught_up(2).unwrap();
+        assert!(now.duration_since(caught_up) >= Duration::from_secs(3));
+        // From now on it receives half of what is written.
+        let behind = (1..200_u64).find(|step| {
+            let at = now + LOOK * u32::try_from(*step).unwrap();
+            led.learn(&view(96_500 + step * 250, 99_500 + step * 500), at);
+            led.is_late(2, at)
+        });
+        assert!(behind.is_some());
+    }
 }

@@ -88,7 +88,8 @@ async fn ask(raft: &Raft, kind: Kind, body: Bytes) -> Result<Bytes, String> {
         | Kind::Pass
         | Kind::Copy
         | Kind::Quorum
-        | Kind::Report => Err("not for a group".to_owned()),
+        | Kind::Report
+        | Kind::Room => Err("not for a group".to_owned()),
     }
 }
 

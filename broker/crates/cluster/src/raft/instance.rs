@@ -18,6 +18,7 @@ use super::inbound::{self, Inbound};
 use super::log_store::LogStore;
 use super::network::Network;
 use super::outbox::Outbox;
+use super::pace::Pacing;
 use super::parking::Woken;
 use super::state_machine::{Progress, StateMachine};
 use super::types::{Runtime, TypeConfig};
@@ -121,6 +122,7 @@ impl Group {
 
     /// This replica leads no longer, if it did.
     pub(super) fn leave(&self, host: &GroupHost) {
+        self.standing.forget();
         self.spec.partition.step_down();
         host.leaders.give_up(self.spec.id);
     }
@@ -158,7 +160,7 @@ impl Group {
             purge_to: Arc::default(),
         };
         let (store, machine, term_begun) = assemble(host, spec, &ground, 0);
-        let raft = launch(host, spec, store, machine).await;
+        let raft = launch(host, self, store, machine).await;
         let raft = raft.map_err(OpenError::Failed)?;
         Ok(self.begin(host, raft, ground, term_begun, None))
     }
@@ -175,7 +177,7 @@ impl Group {
     ) -> Result<Instance, OpenError> {
         let term = leading.as_ref().map(|leading| leading.term);
         let (store, machine, term_begun) = assemble(host, &self.spec, &ground, term.unwrap_or(0));
-        let resumed = relaunch(host, &self.spec, store, machine, term.is_some());
+        let resumed = relaunch(host, self, store, machine, term.is_some());
         let resumed = host.env.clock.timeout(RESUME, resumed).await;
         let resumed = resumed
             .map_err(|_| "openraft does not begin".to_owned())
@@ -272,11 +274,18 @@ fn check_vote(host: &GroupHost, id: GroupId, log: &Log) -> Result<(), OpenError>
     }
 }
 
-fn network(host: &GroupHost, spec: &GroupSpec, log: &Arc<Log>) -> Network {
-    Network {
+fn network(host: &GroupHost, group: &Group, log: &Arc<Log>) -> Network {
+    let pacing = Pacing {
         env: host.env.clone(),
+        own: host.node,
         links: Arc::clone(&host.links),
-        group: spec.id,
+        throttles: Arc::clone(&host.throttles),
+        partition: Arc::clone(&group.spec.partition),
+        standing: Arc::clone(&group.standing),
+    };
+    Network {
+        pacing,
+        group: group.spec.id,
         log: Arc::clone(log),
     }
 }
@@ -285,13 +294,14 @@ fn network(host: &GroupHost, spec: &GroupSpec, log: &Arc<Log>) -> Network {
 /// [`super::elections`].
 async fn launch(
     host: &Arc<GroupHost>,
-    spec: &GroupSpec,
+    group: &Group,
     store: LogStore,
     machine: StateMachine,
 ) -> Result<Raft, String> {
     let seed = host.env.rng.next_u64();
     let (id, config) = (host.node, Arc::clone(&host.config));
-    let network = network(host, spec, &store.log);
+    let network = network(host, group, &store.log);
+    let spec = &group.spec;
     let own = spec.founders.get(&id);
     let alone = spec.founders.len() == 1 && own.is_some_and(|own| own.directory == host.directory);
     let founders = spec.founders.clone();
@@ -318,14 +328,14 @@ async fn launch(
 /// Starts openraft again on what it had; returns once it knows that it leads, if it is to.
 async fn relaunch(
     host: &Arc<GroupHost>,
-    spec: &GroupSpec,
+    group: &Group,
     store: LogStore,
     machine: StateMachine,
     leads: bool,
 ) -> Result<Raft, String> {
     let seed = host.env.rng.next_u64();
     let config = Arc::clone(if leads { &host.resuming } else { &host.config });
-    let (id, network) = (host.node, network(host, spec, &store.log));
+    let (id, network) = (host.node, network(host, group, &store.log));
     Runtime::scope(seed, async move {
         let raft = Raft::new(id, config, network, store, machine)
             .await
@@ -448,6 +458,7 @@ fn begin_to_lead(group: &Group, host: &GroupHost, raft: &Raft, log: &Arc<Log>, t
         (voters, membership.get_joint_config().clone())
     };
     // At first all are taken to be in sync: whoever is not is found out at the next look.
+    group.standing.learn(&configs, |_| true);
     let count = u16::try_from(voters.len()).unwrap_or(u16::MAX);
     partition.set_quorum(count, in_sync::majority(&configs), true);
     partition.lead(term, Arc::clone(log), Arc::new(outbox.clone()));

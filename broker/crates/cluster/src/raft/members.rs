@@ -1,4 +1,8 @@
 //! Who takes part in a group, and changing that.
+//!
+//! Invariant: a replica becomes a voter only with what was committed at the last look at the group, half a second ago at most
+//! (see [`super::in_sync`]). So a change of voters has those who write wait for no longer than it takes to send what was
+//! committed since then, whatever the size of a batch: who cannot keep up with the others is not let in.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,10 +10,8 @@ use openraft::ChangeMembers;
 use openraft_rt::WatchReceiver as _;
 
 use super::group::{Group, Life};
+use super::in_sync::Led;
 use super::types::Voter;
-
-/// Entries that a replica may lack and still count as up to date: what is under way.
-const NEARLY: u64 = 1000;
 
 /// Who takes part in a group, as its leader knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,7 +19,7 @@ pub(crate) struct Members {
     pub(crate) voters: BTreeSet<u64>,
     /// Voters, and those that only receive.
     pub(crate) nodes: BTreeMap<u64, Voter>,
-    /// Nodes that lack next to nothing.
+    /// Nodes that have what was committed at the last look. Empty until this replica has led for as long.
     pub(crate) up_to_date: BTreeSet<u64>,
     /// Whether a change of voters is under way, or not known to be committed.
     pub(crate) is_changing: bool,
@@ -34,8 +36,8 @@ impl Group {
         let metrics = raft.metrics();
         let metrics = metrics.borrow_watched();
         let replication = metrics.replication.as_ref()?;
-        let last = metrics.last_log_index.unwrap_or(0);
-        let reached = |matched: Option<u64>| matched.is_some_and(|index| index + NEARLY >= last);
+        let committed = self.led.lock().as_ref().map(Led::committed);
+        let reached = |matched: Option<u64>| matched.zip(committed).is_some_and(|(index, all)| index >= all);
         let up_to_date = replication
             .iter()
             .filter(|(_, matched)| reached(matched.as_ref().map(|id| id.index)));
@@ -70,6 +72,7 @@ impl Group {
     /// Has a node receive the log without a vote; returns once that is committed.
     pub(crate) async fn add_receiver(&self, node: u64, voter: Voter) -> Result<(), String> {
         let raft = self.awake().await.ok_or("the group is not open")?.raft;
+        self.standing.demote(node);
         let added = raft.add_learner(node, voter, false).await;
         added.map(drop).map_err(|e| e.to_string())
     }
@@ -78,6 +81,7 @@ impl Group {
     /// receives on if `retain`, and is no member any more otherwise.
     pub(crate) async fn set_voters(&self, voters: BTreeSet<u64>, retain: bool) -> Result<(), String> {
         let raft = self.awake().await.ok_or("the group is not open")?.raft;
+        self.standing.hurry(&voters);
         let changed = raft
             .change_membership(ChangeMembers::ReplaceAllVoters(voters), retain)
             .await;

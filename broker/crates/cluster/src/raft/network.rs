@@ -17,14 +17,14 @@ use openraft::raft::{
 };
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 
-use takhin_runtime::Env;
 use takhin_storage::Log;
 
 use super::copy;
 use super::hard_state::GroupId;
+use super::pace::Pacing;
 use super::types::{RaftVote, TypeConfig, Voter};
 use super::wire::{self, WireError};
-use crate::links::{Class, Kind, LinkError, Links};
+use crate::links::{Class, Kind, LinkError};
 
 /// Requests to append that may be on their way to one replica of a group. Each holds a mebibyte at most, or one batch.
 const PIPELINE: usize = 8;
@@ -32,18 +32,16 @@ const PIPELINE: usize = 8;
 /// A group's way to its replicas; each call of `new_client` makes the way to one of them.
 #[derive(Clone)]
 pub(crate) struct Network {
-    pub(crate) env: Env,
-    pub(crate) links: Arc<dyn Links>,
-    pub(crate) group: GroupId,
+    pub(super) pacing: Pacing,
+    pub(super) group: GroupId,
     /// Where copies come from.
-    pub(crate) log: Arc<Log>,
+    pub(super) log: Arc<Log>,
 }
 
 /// The way to one replica.
 #[derive(Clone)]
 pub(crate) struct Way {
-    env: Env,
-    links: Arc<dyn Links>,
+    pacing: Pacing,
     group: GroupId,
     log: Arc<Log>,
     /// The broker; `None` for an id that no broker can have.
@@ -67,9 +65,19 @@ impl Way {
         };
         let lane = lane(self.group);
         let answer = self
+            .pacing
             .links
             .call(target, class, lane, kind, body, option.soft_ttl());
         answer.map(|answer| answer.map_err(to_rpc_error)).boxed()
+    }
+
+    /// Waits until a request may be sent. Those without entries never wait.
+    async fn paced(&self, request: AppendEntriesRequest<TypeConfig>) -> AppendEntriesRequest<TypeConfig> {
+        if let Some(target) = self.target {
+            let bytes = request.entries.iter().map(wire::entry_bytes).sum();
+            self.pacing.wait(target, bytes).await;
+        }
+        request
     }
 
     fn append(
@@ -108,8 +116,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 
     async fn new_client(&mut self, target: u64, node: &Voter) -> Way {
         Way {
-            env: self.env.clone(),
-            links: Arc::clone(&self.links),
+            pacing: self.pacing.clone(),
             group: self.group,
             log: Arc::clone(&self.log),
             target: u32::try_from(target).ok(),
@@ -126,6 +133,7 @@ impl RaftNetworkV2<TypeConfig> for Way {
         request: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> RpcResult<AppendEntriesResponse<TypeConfig>> {
+        let request = self.paced(request).await;
         self.append(request, &option).await
     }
 
@@ -139,6 +147,7 @@ impl RaftNetworkV2<TypeConfig> for Way {
     {
         let way = &*self;
         let answers = input
+            .then(move |request| way.paced(request))
             .map(move |request| {
                 let previous = request.prev_log_id;
                 let last = request.entries.last().map(|entry| entry.log_id).or(previous);
@@ -182,9 +191,8 @@ impl RaftNetworkV2<TypeConfig> for Way {
         };
         let target = self.target.ok_or_else(|| unreachable("not the id of a broker"))?;
         let source = copy::Source {
-            env: self.env.clone(),
+            pacing: self.pacing.clone(),
             log: Arc::clone(&self.log),
-            links: Arc::clone(&self.links),
             group: self.group,
         };
         tokio::select! {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use openraft_rt::Instant as _;
 use openraft_rt::WatchReceiver as _;
 use takhin_runtime::clock::Instant;
-use takhin_storage::Log;
+use takhin_storage::{Log, SegmentStats};
 use uuid::Uuid;
 
 use super::group::{Group, Life};
@@ -31,6 +31,8 @@ pub(crate) struct ReplicaProgress {
     pub(crate) matched: Option<u64>,
     /// Age of the newest request that it has answered; `None` before the first answer.
     pub(crate) answered: Option<Duration>,
+    /// Bytes of a copy of segments that it has been sent and that has not taken its log's place yet.
+    pub(crate) copied: u64,
     /// When a look, one each half a second, found last that it lacked nothing.
     pub(crate) caught_up: Option<Instant>,
 }
@@ -40,6 +42,29 @@ impl GroupProgress {
     pub(crate) fn end_after(&self, index: u64) -> Option<i64> {
         end_after(&self.log, index)
     }
+}
+
+impl GroupProgress {
+    /// Bytes of the leader's segments that a replica lacks, which may not be a member yet; those of the segment in which
+    /// its log ends in proportion to the entries.
+    pub(crate) fn lag_bytes(&self, replica: Option<&ReplicaProgress>) -> u64 {
+        let stats = self.log.stats();
+        let matched = replica.and_then(|replica| replica.matched);
+        let copied = replica.map_or(0, |replica| replica.copied);
+        bytes_after(&stats.segments, matched).saturating_sub(copied)
+    }
+}
+
+/// Bytes of the entries after `index`.
+fn bytes_after(segments: &[SegmentStats], index: Option<u64>) -> u64 {
+    let next = index.map_or(0, |index| index.saturating_add(1));
+    let lacking = segments.iter().map(|segment| {
+        let (first, end) = (segment.id.first_index, segment.end.first_index);
+        let (entries, lacks) = (end.saturating_sub(first), end.saturating_sub(next.max(first)));
+        let share = u128::from(segment.bytes) * u128::from(lacks) / u128::from(entries.max(1));
+        u64::try_from(share).unwrap_or(u64::MAX)
+    });
+    lacking.sum()
 }
 
 /// The offset after the entry at `index`; `None` if the log has deleted the entry.
@@ -69,6 +94,7 @@ impl Group {
             let progress = ReplicaProgress {
                 directory: voter.directory,
                 is_voter: membership.voter_ids().any(|voter| voter == *node),
+                copied: u32::try_from(*node).map_or(0, |node| self.standing.copied(node)),
                 matched: replication.get(node).and_then(|id| Some(id.as_ref()?.index)),
                 answered: heartbeat.get(node).and_then(|at| Some(at.as_ref()?.elapsed())),
                 caught_up: led.as_ref().and_then(|led| led.caught_up(*node)),
@@ -92,6 +118,7 @@ impl Parked {
                 is_voter: true,
                 matched: Some(self.last),
                 answered: None,
+                copied: 0,
                 caught_up: None,
             };
             (*node, progress)
@@ -101,5 +128,30 @@ impl Parked {
             last: self.last,
             replicas: self.members.nodes.iter().map(replica).collect(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use takhin_storage::SegmentId;
+
+    use super::*;
+
+    #[test]
+    fn a_lag_is_counted_in_bytes_of_segments() {
+        let at = |first_index| SegmentId {
+            base_offset: 0,
+            first_index,
+        };
+        let segment = |first, end, bytes| SegmentStats {
+            id: at(first),
+            bytes,
+            end: at(end),
+        };
+        let segments = [segment(5, 15, 1000), segment(15, 19, 100), segment(19, 19, 0)];
+        let lag = |index| bytes_after(&segments, index);
+        assert_eq!([lag(None), lag(Some(4)), lag(Some(5))], [1100, 1100, 1000]);
+        assert_eq!([lag(Some(14)), lag(Some(16)), lag(Some(18))], [100, 50, 0]);
+        assert_eq!(lag(Some(u64::MAX)), 0);
     }
 }

@@ -159,6 +159,14 @@ pub(crate) fn encode_append(
     Ok(out.finish())
 }
 
+/// Bytes that an entry has in a request; those of entries without a batch are few and not counted.
+pub(crate) fn entry_bytes(entry: &RaftEntry) -> u64 {
+    match &entry.payload {
+        EntryPayload::Normal(Data::Batch(batch)) => batch.header.total_len() as u64,
+        _ => 0,
+    }
+}
+
 pub(crate) fn decode_append(mut b: Bytes) -> Result<AppendEntriesRequest<TypeConfig>, WireError> {
     let vote = take_vote(&mut b)?;
     let prev_log_id = take_log_id(&mut b)?;

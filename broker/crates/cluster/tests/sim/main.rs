@@ -22,6 +22,7 @@ mod producers;
 mod quorum;
 mod retention;
 mod stories;
+mod throttle;
 mod votes;
 mod world;
 

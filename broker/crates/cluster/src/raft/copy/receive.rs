@@ -1,7 +1,7 @@
 //! The replica's side of a copy.
 //!
-//! Bounded by [`MAX_COPIES`] at a time on a node: the next one is refused, and its leader tries again. One that is not gone
-//! on with for [`ABANDONED`] makes room.
+//! Bounded by [`MAX_COPIES`] at a time on a node, and as many that are throttled: the next one is refused, and its leader
+//! tries again. One that is not gone on with for [`ABANDONED`] makes room.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use takhin_config::topic::ThrottledReplicas;
 use takhin_runtime::clock::Instant;
 use takhin_storage::{CheckedCopy, EntryId, Incoming, LogError, Replaced};
 use tokio::sync::oneshot;
@@ -21,6 +22,8 @@ use crate::raft::host::{GroupHost, log_options};
 use crate::raft::types::RaftVote;
 
 const MAX_COPIES: usize = 4;
+
+const UNKNOWN: &str = "this copy is not known; it was given up";
 
 const ABANDONED: Duration = Duration::from_secs(60);
 
@@ -37,6 +40,8 @@ struct Receiving {
     session: Uuid,
     phase: Phase,
     touched: Instant,
+    /// Whether its topic has it throttled: it may take long, and stands in the way of its like only.
+    is_slow: bool,
 }
 
 enum Phase {
@@ -73,7 +78,7 @@ impl Replacement {
 }
 
 impl Copies {
-    fn enter(&self, group: GroupId, session: Uuid, now: Instant) -> Result<(), String> {
+    fn enter(&self, group: GroupId, session: Uuid, is_slow: bool, now: Instant) -> Result<(), String> {
         let mut copies = self.0.lock();
         copies.retain(|_, copy| {
             matches!(copy.phase, Phase::Finishing) || now.duration_since(copy.touched) < ABANDONED
@@ -89,13 +94,15 @@ impl Copies {
         }
         copies.remove(&group);
         let is_under_way = |copy: &&Receiving| matches!(copy.phase, Phase::Parts(_) | Phase::Finishing);
-        if copies.values().filter(is_under_way).count() >= MAX_COPIES {
+        let alike = copies.values().filter(|copy| copy.is_slow == is_slow);
+        if alike.filter(is_under_way).count() >= MAX_COPIES {
             return Err(format!("{MAX_COPIES} copies are being received already"));
         }
         let receiving = Receiving {
             session,
             phase: Phase::Parts(None),
             touched: now,
+            is_slow,
         };
         copies.insert(group, receiving);
         Ok(())
@@ -114,13 +121,21 @@ impl Copies {
     fn take(&self, group: GroupId, session: Uuid, now: Instant) -> Result<Option<Box<Unfinished>>, String> {
         let mut copies = self.0.lock();
         let copy = copies.get_mut(&group).filter(|copy| copy.session == session);
-        let copy = copy.ok_or("this copy is not known; it was given up")?;
+        let copy = copy.ok_or(UNKNOWN)?;
         copy.touched = now;
         match &mut copy.phase {
             Phase::Parts(unfinished) => Ok(unfinished.take()),
             Phase::Failed(reason) => Err(reason.clone()),
             Phase::Finishing | Phase::Done(_) => Ok(None),
         }
+    }
+
+    /// Has a session wait on for its next part.
+    fn keep(&self, group: GroupId, session: Uuid, now: Instant) -> Result<(), String> {
+        let mut copies = self.0.lock();
+        let copy = copies.get_mut(&group).filter(|copy| copy.session == session);
+        copy.ok_or(UNKNOWN)?.touched = now;
+        Ok(())
     }
 
     fn answer(&self, group: GroupId) -> Bytes {
@@ -148,7 +163,7 @@ impl Group {
         }
         match step {
             Step::Begin(begin) => {
-                copies.enter(id, session, now)?;
+                copies.enter(id, session, self.is_throttled(host), now)?;
                 let Begin { vote, state, export } = *begin;
                 let manager = Arc::clone(&host.manager);
                 let begun = host
@@ -166,6 +181,7 @@ impl Group {
                 Ok(Bytes::new())
             }
             Step::Part { segment, pos, bytes } => {
+                self.count_received(bytes.len());
                 let unfinished = copies.take(id, session, now)?;
                 let mut unfinished = unfinished.ok_or("parts of a copy come one at a time")?;
                 let written = move || {
@@ -176,6 +192,7 @@ impl Group {
                 copies.set(id, session, Phase::Parts(Some(unfinished)));
                 written.map(|()| Bytes::new()).map_err(|e| e.to_string())
             }
+            Step::Keep => copies.keep(id, session, now).map(|()| Bytes::new()),
             Step::End => {
                 if let Some(unfinished) = copies.take(id, session, now)? {
                     copies.set(id, session, Phase::Finishing);
@@ -195,6 +212,13 @@ impl Group {
                 Ok(copies.answer(id))
             }
         }
+    }
+
+    /// Whether the topic has some leader, or this replica, throttled.
+    fn is_throttled(&self, host: &GroupHost) -> bool {
+        let (config, index) = (self.spec.partition.config(), self.spec.id.index);
+        let broker = i32::try_from(host.node).unwrap_or(i32::MAX);
+        config.leader_throttled != ThrottledReplicas::None || config.follower_throttled.names(index, broker)
     }
 
     /// Has a copy take the log's place; returns this replica's vote once the group is open on it.

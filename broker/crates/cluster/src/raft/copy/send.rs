@@ -1,17 +1,18 @@
 //! The leader's side of a copy.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use takhin_runtime::Env;
 use takhin_storage::Log;
 use uuid::Uuid;
 
 use super::entry_id;
 use super::wire::{self, Begin};
-use crate::links::{Class, Kind, Links};
+use crate::links::{Class, Kind};
 use crate::raft::hard_state::{GroupId, GroupState};
+use crate::raft::pace::Pacing;
 use crate::raft::state_machine::Meta;
 use crate::raft::types::RaftVote;
 
@@ -20,6 +21,9 @@ const PART: usize = 1 << 20;
 
 /// How long a part may take to be written.
 const PART_WAIT: Duration = Duration::from_secs(30);
+
+/// How often a replica hears of a copy whose next part waits for its throttle; sooner than it gives the copy up.
+const KEEP: Duration = Duration::from_secs(20);
 
 /// Pause between two questions whether the copy is in place.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
@@ -30,9 +34,8 @@ const MAX_PLAN: usize = 8 << 20;
 /// Where a copy comes from and goes to.
 #[derive(Clone)]
 pub(in crate::raft) struct Source {
-    pub(in crate::raft) env: Env,
+    pub(in crate::raft) pacing: Pacing,
     pub(in crate::raft) log: Arc<Log>,
-    pub(in crate::raft) links: Arc<dyn Links>,
     pub(in crate::raft) group: GroupId,
 }
 
@@ -49,7 +52,8 @@ pub(in crate::raft) async fn send(
     vote: RaftVote,
     meta: &Meta,
 ) -> Result<RaftVote, String> {
-    let Source { env, log, group, .. } = source;
+    let Source { pacing, log, group } = source;
+    let env = &pacing.env;
     let last = meta.last_log_id.and_then(entry_id);
     let last = last.ok_or("there is nothing to copy yet")?;
     let exported = Arc::clone(log);
@@ -69,9 +73,11 @@ pub(in crate::raft) async fn send(
         export: plan.clone(),
     };
     call(source, target, wire::encode_begin(*group, session, &begin)).await?;
+    let copying = pacing.standing.copying(target);
     for (segment, (id, bytes)) in plan.segments().enumerate() {
         let mut pos = 0;
         while pos < bytes {
+            wait(source, target, session, (bytes - pos).min(PART as u64)).await?;
             let log = Arc::clone(log);
             let read = move || log.read_export(id, bytes, pos, PART);
             let part = env.tasks.blocking(read).await.map_err(|e| e.to_string())?;
@@ -83,6 +89,7 @@ pub(in crate::raft) async fn send(
             )
             .await?;
             pos += len;
+            copying.sent(len);
         }
     }
     loop {
@@ -94,8 +101,23 @@ pub(in crate::raft) async fn send(
     }
 }
 
+/// Waits until a part of this size may be sent, and tells the replica meanwhile that the copy is not given up.
+async fn wait(source: &Source, target: u32, session: Uuid, bytes: u64) -> Result<(), String> {
+    let pacing = &source.pacing;
+    let mut waiting = pin!(pacing.wait(target, bytes));
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut waiting => return Ok(()),
+            () = pacing.env.clock.sleep(KEEP) => {}
+        }
+        call(source, target, wire::encode_keep(source.group, session)).await?;
+    }
+}
+
 async fn call(source: &Source, target: u32, body: Vec<Bytes>) -> Result<Bytes, String> {
     let answer = source
+        .pacing
         .links
         .call(target, Class::Bulk, 0, Kind::Copy, body, PART_WAIT);
     answer.await.map_err(|e| e.to_string())

@@ -5,6 +5,7 @@
 //!   begin (0)   vote | state length u32, state as in the journal | export
 //!   part  (1)   segment u32 | position u64 | bytes
 //!   end   (2)
+//!   keep  (3)
 //! answer to end: 0 u8 not yet | 1 u8 done, vote
 //! ```
 
@@ -19,13 +20,20 @@ use crate::raft::wire::{WireError, need, put_group, put_vote, take_vote};
 const BEGIN: u8 = 0;
 const PART: u8 = 1;
 const END: u8 = 2;
+const KEEP: u8 = 3;
 
 /// One step of a copy, as the replica hears it.
 #[derive(Debug)]
 pub(super) enum Step {
     Begin(Box<Begin>),
-    Part { segment: usize, pos: u64, bytes: Bytes },
+    Part {
+        segment: usize,
+        pos: u64,
+        bytes: Bytes,
+    },
     End,
+    /// The next part comes later.
+    Keep,
 }
 
 #[derive(Debug)]
@@ -69,6 +77,10 @@ pub(super) fn encode_end(group: GroupId, session: Uuid) -> Vec<Bytes> {
     vec![head(group, session, END).freeze()]
 }
 
+pub(super) fn encode_keep(group: GroupId, session: Uuid) -> Vec<Bytes> {
+    vec![head(group, session, KEEP).freeze()]
+}
+
 /// Session and step; the group's name has been taken off.
 pub(super) fn decode(mut b: Bytes) -> Result<(Uuid, Step), WireError> {
     need(&b, 17)?;
@@ -85,6 +97,7 @@ pub(super) fn decode(mut b: Bytes) -> Result<(Uuid, Step), WireError> {
             }
         }
         END => Step::End,
+        KEEP => Step::Keep,
         other => return Err(WireError::Tag(other)),
     };
     Ok((Uuid::from_bytes(session), step))
