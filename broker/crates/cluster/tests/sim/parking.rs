@@ -22,6 +22,16 @@ fn parked(running: &Running) -> Vec<usize> {
     running.lock().values().map(|node| node.stats().parked).collect()
 }
 
+/// Waits until the partition is parked everywhere.
+async fn all_rest(env: &Env, running: &Running) {
+    let rest = async {
+        while parked(running) != [1, 1, 1] {
+            env.clock.sleep(Duration::from_millis(100)).await;
+        }
+    };
+    env.clock.timeout(CONVERGENCE, rest).await.expect("all rest");
+}
+
 async fn write(partition: &Arc<Partition>, producer: &mut Producer) {
     producer.pending = Some(3);
     let ticket = partition.produce(batch(1, producer, 3), Acks::All).unwrap();
@@ -124,8 +134,7 @@ fn a_leader_that_dies_while_all_rest_is_missed() {
         write_to_leader(&env, &running, &mut producer).await;
         for _ in 0..3 {
             converge(&env, &running).await;
-            env.clock.sleep(QUIET * 4).await;
-            assert_eq!(parked(&running), [1, 1, 1]);
+            all_rest(&env, &running).await;
             let place = place_of(&running, true);
             drop(running.lock().remove(&place));
             machines[place].crash(CrashMode::Power);
@@ -151,12 +160,7 @@ fn a_replica_that_loses_its_end_while_all_rest_gets_it_again() {
         write_to_leader(&env, &running, &mut producer).await;
         let led = leader(&env, &running).await;
         let epoch = led.leadership();
-        let rest = async {
-            while parked(&running) != [1, 1, 1] {
-                env.clock.sleep(Duration::from_millis(100)).await;
-            }
-        };
-        env.clock.timeout(QUIET, rest).await.expect("all rest");
+        all_rest(&env, &running).await;
         let place = place_of(&running, false);
         drop(running.lock().remove(&place));
         machines[place].crash(CrashMode::Power);
@@ -179,8 +183,7 @@ fn leadership_and_replicas_of_a_resting_partition_move() {
         let mut producer = Producer::default();
         write_to_leader(&env, &running, &mut producer).await;
         converge(&env, &running).await;
-        env.clock.sleep(QUIET * 4).await;
-        assert_eq!(parked(&running), [1, 1, 1]);
+        all_rest(&env, &running).await;
         let place = place_of(&running, true);
         let id = i32::try_from(place).unwrap() + 1;
         let other = running.lock()[&((place + 1) % 3)].clone();
@@ -195,8 +198,7 @@ fn leadership_and_replicas_of_a_resting_partition_move() {
             .await
             .expect("leadership leaves it");
         other.set_draining(id, false).await.unwrap();
-        env.clock.sleep(QUIET * 4).await;
-        assert_eq!(parked(&running), [1, 1, 1]);
+        all_rest(&env, &running).await;
         for replicas in [vec![2], vec![3, 1], vec![1, 2, 3]] {
             reassign(&other, Some(replicas.clone())).await;
             let moved = async {
