@@ -13,7 +13,7 @@ SEEDS ?= 1000
 FIRST ?= 1
 FUZZ_TARGETS := frame_decode request_decode record_batch segment_recovery
 
-.PHONY: help build run test verify fix generate bench compat fuzz coverage sim
+.PHONY: help build run test verify fix generate bench compat fuzz coverage sim chaos failover
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
@@ -63,3 +63,18 @@ coverage: ## lines covered by the tests of the workspace, as HTML in target/cove
 
 sim: ## a simulated node under crashes and disk faults; SEEDS=1000 FIRST=1
 	SIM_SEEDS=$(SEEDS) SIM_FIRST=$(FIRST) cargo test --release -p takhin-cluster --test sim -- --nocapture
+
+chaos: SEEDS = 10
+chaos: ## real brokers under real faults, SEEDS=10 FIRST=1 ARGS="--faults kill,cut"; ARGS=--help says more, needs root
+	@$(MAKE) --no-print-directory chaos-tools
+	@cargo run -q --locked -p takhin-e2e --bin chaos -- run --seeds $(SEEDS) --first $(FIRST) $(ARGS)
+
+failover: ## how long clients wait for another leader, by kind of failure; ARGS="--kills 50 --partitions 1000"
+	@$(MAKE) --no-print-directory chaos-tools
+	@cargo run -q --locked -p takhin-e2e --bin chaos -- failover $(ARGS)
+
+.PHONY: chaos-tools
+chaos-tools:
+	@.ci/tools cc chaos
+	@bash e2e/setup/install.sh
+	@if [ -z "$${TAKHIN_BIN:-}" ]; then cargo build --release --locked -p takhin-broker; fi

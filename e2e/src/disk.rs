@@ -1,14 +1,15 @@
 //! File systems that lose power or fill up, on a loop device and in memory. Needs root.
 
 use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
-use crate::process;
+use crate::process::{self, Running};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -76,6 +77,25 @@ impl Mount {
         self.mount()
     }
 
+    /// Freezes it: whoever writes waits in the kernel, and cannot even be killed, until what is returned is dropped.
+    ///
+    /// Another process holds it frozen, and thaws it when this one dies.
+    pub fn freeze(&self) -> Result<Frozen> {
+        let path = self.path();
+        let mut command = Command::new("sh");
+        let script = "trap : INT TERM; fsfreeze -f \"$0\" && echo frozen; read -r _; fsfreeze -u \"$0\"";
+        command.args(["-c", script]).arg(&path);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut frozen = Frozen {
+            holder: Running::start(&mut command)?,
+        };
+        let stdout = frozen.holder.stdout().context("the pipe of the holder")?;
+        let mut said = String::new();
+        BufReader::new(stdout).read_line(&mut said)?;
+        ensure!(said == "frozen\n", "fsfreeze {} failed", path.display());
+        Ok(frozen)
+    }
+
     /// Makes everything written so far durable.
     pub fn sync(&self) -> Result<()> {
         process::run(Command::new("sync").arg("-f").arg(self.path()), LIMIT)?;
@@ -102,6 +122,20 @@ impl Drop for Mount {
     fn drop(&mut self) {
         // Lazily: a process that is just being killed must not keep the mount for ever.
         let _ = process::run(Command::new("umount").arg("-l").arg(self.path()), LIMIT);
+    }
+}
+
+/// A frozen file system; thawed when dropped.
+#[derive(Debug)]
+pub struct Frozen {
+    holder: Running,
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        drop(self.holder.stdin());
+        // It waits for nothing but the kernel. Killed before it has thawed the file system that would stay frozen.
+        let _ = self.holder.wait(LIMIT);
     }
 }
 

@@ -52,7 +52,66 @@ pub fn consume(bootstrap: &str, topic: &str, partition: Option<i32>, from: &str)
     parse(&output.stdout)
 }
 
-/// Parses the format above. Keys and values hold any byte: their lengths say where they end.
+/// A partition as `kcat -L` shows it.
+#[derive(Debug, Clone)]
+pub struct Placement {
+    /// Leader; -1 if there is none.
+    pub leader: i32,
+    /// Replicas, the preferred one first.
+    pub replicas: Vec<i32>,
+    /// How many of them are in sync.
+    pub in_sync: usize,
+}
+
+/// The partitions of a topic in order, from lines such as `partition 0, leader 1, replicas: 1,2,3, isrs: 2,3`.
+///
+/// # Errors
+/// Also when there is no such topic.
+pub fn placements(bootstrap: &str, topic: &str) -> Result<Vec<Placement>> {
+    parse_placements(&list(bootstrap, Some(topic))?)
+}
+
+/// The partitions of all topics.
+pub fn every_placement(bootstrap: &str) -> Result<Vec<Placement>> {
+    parse_placements(&list(bootstrap, None)?)
+}
+
+fn parse_placements(listed: &str) -> Result<Vec<Placement>> {
+    let mut found = Vec::new();
+    for line in listed.lines().filter(|line| line.contains("replicas:")) {
+        let part = |from: &str, to: &str| {
+            let rest = line.split(from).nth(1).unwrap_or_default();
+            rest.split(to).next().unwrap_or_default().trim().to_owned()
+        };
+        let replicas: Result<Vec<i32>, _> = part("replicas: ", ", isrs").split(',').map(str::parse).collect();
+        found.push(Placement {
+            leader: part("leader ", ",").parse()?,
+            replicas: replicas?,
+            in_sync: part("isrs: ", ", Broker").split(',').count(),
+        });
+    }
+    ensure!(!found.is_empty(), "no partition in: {listed}");
+    Ok(found)
+}
+
+/// The id of the controller, if there is one, from a line such as `broker 2 at 127.0.0.1:9092 (controller)`.
+pub fn controller(bootstrap: &str) -> Result<Option<i32>> {
+    let listed = list(bootstrap, None)?;
+    let line = listed.lines().find(|line| line.contains("(controller)"));
+    let id = line.and_then(|line| line.trim().strip_prefix("broker ")?.split(' ').next());
+    Ok(id.map(str::parse).transpose()?)
+}
+
+fn list(bootstrap: &str, topic: Option<&str>) -> Result<String> {
+    let mut list = tools::kcat();
+    list.args(["-L", "-b", bootstrap]);
+    if let Some(topic) = topic {
+        list.args(["-t", topic]);
+    }
+    Ok(process::run(&mut list, Duration::from_secs(60))?.text())
+}
+
+/// Parses what [`consume`] has it print. Keys and values hold any byte: their lengths say where they end.
 fn parse(mut rest: &[u8]) -> Result<Vec<Record>> {
     let mut records = Vec::new();
     while !rest.is_empty() {

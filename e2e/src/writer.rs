@@ -23,20 +23,26 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Two idempotent producers in one process, acks=all, five requests in flight, small batches.
+    /// Two idempotent producers in one process, acks=all, five requests in flight, small batches, 3000 records a second.
     pub fn start(bootstrap: &str, topic: &str, partitions: i32) -> Result<Self> {
+        Self::start_at(3_000, bootstrap, topic, partitions)
+    }
+
+    /// The same with another number of records a second, at most: those that find no room are left out.
+    pub fn start_at(rate: u32, bootstrap: &str, topic: &str, partitions: i32) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let mut command = tools::python("writer.py")?;
         command
             .args([bootstrap, topic, &partitions.to_string()])
-            .arg(dir.path().join("log"));
+            .arg(dir.path().join("log"))
+            .arg(rate.to_string());
         let stderr = fs::File::create(dir.path().join("stderr"))?;
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(stderr);
         Ok(Self {
             process: Running::start(&mut command)?,
             dir,
             topic: topic.to_owned(),
-            progress: Progress::default(),
+            progress: Progress::new(partitions)?,
         })
     }
 
@@ -58,6 +64,37 @@ impl Writer {
                 bail!("the writer ended early:\n{}", self.complaints());
             }
             Ok(self.acked()? >= goal)
+        })
+    }
+
+    /// Waits until every partition has `more` acknowledgements from now on. With more than the producers have in
+    /// flight these are of records that were sent after the call.
+    pub fn wait_each(&mut self, more: usize, limit: Duration) -> Result<()> {
+        self.acked()?;
+        let goals: Vec<usize> = self.progress.per_partition.iter().map(|n| n + more).collect();
+        let waited = wait::until(
+            format_args!("{more} acknowledged records in each partition"),
+            limit,
+            || {
+                if self.process.ended()?.is_some() {
+                    bail!("the writer ended early:\n{}", self.complaints());
+                }
+                self.acked()?;
+                let mut both = self.progress.per_partition.iter().zip(&goals);
+                Ok(both.all(|(acked, goal)| acked >= goal))
+            },
+        );
+        waited.with_context(|| {
+            let both = self.progress.per_partition.iter().zip(&goals).enumerate();
+            let late = both.filter(|(_, (acked, goal))| acked < goal);
+            let late: Vec<String> = late
+                .map(|(n, (acked, goal))| format!("{n} ({acked} of {goal})"))
+                .collect();
+            format!(
+                "partitions that lack some: {}\n{}",
+                late.join(", "),
+                self.complaints()
+            )
         })
     }
 
@@ -110,13 +147,23 @@ impl Writer {
 }
 
 /// How much of the growing log has been counted.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Progress {
     position: u64,
     acked: usize,
+    /// Acknowledgements of each partition.
+    per_partition: Vec<usize>,
 }
 
 impl Progress {
+    fn new(partitions: i32) -> Result<Self> {
+        Ok(Self {
+            position: 0,
+            acked: 0,
+            per_partition: vec![0; usize::try_from(partitions)?],
+        })
+    }
+
     fn read(&mut self, path: &Path) -> Result<usize> {
         let mut file = fs::File::open(path)?;
         file.seek(SeekFrom::Start(self.position))?;
@@ -124,10 +171,16 @@ impl Progress {
         file.read_to_end(&mut new)?;
         // The last line may still be growing.
         let whole = new.iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1);
-        self.acked += new[..whole]
-            .split(|&b| b == b'\n')
-            .filter(|line| line.starts_with(b"A "))
-            .count();
+        for line in std::str::from_utf8(&new[..whole])?.lines() {
+            let Some(acked) = line.strip_prefix("A ") else {
+                continue;
+            };
+            let partition = acked.split(' ').nth(1).context("an answer without a partition")?;
+            let partition: usize = partition.parse()?;
+            let count = self.per_partition.get_mut(partition);
+            *count.with_context(|| format!("partition {partition}"))? += 1;
+            self.acked += 1;
+        }
         self.position += u64::try_from(whole)?;
         Ok(self.acked)
     }

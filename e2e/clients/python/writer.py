@@ -1,6 +1,6 @@
 """Idempotent producers that go on through every fault and log what they were told.
 
-usage: writer.py BOOTSTRAP TOPIC PARTITIONS LOG
+usage: writer.py BOOTSTRAP TOPIC PARTITIONS LOG RECORDS_PER_SECOND
 
 Log lines, in order:
     S writer partition seq crc32     about to be sent
@@ -19,7 +19,6 @@ import zlib
 from confluent_kafka import Producer
 
 PRODUCERS = 2
-RECORDS_PER_SECOND = 3000
 FLUSH_LIMIT_SECONDS = 100
 
 
@@ -78,7 +77,7 @@ class Writer:
 
 
 def main():
-    bootstrap, topic, partitions, path = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
+    bootstrap, topic, partitions, path, rate = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], int(sys.argv[5])
     stop = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
 
@@ -86,12 +85,12 @@ def main():
         writers = [Writer(name, bootstrap, topic, partitions, log) for name in "ab"[:PRODUCERS]]
         started, sent = time.monotonic(), 0
         while not stop.is_set() and not any(w.fatal for w in writers):
-            due = int((time.monotonic() - started) * RECORDS_PER_SECOND)
+            due = int((time.monotonic() - started) * rate)
             # An outage does not pile up work: what could not be sent in time is left out.
             sent = max(sent, due - 200)
             while sent < due:
                 for writer in writers:
-                    if writer.outstanding < 2000:
+                    if writer.outstanding < rate * 2 / 3:
                         writer.send(writer.padding.randrange(partitions))
                 sent += len(writers)
             for writer in writers:

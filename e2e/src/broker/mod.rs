@@ -4,7 +4,7 @@ mod kafka;
 mod takhin;
 
 use std::fs::{self, File, OpenOptions};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -102,6 +102,21 @@ impl Broker {
         self
     }
 
+    /// Has it listen on an address of its own, at the usual ports, as on a machine of its own. Other machines reach
+    /// that, so its configuration must say that this is wanted.
+    pub fn place(&mut self, ip: IpAddr) -> &mut Self {
+        self.kafka = SocketAddr::new(ip, 9092);
+        self.admin = SocketAddr::new(ip, 9644);
+        self.controller = SocketAddr::new(ip, 33145);
+        self
+    }
+
+    /// Another data directory, from the next start on.
+    pub fn move_to(&mut self, data: &Path) -> &mut Self {
+        data.clone_into(&mut self.data);
+        self
+    }
+
     /// Words to put before the broker's own command from the next start on, for instance `strace -D`. The wrapper must
     /// leave the broker under the process id that it was started with.
     pub fn wrap(&mut self, wrapper: &[&str]) -> &mut Self {
@@ -117,6 +132,11 @@ impl Broker {
     /// Its data directory.
     pub fn data_dir(&self) -> &Path {
         &self.data
+    }
+
+    /// The number that it has from its next start on, or has.
+    pub fn node_id(&self) -> u32 {
+        self.node_id
     }
 
     /// `host:port` for clients.
@@ -252,6 +272,14 @@ impl Broker {
             .freeze()
     }
 
+    /// SIGCONT: it goes on where it was frozen.
+    pub fn thaw(&self) -> Result<()> {
+        self.process
+            .as_ref()
+            .context("the broker was not started")?
+            .thaw()
+    }
+
     /// SIGTERM, and waits for an orderly end.
     ///
     /// # Errors
@@ -300,7 +328,8 @@ impl Broker {
         log_tail(&self.log_path())
     }
 
-    fn log_path(&self) -> PathBuf {
+    /// Where its output goes.
+    pub fn log_path(&self) -> PathBuf {
         self.work.path().join("broker.log")
     }
 }

@@ -72,10 +72,10 @@ pub(super) fn http_get(address: SocketAddr, path: &str) -> Result<String> {
 
 /// The whole answer to one HTTP/1.0 request without a body; `headers` are whole lines.
 pub(super) fn http(address: SocketAddr, method: &str, path: &str, headers: &str) -> Result<String> {
-    let limit = Some(Duration::from_secs(5));
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(limit)?;
-    stream.set_write_timeout(limit)?;
+    let limit = Duration::from_secs(5);
+    let mut stream = TcpStream::connect_timeout(&address, limit)?;
+    stream.set_read_timeout(Some(limit))?;
+    stream.set_write_timeout(Some(limit))?;
     write!(
         stream,
         "{method} {path} HTTP/1.0\r\nHost: {address}\r\n{headers}Connection: close\r\n\r\n"

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use takhin_e2e::kcat::{Placement, placements};
 use takhin_e2e::process::{self, Running};
 use takhin_e2e::rng::Rng;
 use takhin_e2e::writer::{self, Writer};
@@ -101,36 +102,6 @@ fn elect_preferred(cluster: &Cluster) -> Result<()> {
         let is_stray = |placement: &Placement| placement.replicas.first() != Some(&placement.leader);
         Ok(!placements(&bootstrap, TOPIC)?.iter().any(is_stray))
     })
-}
-
-/// A partition as `kcat -L` shows it.
-#[derive(Debug)]
-pub(crate) struct Placement {
-    pub(crate) leader: i32,
-    pub(crate) replicas: Vec<i32>,
-    pub(crate) in_sync: usize,
-}
-
-/// The partitions of a topic, from lines such as `partition 0, leader 1, replicas: 1,2,3, isrs: 2,3`.
-pub(crate) fn placements(bootstrap: &str, topic: &str) -> Result<Vec<Placement>> {
-    let mut list = tools::kcat();
-    list.args(["-L", "-b", bootstrap, "-t", topic]);
-    let listed = process::run(&mut list, Duration::from_secs(60))?.text();
-    let mut found = Vec::new();
-    for line in listed.lines().filter(|line| line.contains("replicas:")) {
-        let part = |from: &str, to: &str| {
-            let rest = line.split(from).nth(1).unwrap_or_default();
-            rest.split(to).next().unwrap_or_default().trim().to_owned()
-        };
-        let replicas: Result<Vec<i32>, _> = part("replicas: ", ", isrs").split(',').map(str::parse).collect();
-        found.push(Placement {
-            leader: part("leader ", ",").parse()?,
-            replicas: replicas?,
-            in_sync: part("isrs: ", ", Broker").split(',').count(),
-        });
-    }
-    ensure!(!found.is_empty(), "no partition in: {listed}");
-    Ok(found)
 }
 
 /// `takhin dev --nodes 3`, what it prints, and one of the three killed.

@@ -6,11 +6,11 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use takhin_e2e::kcat::placements;
 use takhin_e2e::process::{self, Running};
 use takhin_e2e::writer::{self, Writer};
 use takhin_e2e::{Broker, Cluster, tools, wait, wire};
 
-use crate::cluster::placements;
 use crate::crash::{LIMIT, sound};
 use crate::suite::{Context, Suites};
 

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use takhin_e2e::kcat::placements;
 use takhin_e2e::writer::{self, Writer};
 use takhin_e2e::{Cluster, process, tools, wait, wire};
 
-use crate::cluster::{TOPIC, create, placements};
+use crate::cluster::{TOPIC, create};
 use crate::crash::{LIMIT, PARTITIONS, sound};
 use crate::suite::{Context, Suites};
 

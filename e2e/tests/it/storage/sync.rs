@@ -1,12 +1,9 @@
 //! A sync that fails (D-6, D-7): no acknowledgement rests on it, not even when the next one succeeds.
 
-use std::process::{Command, Stdio};
-use std::time::Duration;
-
-use anyhow::{Result, bail, ensure};
-use takhin_e2e::process::Running;
+use anyhow::{Result, ensure};
+use takhin_e2e::records;
+use takhin_e2e::trace::Tampering;
 use takhin_e2e::wire::Connection;
-use takhin_e2e::{Broker, records, wait};
 
 use super::{Acked, TOPIC, broker, read_all, value, write};
 use crate::suite::Context;
@@ -19,7 +16,7 @@ pub(super) fn failed_sync(_: &Context) -> Result<()> {
     let unknown = value(1_000);
     let batch = records::batch(&[&unknown], super::NOW)?;
     {
-        let _fault = Fault::on(&broker)?;
+        let _fault = Tampering::failing_syncs(broker.pid()?)?;
         let mut connection = Connection::open(broker.address())?;
         for _ in 0..3 {
             // Refused, or the connection ends: anything but success.
@@ -60,58 +57,4 @@ pub(super) fn failed_sync(_: &Context) -> Result<()> {
         "offsets are no longer dense"
     );
     Ok(())
-}
-
-/// Every sync of a running broker fails with EIO until this is dropped.
-#[derive(Debug)]
-struct Fault {
-    strace: Running,
-    pid: u32,
-}
-
-impl Fault {
-    fn on(broker: &Broker) -> Result<Self> {
-        let pid = broker.pid()?;
-        let mut command = Command::new("strace");
-        command.args(["--follow-forks", "--output=/dev/null", "--signal=none"]);
-        command.arg("--inject=fdatasync,fsync,syncfs,sync_file_range:error=EIO");
-        command.args(["--attach", &pid.to_string()]);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let mut strace = Running::start(&mut command)?;
-        wait::until("strace to hold every thread", Duration::from_secs(20), || {
-            if let Some(status) = strace.ended()? {
-                bail!("strace {}", takhin_e2e::process::ending(status));
-            }
-            threads_are_traced(pid)
-        })?;
-        Ok(Self { strace, pid })
-    }
-}
-
-impl Drop for Fault {
-    fn drop(&mut self) {
-        // SIGTERM lets it detach; without a tracer the broker runs on.
-        let _ = self.strace.terminate();
-        let _ = self.strace.wait(Duration::from_secs(10));
-        let _ = wait::until("strace to let go", Duration::from_secs(10), || {
-            Ok(!threads_are_traced(self.pid)?)
-        });
-    }
-}
-
-fn threads_are_traced(pid: u32) -> Result<bool> {
-    let mut all = true;
-    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        // A thread may end while we look.
-        let Ok(status) = std::fs::read_to_string(thread?.path().join("status")) else {
-            continue;
-        };
-        all &= status
-            .lines()
-            .any(|l| l.starts_with("TracerPid:") && !l.ends_with("\t0"));
-    }
-    Ok(all)
 }
