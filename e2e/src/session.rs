@@ -35,6 +35,11 @@ enum Event {
         name: String,
         record: (String, i64),
     },
+    Wrote {
+        name: String,
+        number: u64,
+        record: (String, i64),
+    },
     Committed {
         name: String,
         offsets: BTreeMap<String, i64>,
@@ -55,7 +60,7 @@ enum Event {
     },
 }
 
-/// What is known of one consumer in a group.
+/// What is known of one consumer in a group, or of a writer.
 #[derive(Debug, Default)]
 pub struct Member {
     /// Partitions that are its own now, as `topic-partition`.
@@ -64,6 +69,8 @@ pub struct Member {
     pub revoked: Vec<String>,
     /// Every record that it read, in order: partition and offset.
     pub read: Vec<(String, i64)>,
+    /// Records of a writer that were acknowledged: their numbers, with partition and offset.
+    pub wrote: Vec<(u64, (String, i64))>,
     /// Commits that were acknowledged: the next offset of each partition.
     pub commits: Vec<BTreeMap<String, i64>>,
     /// Whether it has left.
@@ -172,6 +179,12 @@ impl Session {
         self.tell(format!("join {name} {group} {topic} {protocol} {instance}").trim_end())
     }
 
+    /// Tells a producer to write numbers to `topic`, each as `name number`, until it is told to leave.
+    pub fn write(&mut self, name: &str, topic: &str) -> Result<()> {
+        self.members.insert(name.to_owned(), Member::default());
+        self.tell(&format!("write {name} {topic}"))
+    }
+
     /// Sends an admin command and waits for its answer.
     pub fn ask(&mut self, words: &str) -> Result<Answer> {
         self.tell(words)?;
@@ -265,6 +278,7 @@ impl Session {
                 member.revoked.extend(partitions);
             }
             Event::Read { name, record } => self.known(&name)?.read.push(record),
+            Event::Wrote { name, number, record } => self.known(&name)?.wrote.push((number, record)),
             Event::Committed { name, offsets } => self.known(&name)?.commits.push(offsets),
             Event::Left { name } => self.known(&name)?.left = true,
             Event::Failed { name, code } => {

@@ -30,12 +30,15 @@ import org.apache.kafka.clients.admin.RecordsToDelete;
 import org.apache.kafka.clients.consumer.ConsumerRebalanceListener;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.consumer.OffsetAndMetadata;
+import org.apache.kafka.clients.producer.KafkaProducer;
+import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.common.KafkaFuture;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.errors.ApiException;
 import org.apache.kafka.common.protocol.Errors;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
+import org.apache.kafka.common.serialization.ByteArraySerializer;
 import org.apache.kafka.common.utils.Exit;
 
 public class Session {
@@ -45,6 +48,7 @@ public class Session {
 
     public static void main(String[] args) throws Exception {
         var members = new HashMap<String, Member>();
+        var writers = new HashMap<String, Writer>();
         var in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
         try (Admin client = Admin.create(Map.of("bootstrap.servers", args[0]))) {
             var commands = new Commands(client);
@@ -56,7 +60,17 @@ public class Session {
                         members.put(rest.get(0), new Member(args[0], rest));
                         members.get(rest.get(0)).start();
                     }
-                    case "commit", "leave" -> members.get(rest.get(0)).commands.add(words.get(0));
+                    case "write" -> {
+                        writers.put(rest.get(0), new Writer(args[0], rest));
+                        writers.get(rest.get(0)).start();
+                    }
+                    case "commit", "leave" -> {
+                        if (writers.containsKey(rest.get(0))) {
+                            writers.get(rest.get(0)).leaving = true;
+                            continue;
+                        }
+                        members.get(rest.get(0)).commands.add(words.get(0));
+                    }
                     case "tool" -> show(null, "answer", "answer", tool(rest));
                     default -> answer(commands, words.get(0), rest);
                 }
@@ -76,18 +90,60 @@ public class Session {
         }
     }
 
-    static synchronized void show(String name, String event, String key, Object value) {
+    /** An event with pairs of a key and a value. */
+    static synchronized void show(String name, String event, Object... pairs) {
         Map<String, Object> line = new LinkedHashMap<>();
         if (name != null) {
             line.put("name", name);
         }
         line.put("event", event);
-        line.put(key, value);
+        for (int i = 0; i < pairs.length; i += 2) {
+            line.put((String) pairs[i], pairs[i + 1]);
+        }
         try {
             OUT.println(JSON.writeValueAsString(line));
             OUT.flush();
         } catch (Exception e) {
             throw new IllegalStateException(e);
+        }
+    }
+
+    /** Writes numbers to a topic until it is told to leave, on a thread of its own. */
+    private static final class Writer extends Thread {
+        volatile boolean leaving;
+        private final String bootstrap;
+        private final String label;
+        private final String topic;
+
+        Writer(String bootstrap, List<String> words) {
+            this.bootstrap = bootstrap;
+            label = words.get(0);
+            topic = words.get(1);
+            setDaemon(true);
+        }
+
+        @Override
+        public void run() {
+            var bytes = new ByteArraySerializer();
+            try (var producer = new KafkaProducer<>(Map.<String, Object>of("bootstrap.servers", bootstrap), bytes, bytes)) {
+                for (int number = 0; !leaving; number++) {
+                    int own = number;
+                    byte[] value = (label + " " + number).getBytes(StandardCharsets.UTF_8);
+                    producer.send(new ProducerRecord<>(topic, value), (record, error) -> {
+                        if (error != null) {
+                            error.printStackTrace();
+                            Runtime.getRuntime().halt(1);
+                        }
+                        var partition = new TopicPartition(record.topic(), record.partition());
+                        show(label, "wrote", "record", List.of(partition.toString(), record.offset()), "number", own);
+                    });
+                    Thread.sleep(20);
+                }
+            } catch (Throwable e) {
+                e.printStackTrace();
+                Runtime.getRuntime().halt(1);
+            }
+            show(label, "left", "topic", topic);
         }
     }
 

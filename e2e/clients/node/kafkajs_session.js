@@ -8,7 +8,7 @@ const readline = require('readline')
 const { Kafka, logLevel, ConfigResourceTypes, AssignerProtocol } = require('kafkajs')
 
 const [bootstrap] = process.argv.slice(2)
-const client = (clientId) => new Kafka({ clientId, brokers: [bootstrap], logLevel: logLevel.NOTHING })
+const client = (clientId) => new Kafka({ clientId, brokers: bootstrap.split(','), logLevel: logLevel.NOTHING })
 const admin = client('admin').admin()
 const show = (event) => console.log(JSON.stringify(event))
 const label = (topic, partition) => `${topic}-${partition}`
@@ -56,7 +56,35 @@ async function commit (name) {
   show({ name, event: 'committed', offsets: Object.fromEntries(numbers) })
 }
 
+const writers = {}
+
+// kafkajs calls its idempotent producer an experiment: this one may write a record twice.
+async function write (name, topic) {
+  const producer = client(`writer-${name}`).producer({ retry: { retries: 30, maxRetryTime: 1000 } })
+  await producer.connect()
+  const writer = { leaving: false }
+  const run = async () => {
+    for (let number = 0; !writer.leaving; number++) {
+      const messages = [{ value: `${name} ${number}` }]
+      const [{ topicName, partition, baseOffset }] = await producer.send({ topic, acks: -1, messages })
+      show({ name, event: 'wrote', number, record: [label(topicName, partition), Number(baseOffset)] })
+      await new Promise((resolve) => setTimeout(resolve, 20))
+    }
+    await producer.disconnect()
+    show({ name, event: 'left' })
+  }
+  writers[name] = writer
+  run().catch((error) => {
+    console.error(error)
+    process.exit(1)
+  })
+}
+
 async function leave (name) {
+  if (writers[name]) {
+    writers[name].leaving = true
+    return
+  }
   await members[name].consumer.disconnect()
   show({ name, event: 'left' })
 }
@@ -149,6 +177,7 @@ function codeOf (error) {
 async function obey (line) {
   const [command, ...words] = line.split(' ')
   if (command === 'join') return join(...words)
+  if (command === 'write') return write(...words)
   const member = { commit, leave }[command]
   try {
     if (member) return await member(...words)

@@ -3,13 +3,13 @@
 import sys
 
 from confluent_kafka import (
-    Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition,
+    Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition,
 )
 from confluent_kafka.admin import (
     AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, ResourceType,
 )
 
-from session import LIMIT_SECONDS, POLL_SECONDS, Member, Refused, label, places, serve
+from session import LIMIT_SECONDS, POLL_SECONDS, Member, Refused, Writer, label, places, serve
 
 STRATEGIES = {"range": "range", "roundrobin": "roundrobin", "cooperative": "cooperative-sticky"}
 
@@ -66,6 +66,23 @@ class Confluent(Member):
 
     def close(self):
         self.consumer.close()
+
+
+class ConfluentWriter(Writer):
+    def open(self):
+        self.producer = Producer({"bootstrap.servers": self.bootstrap, "enable.idempotence": True})
+
+    def send(self, number, value):
+        def answered(error, message):
+            if error is not None:
+                raise KafkaException(error)
+            self.wrote(number, message.topic(), message.partition(), message.offset())
+
+        self.producer.produce(self.topic, value, on_delivery=answered)
+        self.producer.poll(0)
+
+    def close(self):
+        self.producer.flush(LIMIT_SECONDS)
 
 
 def code_of(error):
@@ -153,4 +170,4 @@ class Admin:
         answer(self.client.delete_topics([topic]))
 
 
-serve(Confluent, Admin(sys.argv[1]))
+serve(Confluent, Admin(sys.argv[1]), ConfluentWriter)

@@ -2,7 +2,7 @@
 
 import sys
 
-from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, TopicPartition, errors
+from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition, errors
 from kafka.admin import ConfigResource
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.assignors.range import RangePartitionAssignor
@@ -10,7 +10,7 @@ from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from kafka.errors import BrokerResponseError, NoError
 from kafka.structs import OffsetAndMetadata
 
-from session import Member, Refused, label, places, serve
+from session import LIMIT_SECONDS, Member, Refused, Writer, label, places, serve
 
 STRATEGIES = {
     "range": RangePartitionAssignor,
@@ -64,6 +64,27 @@ class KafkaPython(Member):
 
     def close(self):
         self.consumer.close()
+
+
+class KafkaPythonWriter(Writer):
+    def open(self):
+        self.producer = KafkaProducer(bootstrap_servers=self.bootstrap, acks="all", enable_idempotence=True)
+        self.sent = []
+
+    def send(self, number, value):
+        # Callbacks of kafka-python swallow what they raise: the answers are taken in order here.
+        self.sent.append((number, self.producer.send(self.topic, value)))
+        while self.sent and self.sent[0][1].is_done:
+            self.answer(*self.sent.pop(0))
+
+    def answer(self, number, future):
+        record = future.get(timeout=LIMIT_SECONDS)
+        self.wrote(number, record.topic, record.partition, record.offset)
+
+    def close(self):
+        self.producer.flush(LIMIT_SECONDS)
+        for number, future in self.sent:
+            self.answer(number, future)
 
 
 def check(results):
@@ -150,4 +171,4 @@ class Admin:
         self.client.delete_topics([topic])
 
 
-serve(KafkaPython, Admin(sys.argv[1]), (Refused, BrokerResponseError))
+serve(KafkaPython, Admin(sys.argv[1]), KafkaPythonWriter, (Refused, BrokerResponseError))

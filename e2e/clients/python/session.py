@@ -12,6 +12,7 @@ import traceback
 
 LIMIT_SECONDS = 60
 POLL_SECONDS = 0.05
+WRITE_SECONDS = 0.02
 
 printing = threading.Lock()
 
@@ -93,18 +94,49 @@ class Member(threading.Thread):
         self.tell("read", record=[label(topic, partition), offset])
 
 
-def serve(member, admin, refusals=Refused):
+class Writer(threading.Thread):
+    """Writes numbers to a topic until it is told to leave. The client behind it has open, send and close; send calls
+    `wrote` once the record is acknowledged."""
+
+    def __init__(self, name, bootstrap, topic):
+        super().__init__(daemon=True)
+        self.label, self.bootstrap, self.topic = name, bootstrap, topic
+        self.leaving = threading.Event()
+
+    def run(self):
+        try:
+            self.open()
+            number = 0
+            while not self.leaving.wait(WRITE_SECONDS):
+                self.send(number, f"{self.label} {number}".encode())
+                number += 1
+            self.close()
+            show(name=self.label, event="left")
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+
+    def wrote(self, number, topic, partition, offset):
+        show(name=self.label, event="wrote", number=number, record=[label(topic, partition), offset])
+
+
+def serve(member, admin, writer, refusals=Refused):
     """Runs until standard input ends.
 
-    `member` makes a Member, `admin` has a method per admin command, `refusals` are exceptions that have the broker's
+    `member` makes a Member, `writer` a Writer, `admin` has a method per admin command, `refusals` are exceptions that have the broker's
     error code as errno.
     """
-    members = {}
+    members, writers = {}, {}
     for line in sys.stdin:
         command, *words = line.split()
         if command == "join":
             members[words[0]] = member(words[0], admin.bootstrap, *words[1:])
             members[words[0]].start()
+        elif command == "write":
+            writers[words[0]] = writer(words[0], admin.bootstrap, *words[1:])
+            writers[words[0]].start()
+        elif command == "leave" and words[0] in writers:
+            writers[words[0]].leaving.set()
         elif command in ("commit", "leave"):
             members[words[0]].commands.put(command)
         else:

@@ -20,6 +20,7 @@ mod reassign;
 mod storage;
 mod suite;
 mod throttle;
+mod survival;
 
 use libtest_mimic::Arguments;
 use suite::Suites;
@@ -40,6 +41,7 @@ fn main() -> anyhow::Result<()> {
     cluster::add(&mut suites);
     reassign::add(&mut suites);
     throttle::add(&mut suites);
+    survival::add(&mut suites);
     racks::add(&mut suites);
     quorum::add(&mut suites);
     admin::add(&mut suites);
