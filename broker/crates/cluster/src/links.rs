@@ -94,6 +94,14 @@ pub enum LinkError {
         /// How long was waited.
         after: Duration,
     },
+    /// The two brokers cannot be of one cluster as they are: time does not mend it.
+    #[error("broker {node} and this one have no link: {reason}")]
+    NotWanted {
+        /// The broker.
+        node: u32,
+        /// Why, and what can be done.
+        reason: String,
+    },
     /// The broker answered that it cannot do this.
     #[error("broker {node} refused: {reason}")]
     Refused {

@@ -99,6 +99,14 @@ pub enum FormingError {
         /// This node's address.
         own: String,
     },
+    /// A broker of the cluster wants no link with this one.
+    #[error("{address} does not take this broker in: {reason}")]
+    NotWanted {
+        /// The broker.
+        address: String,
+        /// Why, and what can be done.
+        reason: String,
+    },
     /// The cluster does not take it in.
     #[error("the cluster does not take this broker in: {0}")]
     Refused(TopicError),
@@ -142,7 +150,7 @@ impl Forming<'_> {
                         None => continue,
                     }
                 }
-                false => match self.judge(self.ask_seeds().await)? {
+                false => match self.judge(self.ask_seeds().await?)? {
                     Verdict::Found(founders) => {
                         tracing::info!(voters = ?founders.keys().collect::<Vec<_>>(), "founding the cluster");
                         self.metadata.found(founders).await;
@@ -177,7 +185,7 @@ impl Forming<'_> {
             };
         }
         // Addresses may have changed while this node was away; those of its own log are not to be relied on.
-        let answers = self.ask_seeds().await;
+        let answers = self.ask_seeds().await?;
         let mut standing = self.exchange.standing.lock().clone();
         for member in answers
             .into_values()
@@ -199,8 +207,8 @@ impl Forming<'_> {
         }
     }
 
-    /// How the other seeds stand, by address; an error is why one did not say.
-    async fn ask_seeds(&self) -> BTreeMap<String, Result<Standing, LinkError>> {
+    /// How the other seeds stand, by address; an error of a seed is why it did not say.
+    async fn ask_seeds(&self) -> Result<BTreeMap<String, Result<Standing, LinkError>>, FormingError> {
         let own = &self.options.broker;
         let mut answers = BTreeMap::new();
         let mut peers = BTreeMap::new();
@@ -208,6 +216,13 @@ impl Forming<'_> {
             match self.links.hello(address, ANSWER).await {
                 Ok((node, directory)) if directory == self.exchange.standing.lock().directory => {
                     tracing::debug!(address, node, "this seed is this broker under another address");
+                }
+                // There is no link to oneself on which it could say more.
+                Ok((node, _)) if i32::try_from(node) == Ok(own.id) => {
+                    return Err(FormingError::SameId {
+                        address: address.clone(),
+                        id: own.id,
+                    });
                 }
                 Ok((node, _)) => {
                     peers.insert(node, address.clone());
@@ -230,9 +245,12 @@ impl Forming<'_> {
                     };
                     serde_json::from_slice(&body).map_err(reason)
                 });
+            if let Err(LinkError::NotWanted { reason, .. }) = answer {
+                return Err(FormingError::NotWanted { address, reason });
+            }
             answers.insert(address, answer);
         }
-        answers
+        Ok(answers)
     }
 
     fn judge(&self, answers: BTreeMap<String, Result<Standing, LinkError>>) -> Result<Verdict, FormingError> {

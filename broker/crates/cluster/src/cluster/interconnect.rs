@@ -201,9 +201,12 @@ impl Links for Interconnect {
 fn to_link_error(node: u32, after: Duration, error: &CallError) -> LinkError {
     match error {
         CallError::Timeout => LinkError::Timeout { node, after },
-        CallError::Unreachable(why) => LinkError::Unreachable {
-            node,
-            reason: why.to_string(),
+        CallError::Unreachable(why) => match lasting(why) {
+            Some(reason) => LinkError::NotWanted { node, reason },
+            None => LinkError::Unreachable {
+                node,
+                reason: why.to_string(),
+            },
         },
         CallError::Busy | CallError::TooLarge { .. } | CallError::AnswerTooLarge | CallError::Dropped => {
             LinkError::Refused {
@@ -211,6 +214,35 @@ fn to_link_error(node: u32, after: Duration, error: &CallError) -> LinkError {
                 reason: error.to_string(),
             }
         }
+    }
+}
+
+/// What keeps two brokers apart until a person acts, and how to act.
+fn lasting(why: &NoLink) -> Option<String> {
+    match why {
+        NoLink::Refused {
+            reason: Refusal::UnknownDirectory { node, directory },
+            ..
+        } => Some(format!(
+            "node id {node} belongs to a broker with another data directory than this one, {directory}: start this \
+             broker with that directory, or give it an id and an empty directory of its own"
+        )),
+        NoLink::Refused {
+            reason: Refusal::ForeignCluster { theirs, ours },
+            ..
+        }
+        | NoLink::NotAcceptable {
+            reason:
+                Refusal::ForeignCluster {
+                    theirs: ours,
+                    ours: theirs,
+                },
+            ..
+        } => Some(format!(
+            "it belongs to the cluster with id {ours}, the data directory of this one to {theirs}: correct \
+             cluster.seeds or node.data_dir"
+        )),
+        _ => None,
     }
 }
 

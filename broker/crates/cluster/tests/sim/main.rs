@@ -20,6 +20,7 @@ mod oracle;
 mod parking;
 mod producers;
 mod quorum;
+mod refusals;
 mod retention;
 mod stories;
 mod throttle;

@@ -176,6 +176,18 @@ pub(crate) async fn start_node(
     seeds: &[&str],
     segment_bytes: u32,
 ) -> Result<Arc<Cluster>, String> {
+    start_named(env, "sim", id, rpc, seeds, segment_bytes).await
+}
+
+/// The same, of a cluster with another name.
+pub(crate) async fn start_named(
+    env: &Env,
+    cluster: &str,
+    id: i32,
+    rpc: &str,
+    seeds: &[&str],
+    segment_bytes: u32,
+) -> Result<Arc<Cluster>, String> {
     let interconnect = Interconnect::start(env, "0.0.0.0:33145", "rpc.bind", id)
         .await
         .map_err(|e| e.to_string())?;
@@ -191,7 +203,7 @@ pub(crate) async fn start_node(
         },
         seeds: seeds.iter().map(|seed| (*seed).to_owned()).collect(),
         data_dir: "data".into(),
-        cluster_name: "sim".into(),
+        cluster_name: cluster.into(),
         // Far below what a user may set, so that a short life rolls many segments.
         settings: Arc::new(Settings {
             topic_defaults: TopicConfig {

@@ -1,0 +1,112 @@
+//! Brokers that cannot be of one cluster: each is told why, ends, and changes nothing.
+
+use std::time::Duration;
+
+use takhin_runtime::Env;
+use takhin_runtime::sim::{CrashMode, Machine, Sim};
+
+use crate::nodes::{CONVERGENCE, NAMES, Running, SEEDS, SEGMENT_BYTES, boot, leader};
+use crate::world::{start_named, start_node};
+
+/// Three brokers that form a cluster, and a machine for another one.
+fn with_cluster<F: Future<Output = ()> + 'static>(
+    seed: u64,
+    story: impl FnOnce(Env, Vec<Machine>, Machine, Running) -> F + 'static,
+) {
+    let mut sim = Sim::new(seed);
+    let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
+    let newcomer = sim.add_machine("n4");
+    sim.run(|env| async move {
+        let running = Running::default();
+        for index in 0..machines.len() {
+            boot(&machines, index, &running);
+        }
+        drop(leader(&env, &running).await);
+        while running.lock().len() < NAMES.len() {
+            env.clock.sleep(Duration::from_millis(20)).await;
+        }
+        story(env, machines, newcomer, running).await;
+    });
+}
+
+/// Why a broker that is started here, with this id and name of the cluster, is not taken in.
+async fn refusal(env: &Env, on: &Machine, id: i32, rpc: &str, cluster: &str, seeds: &[&str]) -> String {
+    let own = on.env();
+    let started = start_named(&own, cluster, id, rpc, seeds, SEGMENT_BYTES);
+    let started = env.clock.timeout(CONVERGENCE, started).await;
+    started.expect("it ends by itself").expect_err("it is refused")
+}
+
+#[test]
+fn a_used_id_with_an_empty_directory_is_refused() {
+    with_cluster(41, |env, machines, newcomer, running| async move {
+        running.lock().remove(&2);
+        machines[2].crash(CrashMode::Process);
+        let known = running.lock()[&0].image().brokers[&3].clone();
+        let reason = refusal(&env, &newcomer, 3, "n4:33145", "sim", &SEEDS).await;
+        assert!(
+            reason.contains("node id 3 belongs to a broker with another data directory"),
+            "{reason}"
+        );
+        assert_eq!(
+            running.lock()[&0].image().brokers[&3],
+            known,
+            "it changed what is known of 3"
+        );
+        // Its own directory is welcome.
+        boot(&machines, 2, &running);
+        while running.lock().len() < NAMES.len() {
+            env.clock.sleep(Duration::from_millis(20)).await;
+        }
+    });
+}
+
+#[test]
+fn the_id_of_a_live_broker_is_refused() {
+    with_cluster(42, |env, _machines, newcomer, running| async move {
+        let known = running.lock()[&0].image().brokers.clone();
+        let reason = refusal(&env, &newcomer, 2, "n4:33145", "sim", &SEEDS).await;
+        assert!(reason.contains("n2:33145 has node id 2 too"), "{reason}");
+        assert_eq!(running.lock()[&0].image().brokers, known);
+    });
+}
+
+#[test]
+fn another_name_of_the_cluster_is_refused() {
+    with_cluster(43, |env, _machines, newcomer, running| async move {
+        let reason = refusal(&env, &newcomer, 4, "n4:33145", "other", &SEEDS).await;
+        assert!(
+            reason.contains("belongs to cluster sim, this broker to other"),
+            "{reason}"
+        );
+        assert_eq!(running.lock()[&0].image().brokers.len(), NAMES.len());
+    });
+}
+
+/// Two brokers that would found a cluster with other lists of seeds, or with one id: neither founds one. Whoever sees it
+/// first says so and ends; the other one may then wait for it.
+#[test]
+fn founders_that_disagree_are_refused() {
+    let both = ["n1:33145", "n2:33145"];
+    for (id, seeds, expected) in [
+        (2, &SEEDS[..], "has the seeds"),
+        (1, &both[..], "has node id 1 too"),
+    ] {
+        let mut sim = Sim::new(45);
+        let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
+        sim.run(|env| async move {
+            let (one, other) = (machines[0].env(), machines[1].env());
+            let one = std::pin::pin!(start_node(&one, 1, "n1:33145", &both, SEGMENT_BYTES));
+            let other = std::pin::pin!(start_node(&other, id, "n2:33145", seeds, SEGMENT_BYTES));
+            let started = env
+                .clock
+                .timeout(CONVERGENCE, futures_util::future::select(one, other));
+            let ended = started.await.expect("one of them is told");
+            let (ended, left) = ended.factor_first();
+            let reason = ended.expect_err("no cluster is founded");
+            assert!(reason.contains(expected), "{reason}");
+            let left = env.clock.timeout(CONVERGENCE, left).await;
+            assert!(!matches!(left, Ok(Ok(_))), "the other one founded a cluster");
+        });
+    }
+}
