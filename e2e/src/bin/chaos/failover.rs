@@ -73,7 +73,7 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
         left -= count;
     }
     stage.create(PULSE, PULSE_PARTITIONS)?;
-    wait_in_sync(&stage)?;
+    wait_balanced(&stage)?;
     crate::say(&format!(
         "{} partitions on {} brokers",
         settings.partitions, settings.brokers
@@ -125,7 +125,7 @@ fn one(stage: &mut Stage, pulse: &mut Pulse, kind: Kind) -> Result<(Vec<f64>, us
         let gaps = first_answers(&beats, since);
         (beats, gaps)
     };
-    wait_in_sync(stage)?;
+    wait_balanced(stage)?;
     let failed = beats.iter().filter(|beat| beat.acked.is_none()).count();
     let of_led = gaps.into_iter().filter(|(partition, _)| led.contains(partition));
     Ok((of_led.map(|(_, gap)| gap).collect(), failed))
@@ -237,14 +237,19 @@ fn busiest(stage: &Stage) -> Result<(usize, Vec<usize>)> {
     Ok(best)
 }
 
-fn wait_in_sync(stage: &Stage) -> Result<()> {
+/// Waits until leadership is where it belongs, so that no broker leads more than its share.
+fn wait_balanced(stage: &Stage) -> Result<()> {
     let bootstrap = stage.bootstrap();
-    wait::until("all replicas to be in sync", LIMIT * 3, || {
-        let placements = kcat::every_placement(&bootstrap)?;
-        Ok(placements
-            .iter()
-            .all(|p| p.leader >= 0 && p.in_sync == p.replicas.len()))
-    })
+    wait::until(
+        "all replicas to be in sync, and the preferred one to lead",
+        LIMIT * 3,
+        || {
+            let placements = kcat::every_placement(&bootstrap)?;
+            Ok(placements
+                .iter()
+                .all(|p| p.replicas.first() == Some(&p.leader) && p.in_sync == p.replicas.len()))
+        },
+    )
 }
 
 /// The smallest value that `percent` of all are not above; of sorted values.
