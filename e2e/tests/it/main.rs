@@ -19,8 +19,8 @@ mod readme;
 mod reassign;
 mod storage;
 mod suite;
-mod throttle;
 mod survival;
+mod throttle;
 
 use libtest_mimic::Arguments;
 use suite::Suites;
