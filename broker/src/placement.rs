@@ -1,9 +1,6 @@
 //! Where the partitions of a new topic go.
 
-mod spread;
-
-use spread::Spread;
-use takhin_cluster::{Image, PartitionInfo};
+use takhin_cluster::{Image, PartitionInfo, Spread};
 use takhin_protocol::ErrorCode;
 
 /// Most partitions that one request may create, as in Kafka's controller.

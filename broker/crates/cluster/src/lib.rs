@@ -18,6 +18,7 @@ mod links;
 mod metadata;
 mod metrics;
 mod partition;
+mod placement;
 mod raft;
 mod replicator;
 mod survey;
@@ -36,6 +37,7 @@ pub use partition::{
     Acks, Fetched, FoundOffset, Isolation, OffsetSpec, Offsets, Partition, PartitionId, ProduceError,
     Produced, ReadError, ServedBy, Ticket, Waiter,
 };
+pub use placement::Spread;
 pub use replicator::{ProposalSink, ProposeError, Replicator};
 pub use survey::{
     BrokerReport, Concern, ConcernKind, DiskReport, DrainProgress, Findings, Load, RestartSafety, Survey,

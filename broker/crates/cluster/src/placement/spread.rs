@@ -16,7 +16,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use takhin_cluster::{Image, PartitionInfo};
+use crate::metadata::{Image, PartitionInfo};
 
 /// What a broker carries.
 #[derive(Debug, Clone, Default)]
@@ -30,7 +30,8 @@ struct Load {
 }
 
 /// The brokers with what they carry; grows with each partition placed.
-pub(super) struct Spread<'a> {
+#[derive(Debug, Clone)]
+pub struct Spread<'a> {
     racks: BTreeMap<i32, Option<&'a str>>,
     draining: &'a BTreeSet<i32>,
     loads: BTreeMap<i32, Load>,
@@ -38,7 +39,7 @@ pub(super) struct Spread<'a> {
 
 impl<'a> Spread<'a> {
     /// `topic` is what the topic has already.
-    pub(super) fn new(image: &'a Image, topic: &[PartitionInfo]) -> Self {
+    pub fn new(image: &'a Image, topic: &[PartitionInfo]) -> Self {
         let brokers = image.brokers.values();
         let mut spread = Self {
             racks: brokers
@@ -57,7 +58,7 @@ impl<'a> Spread<'a> {
     }
 
     /// Places one more partition of the topic with `width` replicas, at most as many as there are brokers.
-    pub(super) fn place(&mut self, width: usize) -> Vec<i32> {
+    pub fn place(&mut self, width: usize) -> Vec<i32> {
         let Some(leader) = self.leader() else {
             return Vec::new();
         };
@@ -130,9 +131,9 @@ mod tests {
     use std::sync::Arc;
 
     use proptest::prelude::*;
-    use takhin_cluster::{BrokerInfo, TopicInfo};
 
     use super::*;
+    use crate::metadata::{BrokerInfo, TopicInfo};
 
     /// Brokers 0, 1, ... in these racks; rack 0 is none.
     fn image(racks: &[usize]) -> Image {

@@ -1,0 +1,5 @@
+//! Which brokers replicas go to.
+
+mod spread;
+
+pub use spread::Spread;
