@@ -46,6 +46,7 @@ pub(super) static RESPONSES: &[Api] = &[
     api(57, 0, 2, 0, &cluster::UPDATE_FEATURES),
     api(60, 0, 2, 0, &cluster::DESCRIBE_CLUSTER),
     api(61, 0, 0, 0, &records::DESCRIBE_PRODUCERS),
+    api(64, 0, 0, 0, &cluster::UNREGISTER_BROKER),
     api(68, 0, 1, 0, &groups::CONSUMER_GROUP_HEARTBEAT),
     api(69, 0, 1, 0, &groups::CONSUMER_GROUP_DESCRIBE),
     api(74, 0, 1, 0, &configs::LIST_CONFIG_RESOURCES),

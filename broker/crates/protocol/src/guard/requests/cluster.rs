@@ -36,6 +36,10 @@ static QUORUM_PARTITION: Shape = shape(&[
     field(I32), // partition_index
 ]);
 
+pub(super) static UNREGISTER_BROKER: Shape = shape(&[
+    field(I32), // broker_id
+]);
+
 pub(super) static UPDATE_FEATURES: Shape = shape(&[
     field(I32), // timeout_ms
     field(array(&Kind::Struct(&FEATURE_UPDATE))),

@@ -81,6 +81,12 @@ static DESCRIBED_BROKER: Shape = shape(&[
     since(2, Kind::Bool),   // is_fenced
 ]);
 
+pub(super) static UNREGISTER_BROKER: Shape = shape(&[
+    field(I32),             // throttle_time_ms
+    field(I16),             // error_code
+    field(NULLABLE_STRING), // error_message
+]);
+
 pub(super) static DESCRIBE_QUORUM: Shape = shape(&[
     field(I16),                // error_code
     since(2, NULLABLE_STRING), // error_message

@@ -61,6 +61,7 @@ impl Codec {
             57 => of::<UpdateFeaturesRequest>(),
             60 => of::<DescribeClusterRequest>(),
             61 => of::<DescribeProducersRequest>(),
+            64 => of::<UnregisterBrokerRequest>(),
             68 => of::<ConsumerGroupHeartbeatRequest>(),
             69 => of::<ConsumerGroupDescribeRequest>(),
             74 => of::<ListConfigResourcesRequest>(),
