@@ -29,10 +29,11 @@ impl AutoCreate {
         let kafka = &settings.node.kafka;
         let partitions = i32::try_from(kafka.num_partitions).unwrap_or(i32::MAX);
         let replication_factor = i16::try_from(kafka.default_replication_factor).unwrap_or(i16::MAX);
-        let partitions = match placement::assign(image, partitions, replication_factor) {
-            Ok(partitions) => partitions,
-            Err(refused) => return refused.code,
-        };
+        let partitions =
+            match placement::assign(image, &broker.cluster.fitness(), partitions, replication_factor) {
+                Ok(partitions) => partitions,
+                Err(refused) => return refused.code,
+            };
         let new = NewTopic {
             name: name.to_string(),
             partitions,

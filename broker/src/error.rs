@@ -82,6 +82,7 @@ impl ToErrorCode for TopicError {
             Self::ReadOnlyConfig(_) => ErrorCode::InvalidRequest,
             Self::NodeIdTaken { .. } => ErrorCode::DuplicateBrokerRegistration,
             Self::UnknownBroker { .. } => ErrorCode::BrokerIdNotRegistered,
+            Self::BrokerNeeded { .. } => ErrorCode::InvalidRequest,
             Self::NotController => ErrorCode::NotController,
             Self::Timeout => ErrorCode::RequestTimedOut,
         }

@@ -26,6 +26,9 @@ pub(super) async fn answer(
         Endpoint::Drain => change(cx, broker_id(parameters)?, true).await,
         Endpoint::Undrain => change(cx, broker_id(parameters)?, false).await,
         Endpoint::DrainProgress => drain(&cluster.survey().await, broker_id(parameters)?),
+        Endpoint::Decommission => decommission(cx, broker_id(parameters)?, true).await,
+        Endpoint::Recommission => decommission(cx, broker_id(parameters)?, false).await,
+        Endpoint::DecommissionProgress => leaving(&cluster.survey().await, broker_id(parameters)?),
         Endpoint::RestartSafety => restart_safety(&cluster.survey().await, broker_id(parameters)?),
     }
 }
@@ -113,10 +116,12 @@ fn brokers(survey: &Survey) -> model::Brokers {
             survey.reports.get(&id),
         );
         let (silence, draining) = (survey.silent_for(id), survey.image.draining.contains(&id));
-        let state = match (silence, draining) {
-            (Some(_), _) => model::State::Silent,
-            (None, true) => model::State::Draining,
-            (None, false) => model::State::Alive,
+        let is_leaving = survey.image.decommissioning.contains(&id);
+        let state = match (silence, is_leaving, draining) {
+            (Some(_), ..) => model::State::Silent,
+            (None, true, _) => model::State::Decommissioning,
+            (None, false, true) => model::State::Draining,
+            (None, false, false) => model::State::Alive,
         };
         model::Broker {
             id,
@@ -124,6 +129,7 @@ fn brokers(survey: &Survey) -> model::Brokers {
             state,
             silent_seconds: silence.map(|silence| silence.as_secs()),
             draining,
+            decommissioning: is_leaving,
             controller: survey.controller == id,
             replicas: load.replicas,
             leaders: load.leaders,
@@ -153,6 +159,34 @@ fn drain(survey: &Survey, id: i32) -> Result<String, Problem> {
         draining: progress.is_draining,
         done: progress.is_done(),
         leaders: progress.leaders,
+        controller: progress.is_controller,
+        reasons: model::reasons(&progress.held),
+        counts: model::counts(&progress.held),
+        truncated: progress.held.is_truncated(),
+    })
+}
+
+async fn decommission(cx: &Context, id: i32, decommissioning: bool) -> Result<String, Problem> {
+    let cluster = &cx.broker.cluster;
+    let changed = cluster.set_decommissioning(id, decommissioning).await;
+    changed.map_err(|error| problem::not_changed(&error))?;
+    tracing::info!(broker = id, decommissioning, "asked for over the admin API");
+    leaving(&cluster.survey().await, id)
+}
+
+fn leaving(survey: &Survey, id: i32) -> Result<String, Problem> {
+    let progress = survey
+        .decommission_progress(id)
+        .ok_or_else(|| problem::unknown_broker(id))?;
+    json(&model::Decommission {
+        broker: id,
+        decommissioning: progress.is_decommissioning,
+        done: progress.is_done(),
+        replicas: progress.replicas,
+        moving: progress.moving,
+        bytes: progress.bytes,
+        leaders: progress.leaders,
+        voter: progress.is_voter,
         controller: progress.is_controller,
         reasons: model::reasons(&progress.held),
         counts: model::counts(&progress.held),

@@ -158,13 +158,15 @@ pub(super) enum State {
     Alive,
     Silent,
     Draining,
+    Decommissioning,
 }
 
 impl State {
-    const ALL: [(Self, &'static str); 3] = [
+    const ALL: [(Self, &'static str); 4] = [
         (Self::Alive, "alive"),
         (Self::Silent, "silent"),
         (Self::Draining, "draining"),
+        (Self::Decommissioning, "decommissioning"),
     ];
 }
 
@@ -192,6 +194,8 @@ shape! {
         silent_seconds: Option<u64>,
         /// Whether it is to lead nothing; also said of one that is silent.
         draining: bool,
+        /// Whether it is to lose all its replicas; also said of one that is silent.
+        decommissioning: bool,
         /// Whether it is the controller.
         controller: bool,
         /// Replicas that are placed on it.
@@ -219,6 +223,36 @@ shape! {
         /// Whether it is still the controller.
         controller: bool,
         /// What is wrong, the gravest first; up to 20 of each kind.
+        reasons: Vec<Reason>,
+        /// How many reasons there are of each kind that there is.
+        counts: BTreeMap<&'static str, usize>,
+        /// Whether there are more reasons than are listed.
+        truncated: bool,
+    }
+}
+
+shape! {
+    /// How far a broker is decommissioned.
+    Decommission {
+        /// Broker id.
+        broker: i32,
+        /// Whether it is to lose all its replicas.
+        decommissioning: bool,
+        /// Whether it is to lose them and has nothing any more: it may be stopped for good.
+        done: bool,
+        /// Replicas that it still has.
+        replicas: usize,
+        /// Those of them that are on their way to other brokers.
+        moving: usize,
+        /// Bytes of the logs that it still has; missing if it did not say.
+        bytes: Option<u64>,
+        /// Partitions that it still leads.
+        leaders: usize,
+        /// Whether it still votes on the metadata.
+        voter: bool,
+        /// Whether it is still the controller.
+        controller: bool,
+        /// Why replicas cannot leave at the moment, the gravest first; up to 20 of each kind.
         reasons: Vec<Reason>,
         /// How many reasons there are of each kind that there is.
         counts: BTreeMap<&'static str, usize>,

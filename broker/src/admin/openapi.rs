@@ -15,7 +15,8 @@ Bounds: 64 connections, a head of 16 KiB that arrives in 10 s, no body, 16 reque
 20 s for an answer (504 beyond). Problems are told as RFC 9457 has it, with what to do about them in `remedy`; with \
 `Retry-After` they may pass.\n\n\
 A restart without anybody noticing: drain the broker, wait until `done`, wait until `restart-safety` says `safe`, stop it, \
-start it again, wait for `/readyz`, undrain it. Then the next one.";
+start it again, wait for `/readyz`, undrain it. Then the next one.\n\n\
+A broker less: decommission it, wait until `done`, stop it, unregister it over the Kafka protocol.";
 
 /// What any request may be answered with instead, and what it means.
 const PROBLEMS: &[(&str, &str)] = &[
@@ -37,7 +38,7 @@ pub(crate) fn document() -> String {
     let problem = Details::schema(&mut schemas);
     let mut paths = Map::new();
     for route in TABLE {
-        let operation = operation(route, &mut schemas);
+        let operation = operation(route, &problem, &mut schemas);
         let path = paths.entry(route.path).or_insert_with(|| json!({}));
         if let Some(path) = path.as_object_mut() {
             path.insert(route.method.to_ascii_lowercase(), operation);
@@ -78,7 +79,7 @@ fn response(text: &str, problem: &Value) -> Value {
     json!({ "description": text, "content": { "application/problem+json": { "schema": problem } } })
 }
 
-fn operation(route: &Route, schemas: &mut Shapes) -> Value {
+fn operation(route: &Route, problem: &Value, schemas: &mut Shapes) -> Value {
     let answer = (route.answer)(schemas);
     let mut responses = Map::new();
     responses.insert(
@@ -104,6 +105,9 @@ fn operation(route: &Route, schemas: &mut Shapes) -> Value {
     for status in statuses {
         let reference = format!("#/components/responses/Problem{status}");
         responses.insert(status.to_owned(), json!({ "$ref": reference }));
+    }
+    if let Some(conflict) = route.conflict {
+        responses.insert("409".to_owned(), response(conflict, problem));
     }
     operation["responses"] = responses.into();
     operation

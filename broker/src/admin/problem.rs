@@ -203,6 +203,10 @@ pub(super) fn token_unreadable() -> Problem {
 pub(super) fn not_changed(error: &TopicError) -> Problem {
     match error {
         TopicError::UnknownBroker { id } => unknown_broker(*id),
+        TopicError::BrokerNeeded { reason, .. } => {
+            let remedy = "add brokers first, or give the topics that are named fewer replicas (kafka-reassign-partitions.sh)";
+            Problem::new(409, "broker_needed", "Broker needed", reason.clone(), remedy).field("id")
+        }
         TopicError::NotController => {
             let remedy = "ask again; GET /v1/cluster/health says why there is no controller";
             Problem::new(503, "no_controller", "No controller", error.to_string(), remedy).passing()

@@ -17,6 +17,9 @@ pub(super) enum Endpoint {
     Drain,
     Undrain,
     DrainProgress,
+    Decommission,
+    Recommission,
+    DecommissionProgress,
     RestartSafety,
 }
 
@@ -32,6 +35,8 @@ pub(super) struct Route {
     pub(super) summary: &'static str,
     pub(super) text: &'static str,
     pub(super) answer: fn(&mut Shapes) -> Value,
+    /// What 409 means, if it may be answered.
+    pub(super) conflict: Option<&'static str>,
 }
 
 /// All endpoints.
@@ -44,6 +49,7 @@ pub(super) const TABLE: &[Route] = &[
         summary: "This broker",
         text: "Who this broker is, what it carries, and why it is not ready if it is not.",
         answer: model::Node::schema,
+        conflict: None,
     },
     Route {
         method: "GET",
@@ -54,6 +60,7 @@ pub(super) const TABLE: &[Route] = &[
         text: "All that is wrong with the cluster as this broker sees it: any broker can be asked. Of each kind of \
                reason up to 20 are listed and all are counted.",
         answer: model::ClusterHealth::schema,
+        conflict: None,
     },
     Route {
         method: "GET",
@@ -73,6 +80,7 @@ pub(super) const TABLE: &[Route] = &[
         summary: "All registered brokers",
         text: "Every broker of the cluster with its state and what it carries, as this broker sees it.",
         answer: model::Brokers::schema,
+        conflict: None,
     },
     Route {
         method: "POST",
@@ -84,6 +92,7 @@ pub(super) const TABLE: &[Route] = &[
                undrained. New partitions go to other brokers as long as there are enough. It keeps its replicas, and \
                leads what no other broker can. May be repeated.",
         answer: model::Drain::schema,
+        conflict: None,
     },
     Route {
         method: "POST",
@@ -94,6 +103,7 @@ pub(super) const TABLE: &[Route] = &[
         text: "Leadership comes back to the broker where it is the preferred replica, within half a minute. May be \
                repeated.",
         answer: model::Drain::schema,
+        conflict: None,
     },
     Route {
         method: "GET",
@@ -103,6 +113,44 @@ pub(super) const TABLE: &[Route] = &[
         summary: "How far a broker is drained",
         text: "What the broker still leads, and which partitions no other broker can lead at the moment.",
         answer: model::Drain::schema,
+        conflict: None,
+    },
+    Route {
+        method: "POST",
+        path: "/v1/brokers/{id}/decommission",
+        endpoint: Endpoint::Decommission,
+        name: "decommissionBroker",
+        summary: "Take a broker out of the cluster",
+        text: "From now on the broker's replicas move to the other brokers, its vote on the metadata and all that it leads \
+               go to them too, and it gets none of it back until it is recommissioned; also if it is dead. At most \
+               `cluster.rebalance.max_moves` partitions are moved at a time. When `done` is true, stop it for good and \
+               unregister it with Kafka's `kafka-cluster.sh unregister`. May be repeated.",
+        answer: model::Decommission::schema,
+        conflict: Some(
+            "The broker is needed: the brokers that would be left are too few for the replicas of some topics, which are \
+             named, or to vote on the metadata.",
+        ),
+    },
+    Route {
+        method: "POST",
+        path: "/v1/brokers/{id}/recommission",
+        endpoint: Endpoint::Recommission,
+        name: "recommissionBroker",
+        summary: "Keep a broker after all",
+        text: "Moves that are under way go on. Then replicas become even again over all brokers, this one among them, unless \
+               `cluster.rebalance.enabled` is false. May be repeated.",
+        answer: model::Decommission::schema,
+        conflict: None,
+    },
+    Route {
+        method: "GET",
+        path: "/v1/brokers/{id}/decommission",
+        endpoint: Endpoint::DecommissionProgress,
+        name: "getDecommission",
+        summary: "How far a broker is decommissioned",
+        text: "What the broker still has, and which of its replicas cannot leave at the moment.",
+        answer: model::Decommission::schema,
+        conflict: None,
     },
     Route {
         method: "GET",
@@ -116,6 +164,7 @@ pub(super) const TABLE: &[Route] = &[
                an election. Where `waiting_helps` is false the reasons belong to the placement (too few replicas): the \
                broker can only be stopped at their cost.",
         answer: model::RestartSafety::schema,
+        conflict: None,
     },
 ];
 

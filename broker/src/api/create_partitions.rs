@@ -12,7 +12,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use takhin_cluster::{Image, TopicInfo};
+use takhin_cluster::{Fitnesses, Image, TopicInfo};
 use takhin_protocol::ErrorCode;
 use takhin_protocol::messages::create_partitions_request::{
     CreatePartitionsAssignment, CreatePartitionsTopic,
@@ -34,7 +34,7 @@ impl Api for CreatePartitions {
 
     async fn handle(cx: &RequestContext, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
         let image = cx.cluster().image();
-        let plans = plan_all(&image, request.topics);
+        let plans = plan_all(&image, &cx.cluster().fitness(), request.topics);
         let results = join_all(plans.into_iter().map(async |(name, plan)| {
             let done = match plan {
                 Ok(plan) if !request.validate_only => grow(cx, plan, request.timeout_ms).await,
@@ -62,7 +62,7 @@ struct Plan {
 type Planned = (takhin_protocol::messages::TopicName, Result<Plan, Refused>);
 
 /// Plans every topic; names given twice are refused, once (as in Kafka).
-fn plan_all(image: &Image, topics: Vec<CreatePartitionsTopic>) -> Vec<Planned> {
+fn plan_all(image: &Image, fitness: &Fitnesses, topics: Vec<CreatePartitionsTopic>) -> Vec<Planned> {
     let (mut seen, mut repeated) = (BTreeSet::new(), BTreeSet::new());
     for topic in &topics {
         if !seen.insert(topic.name.clone()) {
@@ -78,7 +78,7 @@ fn plan_all(image: &Image, topics: Vec<CreatePartitionsTopic>) -> Vec<Planned> {
         let planned = if repeated.contains(&topic.name) {
             Err(Refused::new(ErrorCode::InvalidRequest, "Duplicate topic name."))
         } else {
-            plan(image, &topic)
+            plan(image, fitness, &topic)
         };
         let planned = planned.and_then(|plan| {
             total += plan.partitions.len();
@@ -90,7 +90,7 @@ fn plan_all(image: &Image, topics: Vec<CreatePartitionsTopic>) -> Vec<Planned> {
     plans
 }
 
-fn plan(image: &Image, asked: &CreatePartitionsTopic) -> Result<Plan, Refused> {
+fn plan(image: &Image, fitness: &Fitnesses, asked: &CreatePartitionsTopic) -> Result<Plan, Refused> {
     let Some(topic) = image.topic(&asked.name) else {
         let message = format!("The topic '{}' does not exist.", &*asked.name);
         return Err(Refused::new(ErrorCode::UnknownTopicOrPartition, message));
@@ -112,7 +112,7 @@ fn plan(image: &Image, asked: &CreatePartitionsTopic) -> Result<Plan, Refused> {
     let width = topic.partitions.first().map_or(1, |p| p.replicas.len());
     let partitions = match &asked.assignments {
         Some(chosen) => chosen_replicas(image, topic, chosen, additional)?,
-        None => placement::assign_more(image, &topic.partitions, additional, width)?,
+        None => placement::assign_more(image, fitness, &topic.partitions, additional, width)?,
     };
     Ok(Plan {
         id: topic.id,

@@ -13,7 +13,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use takhin_cluster::{Image, NewTopic};
+use takhin_cluster::{Fitnesses, Image, NewTopic};
 use takhin_config::topic;
 use takhin_protocol::messages::create_topics_request::CreatableTopic;
 use takhin_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
@@ -92,7 +92,7 @@ fn plan_all(cx: &RequestContext, image: &Image, request: &CreateTopicsRequest) -
 fn plan(cx: &RequestContext, image: &Image, topic: &CreatableTopic) -> Result<Plan, Refused> {
     let name = TopicName::parse(&topic.name)
         .map_err(|error| Refused::new(ErrorCode::InvalidTopicException, error.to_string()))?;
-    let partitions = partitions(image, topic)?;
+    let partitions = partitions(image, &cx.cluster().fitness(), topic)?;
     let mut overrides = BTreeMap::new();
     for config in &topic.configs {
         let Some(value) = &config.value else {
@@ -110,7 +110,7 @@ fn plan(cx: &RequestContext, image: &Image, topic: &CreatableTopic) -> Result<Pl
     Ok(Plan { new, id: Uuid::nil() })
 }
 
-fn partitions(image: &Image, topic: &CreatableTopic) -> Result<Vec<Vec<i32>>, Refused> {
+fn partitions(image: &Image, fitness: &Fitnesses, topic: &CreatableTopic) -> Result<Vec<Vec<i32>>, Refused> {
     if !topic.assignments.is_empty() {
         if topic.num_partitions != -1 || topic.replication_factor != -1 {
             let message =
@@ -135,7 +135,7 @@ fn partitions(image: &Image, topic: &CreatableTopic) -> Result<Vec<Vec<i32>>, Re
         -1 => i16::try_from(kafka.default_replication_factor).unwrap_or(i16::MAX),
         factor => factor,
     };
-    Ok(placement::assign(image, count, replication_factor)?)
+    Ok(placement::assign(image, fitness, count, replication_factor)?)
 }
 
 async fn create(cx: &RequestContext, plan: &mut Result<Plan, Refused>, timeout_ms: i32) {

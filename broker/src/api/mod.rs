@@ -43,6 +43,7 @@ mod offset_for_leader_epoch;
 mod operations;
 mod produce;
 mod sync_group;
+mod unregister_broker;
 
 use crate::dispatch::Entry;
 
@@ -94,6 +95,7 @@ table! {
     plain describe_quorum::DescribeQuorum,
     plain describe_cluster::DescribeCluster,
     plain describe_producers::DescribeProducers,
+    plain unregister_broker::UnregisterBroker,
     plain consumer_group_heartbeat::ConsumerGroupHeartbeat,
     plain consumer_group_describe::ConsumerGroupDescribe,
     plain list_config_resources::ListConfigResources,

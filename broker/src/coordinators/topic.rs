@@ -12,9 +12,6 @@ use super::OFFSETS_TOPIC;
 use crate::context::Broker;
 use crate::placement;
 
-/// Replicas of internal topics, where there are as many brokers.
-const REPLICAS: usize = 3;
-
 /// Settings of the topic: compacted, synced before an offset is acknowledged, in segments small enough that loading a
 /// shard after compaction reads little.
 const SETTINGS: [(&str, &str); 4] = [
@@ -55,8 +52,10 @@ async fn create(broker: &Broker) -> Result<(), ErrorCode> {
         return Ok(());
     }
     let partitions = super::as_i32(broker.config.kafka.groups.offsets_topic_partitions as usize);
-    let replicas = i16::try_from(image.brokers.len().min(REPLICAS)).unwrap_or(1);
-    let partitions = placement::assign(&image, partitions, replicas).map_err(|refused| {
+    // More follow when more brokers come.
+    let replicas = i16::try_from(image.internal_replicas()).unwrap_or(1);
+    let fitness = broker.cluster.fitness();
+    let partitions = placement::assign(&image, &fitness, partitions, replicas).map_err(|refused| {
         warn!(reason = refused.message, "{OFFSETS_TOPIC} cannot be created");
         ErrorCode::CoordinatorNotAvailable
     })?;

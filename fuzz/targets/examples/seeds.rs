@@ -15,7 +15,8 @@ use takhin_protocol::messages::{
     InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest,
     ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest,
     OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest,
-    ProduceRequest, Request, StrBytes, SyncGroupRequest, UpdateFeaturesRequest, encode_request,
+    ProduceRequest, Request, StrBytes, SyncGroupRequest, UnregisterBrokerRequest, UpdateFeaturesRequest,
+    encode_request,
 };
 use takhin_protocol::record::{BatchBuilder, Compression, NewRecord};
 
@@ -85,6 +86,7 @@ fn requests(write: Write<'_>) {
     request::<DescribeQuorumRequest>(write, "describe-quorum");
     request::<UpdateFeaturesRequest>(write, "update-features");
     request::<DescribeProducersRequest>(write, "describe-producers");
+    request::<UnregisterBrokerRequest>(write, "unregister-broker");
     request::<ConsumerGroupHeartbeatRequest>(write, "consumer-group-heartbeat");
     request::<ConsumerGroupDescribeRequest>(write, "consumer-group-describe");
     request::<ListConfigResourcesRequest>(write, "list-config-resources");

@@ -11,7 +11,7 @@ use takhin_protocol::messages::{
     InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest,
     ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest,
     OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest,
-    ProduceRequest, Request, SyncGroupRequest, UpdateFeaturesRequest,
+    ProduceRequest, Request, SyncGroupRequest, UnregisterBrokerRequest, UpdateFeaturesRequest,
 };
 use takhin_protocol::request::RequestHead;
 
@@ -58,6 +58,7 @@ pub fn request_decode(data: &[u8]) {
     round_trip::<DescribeQuorumRequest>(key, version, &frame);
     round_trip::<UpdateFeaturesRequest>(key, version, &frame);
     round_trip::<DescribeProducersRequest>(key, version, &frame);
+    round_trip::<UnregisterBrokerRequest>(key, version, &frame);
     round_trip::<ConsumerGroupHeartbeatRequest>(key, version, &frame);
     round_trip::<ConsumerGroupDescribeRequest>(key, version, &frame);
     round_trip::<ListConfigResourcesRequest>(key, version, &frame);

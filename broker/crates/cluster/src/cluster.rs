@@ -16,6 +16,7 @@ mod peers;
 mod presence;
 mod quorum;
 mod reassign;
+mod rebalance;
 mod survey;
 mod throttle;
 
@@ -40,6 +41,7 @@ use crate::disk_gate::DiskGate;
 use crate::metadata::{BrokerInfo, Image, PartitionInfo, TopicInfo};
 use crate::partition::{Partition, PartitionId, Waiter};
 use crate::raft::{FlushDriver, Group, GroupHost, GroupSpec, Voter};
+use crate::survey::DiskReport;
 
 pub use balance::NoElection;
 pub use cleaner::MAX_COMPACTED_BATCH;
@@ -128,6 +130,8 @@ pub struct Cluster {
     /// Producer ids that this broker may still give away.
     producer_ids: Mutex<std::ops::Range<i64>>,
     missed: RwLock<presence::Missed>,
+    /// What brokers said of their disks last.
+    disks: RwLock<BTreeMap<i32, DiskReport>>,
     /// Set once the broker is on its way out.
     is_leaving: AtomicBool,
     stop: Shutdown,

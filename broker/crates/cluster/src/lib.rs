@@ -31,14 +31,16 @@ pub use cluster::{
 pub use controller::{ConfigTarget, NewTopic, ReplicaChange, TopicError};
 pub use links::{Class, Kind, LinkError, Links};
 pub use metadata::{
-    BrokerInfo, Endpoint, Image, MetadataRecord, PartitionInfo, Reassignment, TopicInfo, is_internal,
+    BrokerInfo, Endpoint, INTERNAL_REPLICAS, Image, MetadataRecord, PartitionInfo, Reassignment, TopicInfo,
+    is_internal,
 };
 pub use partition::{
     Acks, Fetched, FoundOffset, Isolation, OffsetSpec, Offsets, Partition, PartitionId, ProduceError,
     Produced, ReadError, ServedBy, Ticket, Waiter,
 };
-pub use placement::Spread;
+pub use placement::{Fitness, Fitnesses, Spread};
 pub use replicator::{ProposalSink, ProposeError, Replicator};
 pub use survey::{
-    BrokerReport, Concern, ConcernKind, DiskReport, DrainProgress, Findings, Load, RestartSafety, Survey,
+    BrokerReport, Concern, ConcernKind, DecommissionProgress, DiskReport, DrainProgress, Findings, Load,
+    RestartSafety, Survey,
 };

@@ -60,6 +60,20 @@ section! {
         /// Idle time after which a partition is parked: until somebody writes to it again, its replication takes neither
         /// memory nor processor time. The first write takes a few milliseconds more then. Zero parks none.
         park_after: Duration = Duration::from_secs(60), in Duration::ZERO..=CENTURY;
+        /// Moving replicas when brokers come and go. What the controller is told counts, which any broker may become.
+        rebalance: Rebalance = Rebalance::default();
+    }
+}
+
+section! {
+    /// Moving replicas when brokers come and go.
+    Rebalance {
+        /// Whether replicas move onto new brokers by themselves. Those of brokers being decommissioned always move.
+        enabled: bool = true, kafka Boolean "takhin.rebalance.enable" dynamic;
+        /// Partitions that the cluster moves at a time; those that somebody else has begun to move do not count.
+        max_moves: u16 = 20, in 1..=1000, kafka Int "takhin.rebalance.max.moves" dynamic;
+        /// Percentage of its disk in use above which a broker gets no new replicas while others have room.
+        max_disk_usage: u16 = 85, in 1..=100, kafka Int "takhin.rebalance.max.disk.usage" dynamic;
     }
 }
 

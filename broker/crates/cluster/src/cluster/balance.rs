@@ -39,7 +39,9 @@ pub enum NoElection {
     #[error("the preferred replica, broker {0}, cannot lead at the moment")]
     NotAvailable(i32),
     /// The preferred replica's broker is to lead nothing.
-    #[error("the preferred replica, broker {0}, is being drained and leads nothing until it is undrained")]
+    #[error(
+        "the preferred replica, broker {0}, is being drained or decommissioned and leads nothing until that is taken back"
+    )]
     Draining(i32),
     /// Nobody leads; the replicas elect one as soon as a majority is there.
     #[error("the partition has no leader that could pass leadership on")]
@@ -70,7 +72,7 @@ impl Cluster {
         if now.leader < 0 {
             return Err(NoElection::NoLeader);
         }
-        if image.draining.contains(&preferred) {
+        if image.is_to_lead_nothing(preferred) {
             return Err(NoElection::Draining(preferred));
         }
         if !now.in_sync.contains(&preferred) {

@@ -33,8 +33,9 @@ impl Cluster {
 
     /// From now on elections and transfers go by this image.
     pub(super) fn learn_draining(&self, image: &Image) {
-        let nodes = image.draining.iter().copied().map(node_number);
-        self.host.set_draining(nodes.collect());
+        let leaving = image.draining.union(&image.decommissioning);
+        self.host
+            .set_draining(leaving.copied().map(node_number).collect());
     }
 
     fn is_draining(&self) -> bool {

@@ -45,6 +45,10 @@ pub(crate) enum Command {
     Reassigned(Vec<Moved>),
     /// See [`Cluster::set_draining`].
     Drain { broker: i32, draining: bool },
+    /// See [`Cluster::set_decommissioning`].
+    Decommission { broker: i32, decommissioning: bool },
+    /// See [`Cluster::unregister_broker`].
+    Unregister { broker: i32 },
     /// A block of producer ids, for the asking broker alone.
     ProducerIds,
     /// The broker has come up, or has changed what it offers.
@@ -163,6 +167,11 @@ impl Cluster {
             Command::Reassign(changes) => outcomes = self.controller.reassign(&changes).await?,
             Command::Reassigned(moved) => self.controller.reassigned(&moved).await?,
             Command::Drain { broker, draining } => self.controller.set_draining(broker, draining).await?,
+            Command::Decommission {
+                broker,
+                decommissioning,
+            } => self.decommission_as_told(broker, decommissioning).await?,
+            Command::Unregister { broker } => self.unregister_as_told(broker).await?,
             Command::ProducerIds => first_id = Some(self.controller.producer_id_block().await?),
             Command::Register(broker) => self.controller.register(broker).await?,
         }

@@ -1,7 +1,8 @@
 //! Who takes part in the metadata group: every registered broker receives its log, three or five of them vote.
 //!
-//! Kept by the controller, one change at a time. A voter that is gone for good is replaced by another broker; one that
-//! comes back in time stays.
+//! Kept by the controller, one change at a time. A voter that is gone for good, or is being decommissioned, is replaced by
+//! another broker; one that comes back in time stays. A controller that is to go passes its role on first (`drain.rs`), and
+//! the next one takes its vote. Who is unregistered receives no more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -39,10 +40,11 @@ pub(super) async fn keep(cluster: Arc<Cluster>) {
         };
         // One that is known to be gone keeps its place for as long as any other silence.
         let silence = |node: u64| i32::try_from(node).map_or(Duration::MAX, |id| cluster.silence(id));
-        let change = plan(&cluster.image(), &members, silence);
+        let change = plan(cluster.host.node, &cluster.image(), &members, silence);
         let result = match change {
             None => continue,
             Some(Change::Receive(node, voter)) => cluster.metadata_group.add_receiver(node, voter).await,
+            Some(Change::Drop(nodes)) => cluster.metadata_group.remove_receivers(nodes).await,
             Some(Change::Vote(voters)) => cluster.metadata_group.set_voters(voters, true).await,
         };
         if let Err(reason) = result {
@@ -55,12 +57,14 @@ pub(super) async fn keep(cluster: Arc<Cluster>) {
 enum Change {
     /// This broker is to receive the log.
     Receive(u64, Voter),
+    /// These receive for nothing.
+    Drop(BTreeSet<u64>),
     /// These are to vote.
     Vote(BTreeSet<u64>),
 }
 
-/// The next change, if one is wanted.
-fn plan(image: &Image, members: &Members, silence: impl Fn(u64) -> Duration) -> Option<Change> {
+/// The next change, if one is wanted. `node` is the controller.
+fn plan(node: u64, image: &Image, members: &Members, silence: impl Fn(u64) -> Duration) -> Option<Change> {
     let brokers: BTreeMap<u64, Voter> = image
         .brokers
         .values()
@@ -70,38 +74,70 @@ fn plan(image: &Image, members: &Members, silence: impl Fn(u64) -> Duration) -> 
             (node_number(broker.id), Voter { directory })
         })
         .collect();
+    let is_voter = |node: &u64| members.voters.contains(node);
+    let idle = members
+        .nodes
+        .iter()
+        .filter(|(node, voter)| brokers.get(*node) != Some(*voter) && !is_voter(node));
+    let idle: BTreeSet<u64> = idle.map(|(node, _)| *node).collect();
+    if !idle.is_empty() {
+        return Some(Change::Drop(idle));
+    }
     let new = brokers
         .iter()
-        .find(|(node, voter)| members.nodes.get(*node) != Some(*voter));
-    if let Some((node, voter)) = new
-        && !members.voters.contains(node)
-    {
+        .find(|(node, _)| !members.nodes.contains_key(*node));
+    if let Some((node, voter)) = new {
         return Some(Change::Receive(*node, voter.clone()));
     }
     if members.is_changing {
         return None;
     }
+    let leaving: BTreeSet<u64> = image.decommissioning.iter().copied().map(node_number).collect();
     let spare = brokers.keys().copied().find(|node| {
-        !members.voters.contains(node) && members.up_to_date.contains(node) && silence(*node) < ABSENT
-    })?;
-    let gone = members
-        .voters
+        !is_voter(node)
+            && !leaving.contains(node)
+            && members.up_to_date.contains(node)
+            && silence(*node) < ABSENT
+    });
+    next_voters(node, members, &leaving, brokers.len(), spare, silence).map(Change::Vote)
+}
+
+/// Who is to vote, if that is to change: `spare` could.
+fn next_voters(
+    node: u64,
+    members: &Members,
+    leaving: &BTreeSet<u64>,
+    brokers: usize,
+    spare: Option<u64>,
+    silence: impl Fn(u64) -> Duration,
+) -> Option<BTreeSet<u64>> {
+    let mut voters = members.voters.clone();
+    let goes = voters
         .iter()
         .copied()
-        .find(|node| silence(*node) > REPLACE_AFTER);
-    let wanted = if members.voters.len() >= VOTERS || brokers.len() < VOTERS {
-        members.voters.len()
-    } else {
-        VOTERS
-    };
-    let mut voters = members.voters.clone();
+        .find(|voter| leaving.contains(voter) && *voter != node);
+    if let Some(goes) = goes {
+        voters.remove(&goes);
+        match spare {
+            Some(spare) => drop(voters.insert(spare)),
+            // Three never become two; one that had got a second vote to hand its own on gives it up.
+            None if voters.len() >= VOTERS || voters.len() == 1 => {}
+            None => return None,
+        }
+        return Some(voters);
+    }
+    let spare = spare?;
+    let gone = voters.iter().copied().find(|node| silence(*node) > REPLACE_AFTER);
+    // A controller that is to go, and alone votes, can pass its role on to nobody yet.
+    let is_alone = leaving.contains(&node) && voters.len() == 1;
+    let are_few = voters.len() < VOTERS && brokers >= VOTERS;
     match gone {
         Some(gone) => voters.remove(&gone),
-        None if voters.len() < wanted => true,
+        None if are_few || is_alone => true,
         None => return None,
     };
     voters.insert(spare);
-    Some(Change::Vote(voters))
+    Some(voters)
 }
 
 #[cfg(test)]
@@ -141,7 +177,7 @@ mod tests {
     }
 
     fn next(image: &Image, members: &Members, gone: &[u64]) -> Option<Change> {
-        plan(image, members, |node| match gone.contains(&node) {
+        plan(1, image, members, |node| match gone.contains(&node) {
             true => REPLACE_AFTER * 2,
             false => Duration::ZERO,
         })
@@ -179,5 +215,53 @@ mod tests {
             ..all
         };
         assert_eq!(next(&four, &changing, &[2]), None);
+    }
+
+    #[test]
+    fn a_voter_that_is_decommissioned_hands_its_vote_on() {
+        let mut four = image(&[1, 2, 3, 4]);
+        four.decommissioning = [2].into();
+        let all = members(&[1, 2, 3], &[1, 2, 3, 4]);
+        assert_eq!(next(&four, &all, &[]), Some(Change::Vote([1, 3, 4].into())));
+        assert_eq!(next(&four, &all, &[4]), None, "two voters are too few");
+        let after = members(&[1, 3, 4], &[1, 2, 3, 4]);
+        assert_eq!(next(&four, &after, &[]), None);
+        assert_eq!(next(&four, &after, &[3]), None, "it gets no vote back");
+        // The controller itself passes its role on first.
+        four.decommissioning = [1].into();
+        assert_eq!(next(&four, &all, &[]), None);
+        let mut five = image(&[1, 2, 3, 4, 5]);
+        five.decommissioning = [5].into();
+        let all = members(&[1, 2, 3, 4, 5], &[1, 2, 3, 4, 5]);
+        assert_eq!(next(&five, &all, &[]), Some(Change::Vote([1, 2, 3, 4].into())));
+        let mut two = image(&[1, 2]);
+        two.decommissioning = [1].into();
+        assert_eq!(
+            next(&two, &members(&[1], &[1, 2]), &[]),
+            Some(Change::Vote([1, 2].into())),
+            "there must be somebody to pass it on to"
+        );
+        assert_eq!(next(&two, &members(&[1, 2], &[1, 2]), &[]), None);
+        let passed = plan(2, &two, &members(&[1, 2], &[1, 2]), |_| Duration::ZERO);
+        assert_eq!(passed, Some(Change::Vote([2].into())));
+    }
+
+    #[test]
+    fn who_is_unregistered_receives_no_more() {
+        let all = members(&[1, 2, 3], &[1, 2, 3, 4]);
+        assert_eq!(
+            next(&image(&[1, 2, 3]), &all, &[]),
+            Some(Change::Drop([4].into()))
+        );
+        // Another one with its id begins anew.
+        let mut other = image(&[1, 2, 3, 4]);
+        if let Some(broker) = other.brokers.get_mut(&4) {
+            broker.directory = Uuid::from_u128(99);
+        }
+        assert_eq!(next(&other, &all, &[]), Some(Change::Drop([4].into())));
+        assert!(matches!(
+            next(&other, &members(&[1, 2, 3], &[1, 2, 3]), &[]),
+            Some(Change::Receive(4, _))
+        ));
     }
 }

@@ -140,6 +140,7 @@ impl Cluster {
             reconciled: Published::new(-1),
             producer_ids: Mutex::new(0..0),
             missed: RwLock::default(),
+            disks: RwLock::default(),
             is_leaving: AtomicBool::new(false),
             stop: Shutdown::new(),
             background: Mutex::new(Vec::new()),

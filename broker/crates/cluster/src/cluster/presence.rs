@@ -23,12 +23,17 @@ pub(super) type Missed = BTreeMap<i32, Instant>;
 impl Cluster {
     /// Whether a broker has not been heard of for as long as Kafka waits before it fences it.
     pub fn is_fenced(&self, id: i32) -> bool {
+        self.fenced_for(id).is_some()
+    }
+
+    /// For how long a broker has been fenced, if it is.
+    pub(super) fn fenced_for(&self, id: i32) -> Option<Duration> {
         let missed = self.missed.read();
-        let Some(since) = missed.get(&id) else {
-            return false;
-        };
+        let since = missed.get(&id)?;
         let others = self.image().brokers.len().saturating_sub(1);
-        self.env.clock.instant().duration_since(*since) >= SESSION && missed.len() < others
+        let silence = self.env.clock.instant().duration_since(*since);
+        let fenced = silence.checked_sub(SESSION)?;
+        (missed.len() < others).then_some(fenced)
     }
 }
 

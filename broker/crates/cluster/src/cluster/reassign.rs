@@ -221,6 +221,7 @@ mod tests {
                 target: target.to_vec(),
                 original: original.to_vec(),
             }),
+            ..PartitionInfo::default()
         }
     }
 

@@ -68,7 +68,7 @@ impl Cluster {
         }
     }
 
-    async fn ask_report(&self, id: i32) -> Option<BrokerReport> {
+    pub(super) async fn ask_report(&self, id: i32) -> Option<BrokerReport> {
         let node = u32::try_from(id).ok()?;
         if self.silence(id) >= NEVER_HEARD {
             return None;
@@ -97,6 +97,11 @@ impl Cluster {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             is_starting: self.reconciled.get() < 0,
             closed: partitions.iter().filter(|partition| is_closed(partition)).count(),
+            log_bytes: partitions
+                .iter()
+                .filter_map(|partition| partition.log())
+                .map(|log| log.stats().bytes)
+                .sum(),
             disk: self.disk_report().await,
             behind,
             has_more_behind,

@@ -2,6 +2,7 @@
 //! image shows them.
 
 mod configs;
+mod decommission;
 mod reassign;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ pub(crate) const PRODUCER_ID_BLOCK: i64 = 1000;
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub use configs::ConfigTarget;
+pub(crate) use decommission::Surroundings;
 pub(crate) use reassign::Moved;
 pub use reassign::ReplicaChange;
 
@@ -105,6 +107,14 @@ pub enum TopicError {
     UnknownBroker {
         /// The id asked for.
         id: i32,
+    },
+    /// The broker cannot go.
+    #[error("broker {id} cannot go: {reason}")]
+    BrokerNeeded {
+        /// The id.
+        id: i32,
+        /// Why not.
+        reason: String,
     },
     /// The metadata group has no leader here at the moment.
     #[error("the controller is not available")]

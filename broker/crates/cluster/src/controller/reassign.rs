@@ -50,7 +50,7 @@ impl Controller {
                 let message = "the partition is named twice".to_owned();
                 return Err(TopicError::Replicas(message));
             }
-            records.extend(plan(&image, change, draw)?);
+            records.extend(plan(&image, change, false, draw)?);
             Ok(())
         });
         let outcomes = outcomes.collect();
@@ -86,13 +86,16 @@ fn done(image: &Image, moved: &Moved) -> Option<MetadataRecord> {
         replicas: moving.target.clone(),
         added: Vec::new(),
         reassignment: None,
+        automatic: false,
     })
 }
 
-/// The record of a change; none if the replicas are, or are to be, as asked already.
-fn plan(
+/// The record of a change, which the cluster makes by itself if `automatic`; none if the replicas are, or are to be, as asked
+/// already.
+pub(super) fn plan(
     image: &Image,
     change: &ReplicaChange,
+    automatic: bool,
     draw: impl Fn() -> Uuid,
 ) -> Result<Option<MetadataRecord>, TopicError> {
     let placement = placement(image, change.topic_id, change.index).ok_or(TopicError::Unknown)?;
@@ -100,7 +103,7 @@ fn plan(
     let original = moving.map_or(&placement.replicas, |moving| &moving.original);
     let target = match &change.replicas {
         Some(target) => {
-            check(image, target)?;
+            check(image, target, &placement.replicas)?;
             if !change.may_resize && target.len() != original.len() {
                 return Err(TopicError::ReplicationFactor {
                     before: original.len(),
@@ -132,10 +135,11 @@ fn plan(
             target: target.clone(),
             original: original.clone(),
         }),
+        automatic,
     }))
 }
 
-fn check(image: &Image, target: &[i32]) -> Result<(), TopicError> {
+fn check(image: &Image, target: &[i32], before: &[i32]) -> Result<(), TopicError> {
     let refuse = |message: String| Err(TopicError::Replicas(message));
     if target.is_empty() {
         return refuse("the list of replicas is empty".to_owned());
@@ -146,6 +150,9 @@ fn check(image: &Image, target: &[i32]) -> Result<(), TopicError> {
         }
         if !image.brokers.contains_key(broker) {
             return refuse(format!("no broker {broker} is registered"));
+        }
+        if image.decommissioning.contains(broker) && !before.contains(broker) {
+            return refuse(format!("broker {broker} is being decommissioned"));
         }
     }
     Ok(())
@@ -213,7 +220,7 @@ mod tests {
             };
             let drawn = &self.drawn;
             let draw = || Uuid::from_u128(drawn.replace(drawn.get() + 1));
-            let record = plan(&self.image, &change, draw)?;
+            let record = plan(&self.image, &change, false, draw)?;
             if let Some(record) = &record {
                 let read = MetadataRecord::decode(&record.encode()).unwrap();
                 self.replay(&read);
@@ -331,12 +338,22 @@ mod tests {
             replicas: Some(vec![1, 2]),
             may_resize: false,
         };
-        let refused = plan(&world.image, &change, Uuid::nil);
+        let refused = plan(&world.image, &change, false, Uuid::nil);
         assert!(matches!(
             refused,
             Err(TopicError::ReplicationFactor { before: 3, after: 2 })
         ));
+        world.image.decommissioning = [3, 4].into();
+        assert!(world.ask(Some(&[3, 2, 1])).unwrap(), "it is there already");
+        let refused = world.ask(Some(&[4, 2, 1])).unwrap_err();
+        assert_eq!(
+            refused,
+            TopicError::Replicas("broker 4 is being decommissioned".to_owned())
+        );
         change.index = 1;
-        assert_eq!(plan(&world.image, &change, Uuid::nil), Err(TopicError::Unknown));
+        assert_eq!(
+            plan(&world.image, &change, false, Uuid::nil),
+            Err(TopicError::Unknown)
+        );
     }
 }

@@ -50,6 +50,10 @@ pub struct PartitionInfo {
     pub voters: BTreeMap<i32, Uuid>,
     /// Where the replicas are being moved, if they are.
     pub reassignment: Option<Reassignment>,
+    /// Whether the cluster moves them by itself.
+    pub is_automatic: bool,
+    /// [`Image::version`] when somebody asked for these replicas last.
+    pub placed: u64,
 }
 
 impl PartitionInfo {
@@ -105,6 +109,9 @@ pub struct TopicInfo {
 /// Topics that only brokers write.
 const INTERNAL_TOPICS: [&str; 3] = ["__consumer_offsets", "__transaction_state", "__share_group_state"];
 
+/// Replicas of internal topics, where there are as many brokers.
+pub const INTERNAL_REPLICAS: usize = 3;
+
 /// Whether a topic is one that clients may read but not write, and that is always flushed.
 pub fn is_internal(topic: &str) -> bool {
     INTERNAL_TOPICS.contains(&topic)
@@ -123,6 +130,11 @@ pub struct Image {
     pub brokers: BTreeMap<i32, BrokerInfo>,
     /// Brokers that are to lead nothing, until somebody says otherwise.
     pub draining: BTreeSet<i32>,
+    /// Brokers that are to lose all their replicas, until somebody says otherwise or they are unregistered.
+    pub decommissioning: BTreeSet<i32>,
+    /// The [`Self::version`] at which brokers had last come or were to go, until replicas are even again. What was placed
+    /// later is not moved for it.
+    pub rebalance_due: Option<u64>,
     /// Living topics by name.
     pub topics: BTreeMap<String, Arc<TopicInfo>>,
     /// Names of living topics by id.
@@ -157,6 +169,22 @@ impl Image {
         self.topics.get(self.topic_names.get(&id)?)
     }
 
+    /// Whether a broker is to lead nothing.
+    pub fn is_to_lead_nothing(&self, broker: i32) -> bool {
+        self.draining.contains(&broker) || self.decommissioning.contains(&broker)
+    }
+
+    /// Registered brokers that are to stay.
+    pub fn staying(&self) -> impl Iterator<Item = i32> {
+        let ids = self.brokers.keys().copied();
+        ids.filter(|id| !self.decommissioning.contains(id))
+    }
+
+    /// Replicas that an internal topic is to have.
+    pub fn internal_replicas(&self) -> usize {
+        self.staying().count().clamp(1, INTERNAL_REPLICAS)
+    }
+
     /// What broker `id` was told while it ran.
     pub fn dynamic(&self, id: i32) -> Dynamic<'_> {
         let values = |broker| self.broker_configs.get(&broker).unwrap_or(Dynamic::NONE.all);
@@ -180,16 +208,11 @@ impl Image {
         self.version += 1;
         match record {
             MetadataRecord::Cluster { cluster_id } => self.cluster_id.clone_from(cluster_id),
-            MetadataRecord::RegisterBroker { broker } => {
-                self.brokers.insert(broker.id, broker.clone());
-            }
-            MetadataRecord::DrainBroker { broker, draining } => {
-                if *draining {
-                    self.draining.insert(*broker);
-                } else {
-                    self.draining.remove(broker);
-                }
-            }
+            MetadataRecord::RegisterBroker { .. }
+            | MetadataRecord::DrainBroker { .. }
+            | MetadataRecord::DecommissionBroker { .. }
+            | MetadataRecord::UnregisterBroker { .. }
+            | MetadataRecord::Rebalanced {} => self.replay_broker(record),
             MetadataRecord::BrokerConfigs { broker, values } => {
                 self.broker_configs.insert(*broker, values.clone());
                 let settings = Arc::new(origin.settings.with(self.dynamic(origin.broker)));
@@ -215,6 +238,41 @@ impl Image {
         }
     }
 
+    /// The same for records of brokers.
+    fn replay_broker(&mut self, record: &MetadataRecord) {
+        let set = |brokers: &mut BTreeSet<i32>, id: i32, is_in: bool| match is_in {
+            true => brokers.insert(id),
+            false => brokers.remove(&id),
+        };
+        match record {
+            MetadataRecord::RegisterBroker { broker } => {
+                let is_new = self.brokers.insert(broker.id, broker.clone()).is_none();
+                if is_new && !self.topics.is_empty() {
+                    self.rebalance_due = Some(self.version);
+                }
+            }
+            MetadataRecord::DrainBroker { broker, draining } => {
+                set(&mut self.draining, *broker, *draining);
+            }
+            MetadataRecord::DecommissionBroker {
+                broker,
+                decommissioning,
+            } => {
+                let is_news = set(&mut self.decommissioning, *broker, *decommissioning);
+                if is_news {
+                    self.rebalance_due = Some(self.version);
+                }
+            }
+            MetadataRecord::UnregisterBroker { broker } => {
+                self.brokers.remove(broker);
+                self.draining.remove(broker);
+                self.decommissioning.remove(broker);
+            }
+            MetadataRecord::Rebalanced {} => self.rebalance_due = None,
+            _ => {}
+        }
+    }
+
     /// The same for records of topics and their partitions.
     fn replay_topic(&mut self, record: &MetadataRecord) {
         match record {
@@ -224,10 +282,15 @@ impl Image {
                 partitions,
                 overrides,
             } => {
+                let width = partitions.first().map_or(0, Vec::len);
+                if is_internal(name) && width < self.internal_replicas() {
+                    // Planned before the last broker came.
+                    self.rebalance_due = Some(self.version);
+                }
                 let topic = TopicInfo {
                     name: name.clone(),
                     id: *id,
-                    partitions: placed(partitions, &self.brokers).collect(),
+                    partitions: placed(partitions, self).collect(),
                     overrides: overrides.clone(),
                     config: Arc::new(effective(&self.settings.topic_defaults, overrides)),
                 };
@@ -235,7 +298,7 @@ impl Image {
                 self.topics.insert(name.clone(), Arc::new(topic));
             }
             MetadataRecord::CreatePartitions { id, partitions } => {
-                let placed: Vec<_> = placed(partitions, &self.brokers).collect();
+                let placed: Vec<_> = placed(partitions, self).collect();
                 if let Some(topic) = self.topic_mut(*id) {
                     topic.partitions.extend(placed);
                 }
@@ -259,9 +322,12 @@ impl Image {
                 replicas,
                 added,
                 reassignment,
+                automatic,
             } => {
+                let version = self.version;
                 let placement = self.topic_mut(*id).zip(usize::try_from(*index).ok());
                 if let Some(placement) = placement.and_then(|(topic, i)| topic.partitions.get_mut(i)) {
+                    placement.ask(reassignment.as_ref(), *automatic, version);
                     placement.reassign(replicas, added, reassignment.as_ref());
                     match reassignment {
                         Some(_) => self.reassigning.insert((*id, *index)),
@@ -269,12 +335,7 @@ impl Image {
                     };
                 }
             }
-            MetadataRecord::Cluster { .. }
-            | MetadataRecord::RegisterBroker { .. }
-            | MetadataRecord::DrainBroker { .. }
-            | MetadataRecord::BrokerConfigs { .. }
-            | MetadataRecord::GroupConfigs { .. }
-            | MetadataRecord::ProducerIds { .. } => {}
+            _ => {}
         }
     }
 
@@ -296,6 +357,16 @@ impl TopicInfo {
 }
 
 impl PartitionInfo {
+    /// Takes down who asks for a change, before it is made.
+    fn ask(&mut self, reassignment: Option<&Reassignment>, automatic: bool, version: u64) {
+        // The end of a change is asked for by nobody.
+        let is_end = self.reassignment.is_some() && reassignment.is_none();
+        if !automatic && !is_end {
+            self.placed = version;
+        }
+        self.is_automatic = automatic && reassignment.is_some();
+    }
+
     fn reassign(&mut self, replicas: &[i32], added: &[(i32, Uuid)], reassignment: Option<&Reassignment>) {
         self.replicas = replicas.to_vec();
         self.voters.extend(added.iter().copied());
@@ -313,18 +384,17 @@ fn effective(defaults: &TopicConfig, overrides: &Values) -> TopicConfig {
         .unwrap_or_else(|_| defaults.clone())
 }
 
-fn placed(
-    partitions: &[Vec<i32>],
-    brokers: &BTreeMap<i32, BrokerInfo>,
-) -> impl Iterator<Item = PartitionInfo> {
-    let directory = |id: &i32| brokers.get(id).map(|broker| (*id, broker.directory));
+/// New partitions with these replicas.
+fn placed(partitions: &[Vec<i32>], image: &Image) -> impl Iterator<Item = PartitionInfo> {
+    let directory = |id: &i32| image.brokers.get(id).map(|broker| (*id, broker.directory));
     partitions.iter().map(move |replicas| {
         let founders: BTreeMap<i32, Uuid> = replicas.iter().filter_map(directory).collect();
         PartitionInfo {
             replicas: replicas.clone(),
             voters: founders.clone(),
             founders,
-            reassignment: None,
+            placed: image.version,
+            ..PartitionInfo::default()
         }
     })
 }

@@ -4,5 +4,7 @@ mod image;
 mod record;
 
 pub(crate) use image::Origin;
-pub use image::{BrokerInfo, Endpoint, Image, PartitionInfo, Reassignment, TopicInfo, is_internal};
+pub use image::{
+    BrokerInfo, Endpoint, INTERNAL_REPLICAS, Image, PartitionInfo, Reassignment, TopicInfo, is_internal,
+};
 pub use record::MetadataRecord;

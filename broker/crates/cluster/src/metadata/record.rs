@@ -33,6 +33,20 @@ pub enum MetadataRecord {
         /// Whether it is to lead nothing from now on.
         draining: bool,
     },
+    /// A broker is to lose all its replicas, or may have some again.
+    DecommissionBroker {
+        /// Its id.
+        broker: i32,
+        /// Whether it is to lose them from now on.
+        decommissioning: bool,
+    },
+    /// A broker belongs to the cluster no longer.
+    UnregisterBroker {
+        /// Its id.
+        broker: i32,
+    },
+    /// Replicas are as even as they can be, after brokers had come or were to go.
+    Rebalanced {},
     /// A topic was created.
     CreateTopic {
         /// Its name.
@@ -89,6 +103,9 @@ pub enum MetadataRecord {
         added: Vec<(i32, Uuid)>,
         /// What they are to be; none when they are.
         reassignment: Option<Reassignment>,
+        /// Whether the cluster begins the change by itself.
+        #[serde(default)]
+        automatic: bool,
     },
     /// Producer ids below `next` have been handed to a broker.
     ProducerIds {

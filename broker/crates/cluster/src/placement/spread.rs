@@ -4,18 +4,21 @@
 //!
 //! | leader | other replicas |
 //! |---|---|
-//! | not being drained | not being drained |
+//! | fittest | fittest |
 //! | fewest partitions of the topic to lead | rack with the fewest replicas of this partition |
 //! | fewest partitions of all to lead | fewest replicas of the topic |
 //! | fewest replicas of all | seldom together with this leader in the topic |
 //! | | fewest replicas of all |
 //! | lowest id | next id after the leader's, and around |
 //!
+//! Fitter is who is there, has room and is to stay ([`Fitness`]); a broker that is being decommissioned gets none.
+//!
 //! Leaders come first and need not look at racks: with any of them the others can be spread as well. When brokers of one
 //! rack are many and those of another few, the few carry more: that is what spreading over racks costs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use super::fitness::{Fitness, Fitnesses};
 use crate::metadata::{Image, PartitionInfo};
 
 /// What a broker carries.
@@ -33,19 +36,19 @@ struct Load {
 #[derive(Debug, Clone)]
 pub struct Spread<'a> {
     racks: BTreeMap<i32, Option<&'a str>>,
-    draining: &'a BTreeSet<i32>,
+    fitness: &'a Fitnesses,
     loads: BTreeMap<i32, Load>,
 }
 
 impl<'a> Spread<'a> {
-    /// `topic` is what the topic has already.
-    pub fn new(image: &'a Image, topic: &[PartitionInfo]) -> Self {
+    /// `topic` is what the topic has already. A broker of unknown fitness is fit.
+    pub fn new(image: &'a Image, fitness: &'a Fitnesses, topic: &[PartitionInfo]) -> Self {
         let brokers = image.brokers.values();
         let mut spread = Self {
             racks: brokers
                 .map(|broker| (broker.id, broker.rack.as_deref()))
                 .collect(),
-            draining: &image.draining,
+            fitness,
             loads: image.brokers.keys().map(|id| (*id, Load::default())).collect(),
         };
         for partition in image.topics.values().flat_map(|topic| &topic.partitions) {
@@ -57,7 +60,7 @@ impl<'a> Spread<'a> {
         spread
     }
 
-    /// Places one more partition of the topic with `width` replicas, at most as many as there are brokers.
+    /// Places one more partition of the topic with `width` replicas, at most as many as there are usable brokers.
     pub fn place(&mut self, width: usize) -> Vec<i32> {
         let Some(leader) = self.leader() else {
             return Vec::new();
@@ -75,10 +78,19 @@ impl<'a> Spread<'a> {
 
     fn leader(&self) -> Option<i32> {
         let weight = |(id, load): &(&i32, &Load)| {
-            let is_draining = self.draining.contains(id);
-            (is_draining, load.topic_leads, load.leads, load.replicas, **id)
+            let fitness = self.fitness_of(**id);
+            (fitness, load.topic_leads, load.leads, load.replicas, **id)
         };
-        self.loads.iter().min_by_key(weight).map(|(id, _)| *id)
+        self.usable().min_by_key(weight).map(|(id, _)| *id)
+    }
+
+    fn fitness_of(&self, id: i32) -> Fitness {
+        self.fitness.get(&id).copied().unwrap_or(Fitness::Fit)
+    }
+
+    fn usable(&self) -> impl Iterator<Item = (&i32, &Load)> {
+        let is_usable = |(id, _): &(&i32, &Load)| self.fitness_of(**id).is_usable();
+        self.loads.iter().filter(is_usable)
     }
 
     fn next(&self, chosen: &[i32]) -> Option<i32> {
@@ -92,9 +104,8 @@ impl<'a> Spread<'a> {
                 .filter(|other| rack.is_some() && rack_of(other) == rack);
             let beside = load.beside.get(&leader).copied().unwrap_or(0);
             let place = (**id <= leader, **id);
-            let is_draining = self.draining.contains(id);
             (
-                is_draining,
+                self.fitness_of(**id),
                 in_rack.count(),
                 load.topic_replicas,
                 beside,
@@ -102,7 +113,7 @@ impl<'a> Spread<'a> {
                 place,
             )
         };
-        let free = self.loads.iter().filter(|(id, _)| !chosen.contains(id));
+        let free = self.usable().filter(|(id, _)| !chosen.contains(id));
         free.min_by_key(weight).map(|(id, _)| *id)
     }
 
@@ -128,6 +139,7 @@ impl<'a> Spread<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::sync::Arc;
 
     use proptest::prelude::*;
@@ -152,7 +164,8 @@ mod tests {
     }
 
     fn place(image: &Image, count: usize, width: usize) -> Vec<Vec<i32>> {
-        let mut spread = Spread::new(image, &[]);
+        let fitness = Fitnesses::new();
+        let mut spread = Spread::new(image, &fitness, &[]);
         (0..count).map(|_| spread.place(width)).collect()
     }
 

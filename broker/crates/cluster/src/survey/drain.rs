@@ -37,7 +37,7 @@ impl Survey {
         };
         for seen in self.partitions().filter(|seen| seen.leader == Some(id)) {
             progress.leaders += 1;
-            let may_lead = |broker: &i32| *broker != id && !self.image.draining.contains(broker);
+            let may_lead = |broker: &i32| *broker != id && !self.image.is_to_lead_nothing(*broker);
             if !seen.in_sync.iter().any(may_lead) {
                 progress.held.partition(ConcernKind::NoSuccessor, &seen, || {
                     format!(

@@ -73,6 +73,10 @@ kinds! {
     NoSpareVoter = "no_spare_voter",
     /// A partition stays with a broker that is being drained: no other replica is in sync on a broker that may lead.
     NoSuccessor = "no_successor",
+    /// A replica stays on a broker that is being decommissioned: no other broker that could take it is there.
+    NoPlace = "no_place",
+    /// Somebody else moves the replicas of a partition, and one stays on a broker that is being decommissioned.
+    MovedByHand = "moved_by_hand",
 }
 
 impl ConcernKind {

@@ -10,6 +10,7 @@
 //!
 //! Everything here decides by value; `cluster/survey.rs` gathers. What is not known counts against stopping a broker.
 
+mod decommission;
 mod drain;
 mod findings;
 mod health;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use decommission::DecommissionProgress;
 pub use drain::DrainProgress;
 pub use findings::{Concern, ConcernKind, Findings};
 pub use restart::RestartSafety;
@@ -44,6 +46,9 @@ pub struct BrokerReport {
     pub is_starting: bool,
     /// Partitions with a replica there that is not open, or whose storage is offline.
     pub closed: usize,
+    /// Bytes of the logs of its partitions.
+    #[serde(default)]
+    pub log_bytes: u64,
     /// Its data directory's file system; `None` if that cannot be read.
     pub disk: Option<DiskReport>,
     /// Of the partitions that it leads, those with replicas that lack more than what is under way, and the brokers of

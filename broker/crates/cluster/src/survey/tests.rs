@@ -286,6 +286,46 @@ fn a_drain_is_done_when_nothing_is_led() {
 }
 
 #[test]
+fn a_broker_is_decommissioned_when_it_has_nothing() {
+    let mut survey = survey(4, &[&[4, 1], &[4, 2], &[4, 3], &[1, 2, 3, 4], &[4, 1]]);
+    let move_to = |survey: &mut Survey, index: usize, target: &[i32], is_automatic| {
+        let image = Arc::make_mut(&mut survey.image);
+        let topic = Arc::make_mut(image.topics.get_mut("t").unwrap());
+        let placement = &mut topic.partitions[index];
+        placement.is_automatic = is_automatic;
+        placement.reassignment = Some(Reassignment {
+            id: Uuid::nil(),
+            target: target.to_vec(),
+            original: placement.replicas.clone(),
+        });
+    };
+    assert!(!survey.decommission_progress(4).unwrap().is_decommissioning);
+    Arc::make_mut(&mut survey.image).decommissioning = [4].into();
+    move_to(&mut survey, 0, &[2, 1], true);
+    move_to(&mut survey, 1, &[4, 1], false);
+    survey.words.remove(&id(4));
+    let progress = survey.decommission_progress(4).unwrap();
+    assert_eq!((progress.replicas, progress.moving, progress.leaders), (5, 1, 3));
+    assert_eq!(
+        kinds(&progress.held),
+        [
+            (ConcernKind::PartitionOffline, 1),
+            (ConcernKind::NoPlace, 1),
+            (ConcernKind::MovedByHand, 1)
+        ]
+    );
+    let mut empty = self::survey(4, &[&[1, 2, 3]]);
+    assert!(!empty.decommission_progress(4).unwrap().is_done());
+    Arc::make_mut(&mut empty.image).decommissioning = [4].into();
+    assert!(empty.decommission_progress(4).unwrap().is_done());
+    empty.voters.insert(4);
+    assert!(!empty.decommission_progress(4).unwrap().is_done());
+    empty.voters.clear();
+    assert!(!empty.decommission_progress(4).unwrap().is_done(), "it may vote");
+    assert_eq!(empty.decommission_progress(5), None);
+}
+
+#[test]
 fn many_concerns_are_counted_and_some_told() {
     let partitions: Vec<&[i32]> = vec![&[1, 2, 3]; 50];
     let mut survey = survey(3, &partitions);

@@ -1,0 +1,74 @@
+//! How fit brokers are to take one more replica.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::metadata::Image;
+use crate::survey::DiskReport;
+
+/// Silence after which replicas on their way to a broker go elsewhere.
+const GONE: Duration = Duration::from_secs(300);
+
+/// How fit a broker is to take one more replica, the fittest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fitness {
+    /// It is there, has room and is to stay.
+    Fit,
+    /// More of its disk is in use than `cluster.rebalance.max_disk_usage`, or it refuses records.
+    Full,
+    /// It is to lead nothing, and is likely to be stopped soon.
+    Draining,
+    /// It is fenced.
+    Absent,
+    /// It has not been heard of for five minutes more.
+    Gone,
+    /// It is being decommissioned: it takes none at all.
+    Leaving,
+}
+
+/// The fitness of every registered broker.
+pub type Fitnesses = BTreeMap<i32, Fitness>;
+
+impl Fitness {
+    /// Whether the broker may get replicas, even if others are better.
+    pub fn is_usable(self) -> bool {
+        self != Self::Leaving
+    }
+
+    /// Whether the broker is there to take its replicas at once.
+    pub fn is_there(self) -> bool {
+        self < Self::Absent
+    }
+}
+
+/// How fit each broker is. `fenced` says for how long a broker that is fenced has been, `max_disk_usage` is in percent.
+pub(crate) fn judge(
+    image: &Image,
+    disks: &BTreeMap<i32, DiskReport>,
+    fenced: impl Fn(i32) -> Option<Duration>,
+    max_disk_usage: u16,
+) -> Fitnesses {
+    let of = |id: i32| {
+        if image.decommissioning.contains(&id) {
+            return Fitness::Leaving;
+        }
+        match fenced(id) {
+            Some(silence) if silence >= GONE => return Fitness::Gone,
+            Some(_) => return Fitness::Absent,
+            None => {}
+        }
+        if image.draining.contains(&id) {
+            Fitness::Draining
+        } else if disks.get(&id).is_some_and(|disk| is_full(*disk, max_disk_usage)) {
+            Fitness::Full
+        } else {
+            Fitness::Fit
+        }
+    };
+    image.brokers.keys().map(|id| (*id, of(*id))).collect()
+}
+
+fn is_full(disk: DiskReport, max_usage: u16) -> bool {
+    let used = u128::from(disk.total.saturating_sub(disk.free));
+    disk.is_full || used * 100 > u128::from(disk.total) * u128::from(max_usage)
+}
