@@ -22,6 +22,14 @@ impl Cluster {
     /// The same, founded by the first `founders` of the brokers before the others come. `prepare` sees each with its id
     /// before any is started.
     pub fn start_with(count: u32, founders: usize, prepare: impl Fn(u32, &mut Broker)) -> Result<Self> {
+        let mut cluster = Self::found_with(count, founders, prepare)?;
+        let founders = founders.min(cluster.brokers.len());
+        cluster.start_together(founders..cluster.brokers.len())?;
+        Ok(cluster)
+    }
+
+    /// The same, with none but the founders started; [`Self::start_again`] starts the others.
+    pub fn found_with(count: u32, founders: usize, prepare: impl Fn(u32, &mut Broker)) -> Result<Self> {
         let brokers: Result<Vec<Broker>> = (0..count).map(|_| Broker::new(Kind::Takhin)).collect();
         let mut cluster = Self { brokers: brokers? };
         let seeds = cluster
@@ -39,7 +47,6 @@ impl Cluster {
         }
         let founders = founders.min(cluster.brokers.len());
         cluster.start_together(0..founders)?;
-        cluster.start_together(founders..cluster.brokers.len())?;
         Ok(cluster)
     }
 
@@ -55,7 +62,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Starts a broker again and waits until it serves.
+    /// Starts a broker, again or for the first time, and waits until it serves.
     ///
     /// # Errors
     /// When it does not in time; the message carries the ends of all brokers' logs, since it may be for the others.

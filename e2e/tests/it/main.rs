@@ -8,6 +8,7 @@ mod admin;
 mod clients;
 mod cluster;
 mod crash;
+mod elastic;
 mod group_crash;
 mod groups;
 mod java_tools;
@@ -45,6 +46,7 @@ fn main() -> anyhow::Result<()> {
     racks::add(&mut suites);
     quorum::add(&mut suites);
     admin::add(&mut suites);
+    elastic::add(&mut suites);
     group_crash::add(&mut suites);
     power::add(&mut suites);
     storage::add(&mut suites);

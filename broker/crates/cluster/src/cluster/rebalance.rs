@@ -20,6 +20,9 @@ use crate::placement::{self, Fitnesses, Plan, View};
 /// How often it is looked for what is to be moved.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How often while nothing could be begun last time: a look goes through all partitions.
+const REST: Duration = Duration::from_secs(5);
+
 /// How often brokers are asked how much room they have.
 const ASK: Duration = Duration::from_secs(30);
 
@@ -111,12 +114,14 @@ impl Cluster {
 
 /// Moves replicas while this broker is the controller, until the node stops.
 pub(super) async fn keep(cluster: Arc<Cluster>) {
+    let mut pause = LOOK;
     loop {
         tokio::select! {
             biased;
             () = cluster.stop.wait() => return,
-            () = cluster.env.clock.sleep(LOOK) => {}
+            () = cluster.env.clock.sleep(pause) => {}
         }
+        pause = LOOK;
         let image = cluster.image();
         let is_wanted = image.rebalance_due.is_some() || !image.decommissioning.is_empty();
         if !is_wanted || !cluster.is_controller() {
@@ -128,6 +133,7 @@ pub(super) async fn keep(cluster: Arc<Cluster>) {
             begun = cluster.controller.rebalance(|image| cluster.plan(image)) => begun,
         };
         match begun {
+            Ok(0) if image.reassigning.is_empty() => pause = REST,
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "replicas of partitions begin to move"),
             // The next look finds it as it is.
