@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use takhin_cluster::{Image, PartitionId};
+use takhin_cluster::{Image, Partition, PartitionId};
 use takhin_coordinator::{Context, Outcome, Reply, Shard};
 use takhin_protocol::ErrorCode;
 use tokio::sync::{mpsc, oneshot};
@@ -66,10 +66,17 @@ impl Message {
     }
 }
 
+/// A partition of the topic that lives here, and the actor that serves its groups.
+#[derive(Debug)]
+struct Served {
+    partition: Arc<Partition>,
+    inbox: mpsc::Sender<Message>,
+}
+
 /// All shards of this broker.
 #[derive(Debug, Default)]
 pub(crate) struct Coordinators {
-    shards: Mutex<BTreeMap<PartitionId, mpsc::Sender<Message>>>,
+    shards: Mutex<BTreeMap<PartitionId, Served>>,
     creation: topic::Creation,
 }
 
@@ -98,7 +105,10 @@ impl Coordinators {
     pub(crate) async fn call(cx: &RequestContext, group: &str, job: Job) -> Result<Reply, ErrorCode> {
         let image = cx.cluster().image();
         let id = partition_of(&image, group).ok_or(ErrorCode::NotCoordinator)?;
-        let shard = cx.broker().coordinators.shards.lock().get(&id).cloned();
+        let shard = {
+            let shards = cx.broker().coordinators.shards.lock();
+            shards.get(&id).map(|shard| shard.inbox.clone())
+        };
         let shard = shard.ok_or(ErrorCode::NotCoordinator)?;
         ask(cx, &shard, job).await
     }
@@ -108,7 +118,7 @@ impl Coordinators {
         cx: &RequestContext,
         job: impl Fn() -> Job,
     ) -> Vec<Result<Reply, ErrorCode>> {
-        let shards: Vec<_> = cx.broker().coordinators.shards.lock().values().cloned().collect();
+        let shards = cx.broker().coordinators.inboxes();
         let asked = shards.iter().map(|shard| ask(cx, shard, job()));
         futures_util::future::join_all(asked).await
     }
@@ -136,11 +146,21 @@ impl Coordinators {
         observe::observe(broker).await;
     }
 
+    /// The ways to all shards.
+    fn inboxes(&self) -> Vec<mpsc::Sender<Message>> {
+        let shards = self.shards.lock();
+        shards.values().map(|shard| shard.inbox.clone()).collect()
+    }
+
     fn reconcile(&self, broker: &Arc<Broker>, image: &Image) {
         let topic = image.topic(OFFSETS_TOPIC);
         let mut shards = self.shards.lock();
-        // The actor of a partition that is gone ends when nobody can reach it any more.
-        shards.retain(|id, _| topic.is_some_and(|topic| topic.id == id.topic_id));
+        // The actor of a partition that is gone ends when nobody can reach it any more. A replica that has come back is another
+        // one, and gets an actor of its own.
+        shards.retain(|id, shard| {
+            let here = broker.cluster.partition(id.topic_id, id.index);
+            here.is_some_and(|here| Arc::ptr_eq(&here, &shard.partition))
+        });
         let Some(topic) = topic else { return };
         for index in 0..as_i32(topic.partitions.len()) {
             let id = PartitionId {
@@ -152,9 +172,12 @@ impl Coordinators {
             };
             shards.entry(id).or_insert_with(|| {
                 let (sender, inbox) = mpsc::channel(INBOX);
-                let actor = Actor::new(Arc::clone(broker), partition, inbox);
+                let actor = Actor::new(Arc::clone(broker), Arc::clone(&partition), inbox);
                 broker.env.tasks.spawn("coordinator", actor.run());
-                sender
+                Served {
+                    partition,
+                    inbox: sender,
+                }
             });
         }
     }

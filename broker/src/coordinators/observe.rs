@@ -34,7 +34,7 @@ async fn refresh(broker: &Arc<Broker>) {
     let metrics = &broker.metrics.groups;
     let (listed, image) = (Arc::new(metrics.listed()), broker.cluster.image());
     let series = broker.config.kafka.groups.metric_series as usize;
-    let shards: Vec<_> = broker.coordinators.shards.lock().values().cloned().collect();
+    let shards = broker.coordinators.inboxes();
     let mut parts = Vec::new();
     // One after the other: each part may be as large as the whole.
     for shard in shards {
