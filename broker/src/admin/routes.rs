@@ -71,6 +71,7 @@ pub(super) const TABLE: &[Route] = &[
         text: "The partitions whose replicas are being changed, up to 1000 of them, and how many there are. What a new \
                replica still lacks only the partition's leader knows: ask that broker.",
         answer: model::Reassignments::schema,
+        conflict: None,
     },
     Route {
         method: "GET",

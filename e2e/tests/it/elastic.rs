@@ -6,11 +6,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use takhin_e2e::committer::{Commits, Committer};
+use takhin_e2e::kcat::placements;
 use takhin_e2e::wire::{Asker, Connection};
 use takhin_e2e::writer::{self, Writer};
 use takhin_e2e::{Cluster, process, tools, wait};
 
-use crate::cluster::placements;
 use crate::crash::sound;
 use crate::suite::{Context, Suites};
 
