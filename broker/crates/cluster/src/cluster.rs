@@ -12,6 +12,7 @@ mod maintenance;
 mod members;
 mod moves;
 mod open;
+mod orphans;
 mod peers;
 mod presence;
 mod quorum;
@@ -38,7 +39,7 @@ use uuid::Uuid;
 
 use crate::controller::{ConfigTarget, Controller, NewTopic, TopicError};
 use crate::disk_gate::DiskGate;
-use crate::metadata::{BrokerInfo, Image, PartitionInfo, TopicInfo};
+use crate::metadata::{BrokerInfo, Image, PartitionInfo, TopicInfo, is_internal};
 use crate::partition::{Partition, PartitionId, Waiter};
 use crate::raft::{FlushDriver, Group, GroupHost, GroupSpec, Voter};
 use crate::survey::DiskReport;
@@ -124,6 +125,8 @@ pub struct Cluster {
     interconnect: Arc<Interconnect>,
     /// The groups of the partitions here, and what others may ask.
     exchange: Arc<Exchange>,
+    /// Held while groups are brought in step with an image.
+    reconciling: tokio::sync::Mutex<()>,
     /// Version of the image that `groups` reflects.
     reconciled: Published<i64>,
     begun: Instant,
@@ -410,12 +413,11 @@ impl Cluster {
 
     /// Starts, changes and stops groups until they are those of `image`.
     async fn reconcile(&self, image: &Image) {
+        let _turn = self.reconciling.lock().await;
         let mut wanted = BTreeMap::new();
-        let topics = image.topics.values();
         // Coordinators write whenever their groups do anything.
-        let internal = topics
-            .filter(|topic| topic.name.starts_with("__"))
-            .map(|topic| topic.id);
+        let internal = image.topics.values().filter(|topic| is_internal(&topic.name));
+        let internal = internal.map(|topic| topic.id);
         let internal: BTreeSet<Uuid> = internal.collect();
         for topic in image.topics.values() {
             for (index, placement) in (0i32..).zip(&topic.partitions) {
@@ -513,6 +515,10 @@ impl Cluster {
         group.spec.partition.delete();
         group.stop().await;
         self.exchange.leaders.forget(id);
+        self.delete_files(id).await;
+    }
+
+    async fn delete_files(&self, id: PartitionId) {
         let manager = Arc::clone(&self.manager);
         let deleted = self.env.tasks.blocking(move || manager.delete(id.into())).await;
         if let Err(error) = deleted {

@@ -60,6 +60,7 @@ impl Cluster {
             tasks.spawn("checkpointer", checkpoint(Arc::clone(self))),
             tasks.spawn("retention", retention(Arc::clone(self))),
             tasks.spawn("producer expiry", expire_producers(Arc::clone(self))),
+            tasks.spawn("orphans", super::orphans::sweep(Arc::clone(self))),
             tasks.spawn("cleaner", super::cleaner::run(Arc::clone(self))),
             tasks.spawn("recovery watcher", watch_recovery(Arc::clone(self))),
         ];

@@ -137,6 +137,7 @@ impl Cluster {
             disk_gate: Arc::default(),
             interconnect,
             exchange,
+            reconciling: tokio::sync::Mutex::default(),
             reconciled: Published::new(-1),
             producer_ids: Mutex::new(0..0),
             missed: RwLock::default(),

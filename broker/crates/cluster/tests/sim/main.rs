@@ -17,6 +17,7 @@ mod drain;
 mod durability;
 mod nodes;
 mod oracle;
+mod orphans;
 mod parking;
 mod producers;
 mod quorum;

@@ -161,6 +161,9 @@ impl World {
     }
 }
 
+/// Where a node keeps the logs of its partitions.
+pub(crate) const PARTITIONS_DIR: &str = "data/partitions";
+
 /// Long for who writes, short for who rests: stories contain both.
 pub(crate) const PARK_AFTER: Duration = Duration::from_secs(2);
 
