@@ -79,7 +79,8 @@ impl Led {
                 lag.mark = (view.last, now);
             }
         }
-        self.committed = view.committed;
+        // A leader that was parked learns only with the next entry how far it was.
+        self.committed = self.committed.max(view.committed);
     }
 
     /// When this replica was last seen to have all that there was.

@@ -205,8 +205,8 @@ impl Group {
         }
     }
 
-    /// openraft as [`Self::awake`] gives it; on a leader that was parked, once the other replicas have said again how far they
-    /// are, or a moment has passed.
+    /// openraft as [`Self::awake`] gives it; on a leader that was parked, once the other replicas have said again that they
+    /// have everything, or a moment has passed.
     ///
     /// # Cancel safety
     /// Safe.
@@ -217,11 +217,12 @@ impl Group {
         let running = self.awake().await?;
         let mut metrics = running.raft.metrics();
         let in_touch = async {
-            let is_known = |metrics: &RaftMetrics| {
-                let replication = metrics.replication.as_ref();
-                replication.is_none_or(|replication| replication.values().all(Option::is_some))
+            // openraft looks for the end of their logs by halves: the first answers say too little.
+            let have_all = |metrics: &RaftMetrics| {
+                let mut matched = metrics.replication.iter().flat_map(|all| all.values());
+                matched.all(|id| id.as_ref().map(|id| id.index) >= metrics.last_log_index)
             };
-            while !is_known(&metrics.borrow_and_update()) && metrics.changed().await.is_ok() {}
+            while !have_all(&metrics.borrow_and_update()) && metrics.changed().await.is_ok() {}
         };
         let _ = host.env.clock.timeout(ANSWER, in_touch).await;
         Some(running)

@@ -15,6 +15,7 @@ mod acks;
 mod compaction;
 mod drain;
 mod durability;
+mod failover;
 mod nodes;
 mod oracle;
 mod orphans;
