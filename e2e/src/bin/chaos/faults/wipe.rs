@@ -47,10 +47,7 @@ fn is_refused(stage: &mut Stage, victim: usize) -> Result<()> {
     let status = broker.wait_end(Duration::from_secs(60))?;
     ensure!(!status.success(), "it ended, but called that a success");
     let log = broker.log_tail();
-    let reason = format!(
-        "node id {} belongs to a broker with data directory",
-        broker.node_id()
-    );
+    let reason = format!("node id {} belongs to a broker with", broker.node_id());
     ensure!(log.contains(&reason), "it does not say why:\n{log}");
     Ok(())
 }
