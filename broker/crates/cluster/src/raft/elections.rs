@@ -239,6 +239,18 @@ impl Watch {
     }
 }
 
+/// Lets go of the leader's lease if it is the leader itself that asks for votes: it leads no longer, for instance because it
+/// has begun anew before anybody missed it.
+pub(super) async fn let_go_of(raft: &Raft, candidate: u64) {
+    let vote = raft.server_metrics().borrow_watched().vote;
+    if vote.is_committed() && vote.leader_id().voted_for == candidate {
+        // Refused only when the group has stopped, which its supervisor sees.
+        let _ = raft
+            .handle_transfer_leader(TransferLeaderRequest::new(vote, NOBODY, None))
+            .await;
+    }
+}
+
 /// Whether one of the nodes that are `present` and not `draining` was in sync by the last leader's word.
 fn has_other_in_sync(host: &GroupHost, id: GroupId, present: &[u64], draining: &BTreeSet<u64>) -> bool {
     let in_sync = host.leaders.of(id).map_or_else(Vec::new, |word| word.in_sync);

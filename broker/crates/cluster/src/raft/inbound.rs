@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::mpsc;
 
+use super::elections;
 use super::group::Raft;
 use super::wire;
 use crate::links::Kind;
@@ -67,6 +68,8 @@ async fn ask(raft: &Raft, kind: Kind, body: Bytes) -> Result<Bytes, String> {
         }
         Kind::PreVote => {
             let request = wire::decode_vote(body).map_err(text)?;
+            let candidate = request.vote.leader_id().voted_for;
+            elections::let_go_of(raft, candidate).await;
             raft.pre_vote(request)
                 .await
                 .map(|reply| wire::encode_vote_reply(&reply))

@@ -8,7 +8,7 @@ use takhin_cluster::{Cluster, NewTopic};
 use takhin_runtime::Env;
 use takhin_runtime::sim::{CrashMode, Machine, Sim};
 
-use crate::nodes::{CONVERGENCE, NAMES, Running, boot, boot_all};
+use crate::nodes::{CONVERGENCE, NAMES, Running, TOPIC, boot, boot_all, leader};
 
 const PARTITIONS: usize = 60;
 
@@ -81,6 +81,49 @@ fn the_partitions_of_a_broker_that_dies_are_led_by_others_at_once() {
             let took = until(&env, "others lead", || all(&running, |node| is_led(node, gone))).await;
             assert!(took < FAILOVER, "{took:?} without broker {gone}");
             boot(&machines, place, &running);
+        }
+    });
+}
+
+/// The others may not have seen yet that it leads when it begins anew: then it is missed by nobody, and asks for votes itself.
+#[test]
+fn a_leader_that_begins_anew_at_once_is_no_leader() {
+    let mut sim = Sim::new(92);
+    let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
+    sim.net()
+        .set_default_delay(Duration::from_micros(100)..=Duration::from_millis(2));
+    sim.run(|env| async move {
+        let running = boot_all(&machines);
+        drop(leader(&env, &running).await);
+        for round in 0..12_u64 {
+            let back = || running.lock().len() == 3;
+            until(&env, "all are back", back).await;
+            let other = Arc::clone(&running.lock()[&1]);
+            let topic = other.image().topic(TOPIC).unwrap().id;
+            let leads = || other.leadership(topic, 0).map(|(leader, _)| leader);
+            let elected = async {
+                while leads() != Some(1) {
+                    // It may be behind for a moment.
+                    let _ = other.elect_preferred(topic, 0).await;
+                    env.clock.sleep(Duration::from_millis(5)).await;
+                }
+            };
+            env.clock
+                .timeout(CONVERGENCE, elected)
+                .await
+                .expect("the first leads");
+            let epoch = other.leadership(topic, 0).map(|(_, epoch)| epoch);
+            env.clock.sleep(Duration::from_millis(round * 20)).await;
+            drop(running.lock().remove(&0));
+            machines[0].crash(CrashMode::Process);
+            boot(&machines, 0, &running);
+            let is_led = || {
+                other
+                    .leadership(topic, 0)
+                    .is_some_and(|(leader, now)| leader >= 0 && Some(now) > epoch)
+            };
+            let took = until(&env, "somebody leads", is_led).await;
+            assert!(took < 4 * FAILOVER, "{took:?} in round {round}");
         }
     });
 }
