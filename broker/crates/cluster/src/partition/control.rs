@@ -67,8 +67,8 @@ impl Partition {
     /// Whoever waits for more replicas than are in sync is told so: it may take for ever, and elsewhere there may be a
     /// leader that has them.
     pub(crate) fn set_quorum(&self, in_sync: u16, majority: u16, has_quorum: bool) {
-        let wanted = self.min_insync().max(majority);
         let mut state = self.state.lock();
+        let wanted = state.min_insync.max(majority);
         state.in_sync = in_sync;
         state.has_quorum = has_quorum;
         if state.majority != majority {
@@ -89,10 +89,9 @@ impl Partition {
     /// The offsets after what each voting replica has.
     pub(crate) fn replicated(&self, mut ends: Vec<i64>) {
         ends.sort_unstable_by(|a, b| b.cmp(a));
-        let min_insync = self.min_insync();
         let mut state = self.state.lock();
         state.ends = ends;
-        let acknowledged = state.acknowledged(min_insync);
+        let acknowledged = state.acknowledged();
         let taken: Vec<_> = state.queue.take_committed(acknowledged).collect();
         drop(state);
         in_flight::succeed(taken);
@@ -210,7 +209,6 @@ impl ProposalSink for Partition {
     }
 
     fn committed(&self, next_offset: i64) {
-        let min_insync = self.min_insync();
         let mut state = self.state.lock();
         if next_offset <= state.high_watermark {
             // The leader hears of a commit twice: when it happens, and when the entry is applied.
@@ -219,7 +217,7 @@ impl ProposalSink for Partition {
         state.high_watermark = next_offset;
         // The high watermark is published before any reply is sent: a client that holds an acknowledgement must
         // find its record in the next ListOffsets or Fetch, on any connection.
-        let acknowledged = state.acknowledged(min_insync);
+        let acknowledged = state.acknowledged();
         let taken: smallvec::SmallVec<[_; 4]> = state.queue.take_committed(acknowledged).collect();
         let waiters = state.take_waiters();
         drop(state);

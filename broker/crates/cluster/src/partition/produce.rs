@@ -65,7 +65,7 @@ impl Partition {
             return Err(ProduceError::TooManyInFlight { limit: MAX_IN_FLIGHT });
         }
         if let Some(original) = check_sequence(&state, &batch)? {
-            return Ok(state.await_original(original, acks, config.min_insync_replicas));
+            return Ok(state.await_original(original, acks));
         }
         let batch = state.place(batch);
         let header = batch.header;
@@ -168,7 +168,7 @@ impl State {
         batch
     }
 
-    fn await_original(&mut self, original: Original, acks: Acks, min_insync: u16) -> Ticket {
+    fn await_original(&mut self, original: Original, acks: Acks) -> Ticket {
         let offsets = self.offsets();
         let produced = Produced {
             base_offset: original.base_offset,
@@ -178,7 +178,7 @@ impl State {
         let there = match acks {
             Acks::None => true,
             Acks::Leader => original.next_offset <= offsets.log_end_offset,
-            Acks::All => original.next_offset <= self.acknowledged(min_insync),
+            Acks::All => original.next_offset <= self.acknowledged(),
         };
         if there {
             return Ticket::done(produced);

@@ -62,6 +62,8 @@ pub(super) struct State {
     pub(super) queue: Queue,
     /// Replicas in sync, this one among them.
     pub(super) in_sync: u16,
+    /// `min.insync.replicas`, of which every commit asks.
+    pub(super) min_insync: u16,
     /// How many replicas a commit says to have a record, at least: a majority.
     pub(super) majority: u16,
     /// The offset after what each voting replica has, the highest first, as far as it was told. Wanted only where
@@ -97,6 +99,7 @@ impl Partition {
             producers: ProducerTable::default(),
             queue: Queue::default(),
             in_sync: 1,
+            min_insync: config.min_insync_replicas,
             majority: 1,
             ends: Vec::new(),
             has_quorum: true,
@@ -126,19 +129,16 @@ impl Partition {
 
     /// From now on the partition goes by `config`.
     pub(crate) fn set_config(&self, config: Arc<TopicConfig>) {
+        let min_insync = config.min_insync_replicas;
         *self.config.write() = config;
+        self.state.lock().min_insync = min_insync;
         self.acks_changed.notify_one();
-    }
-
-    /// `min.insync.replicas`.
-    pub(super) fn min_insync(&self) -> u16 {
-        self.config.read().min_insync_replicas
     }
 
     /// Whether what is committed is answered only once more replicas than a majority have it.
     pub(crate) fn holds_acks(&self) -> bool {
-        let wanted = self.min_insync();
-        wanted > self.state.lock().majority
+        let state = self.state.lock();
+        state.min_insync > state.majority
     }
 
     /// Returns once [`Self::holds_acks`] may have changed.
@@ -223,11 +223,11 @@ impl State {
     /// The first offset that `acks=all` is not yet answered for.
     ///
     /// Invariant: everything below is committed, and `min_insync` replicas have it.
-    pub(super) fn acknowledged(&self, min_insync: u16) -> i64 {
-        if min_insync <= self.majority {
+    pub(super) fn acknowledged(&self) -> i64 {
+        if self.min_insync <= self.majority {
             return self.high_watermark;
         }
-        let last = usize::from(min_insync) - 1;
+        let last = usize::from(self.min_insync) - 1;
         self.ends.get(last).map_or(0, |end| self.high_watermark.min(*end))
     }
 

@@ -262,7 +262,10 @@ impl Group {
 
     /// openraft's handle, while it runs.
     pub(super) fn raft(&self) -> Option<Raft> {
-        Some(self.running()?.raft)
+        match &*self.life.lock() {
+            Life::Running(running) => Some(running.raft.clone()),
+            Life::Closed | Life::Parked(_) => None,
+        }
     }
 
     pub(super) fn running(&self) -> Option<Running> {

@@ -155,23 +155,21 @@ impl Group {
                 None => std::future::pending().await,
             }
         };
-        let woken = tokio::select! {
+        let ended = tokio::select! {
             biased;
-            () = self.stop.wait() => Woken::Stopped,
-            () = self.replaced.notified() => Woken::Replaced,
-            () = self.parking.needed.notified() => Woken::Stopped,
-            () = proposed => Woken::Stopped,
+            () = self.stop.wait() => Some(Woken::Stopped),
+            () = self.replaced.notified() => Some(Woken::Replaced),
+            () = self.parking.needed.notified() => None,
+            () = proposed => None,
         };
-        let is_needed = matches!(woken, Woken::Stopped) && !self.stop.is_triggered();
-        match self.ground() {
-            Some(ground) if is_needed => {
-                host.metrics.woken();
-                Woken::Needed(ground, leading)
-            }
-            _ => {
+        host.metrics.woken();
+        match (ended, self.ground()) {
+            (None, Some(ground)) => Woken::Needed(ground, leading),
+            (ended, _) => {
                 self.leave(host);
                 self.set_life(Life::Closed);
-                woken
+                // Only this task ends the parking of a group, so what it ran on is there unless it was to end.
+                ended.unwrap_or(Woken::Stopped)
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use takhin_runtime::Env;
 use takhin_runtime::sim::{CrashMode, Machine, Sim};
 
-use crate::nodes::{CONVERGENCE, NAMES, Running, SEEDS, SEGMENT_BYTES, boot, leader};
+use crate::nodes::{CONVERGENCE, NAMES, Running, SEEDS, SEGMENT_BYTES, boot, boot_all, leader};
 use crate::world::{start_named, start_node};
 
 /// Three brokers that form a cluster, and a machine for another one.
@@ -17,10 +17,7 @@ fn with_cluster<F: Future<Output = ()> + 'static>(
     let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
     let newcomer = sim.add_machine("n4");
     sim.run(|env| async move {
-        let running = Running::default();
-        for index in 0..machines.len() {
-            boot(&machines, index, &running);
-        }
+        let running = boot_all(&machines);
         drop(leader(&env, &running).await);
         while running.lock().len() < NAMES.len() {
             env.clock.sleep(Duration::from_millis(20)).await;
