@@ -316,11 +316,12 @@ impl Cluster {
     /// A dropped call may or may not have created the topic.
     pub async fn create_topic(&self, new: NewTopic) -> Result<Arc<TopicInfo>, TopicError> {
         let name = new.name.clone();
-        let done = self.command(Command::CreateTopic(new)).await?;
+        let id = Uuid::from_bytes(self.env.rng.uuid());
+        let done = self.command(Command::CreateTopic { id, new }).await?;
         self.reconciled(done.end_offset).await;
         let image = self.image();
         // Deleted again by somebody else in the same moment: then it is unknown.
-        let topic = image.topic(&name).filter(|topic| Some(topic.id) == done.topic);
+        let topic = image.topic(&name).filter(|topic| topic.id == id);
         let topic = topic.cloned().ok_or(TopicError::Unknown)?;
         // Late leaders show in the metadata as they come.
         let _ = self.env.clock.timeout(LEADER_WAIT, self.leaders(topic.id)).await;

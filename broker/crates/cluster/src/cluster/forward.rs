@@ -1,6 +1,7 @@
 //! Changes of the metadata that are asked for on any broker and made by the controller.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use super::Cluster;
 use super::exchange;
 use crate::controller::{ConfigTarget, Moved, NewTopic, ReplicaChange, TopicError};
 use crate::links::{Class, Kind, LinkError};
-use crate::metadata::BrokerInfo;
+use crate::metadata::{BrokerInfo, Image};
 
 /// How long a change may take, with the search for a controller.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -23,8 +24,8 @@ const SEARCH_PAUSE: Duration = Duration::from_millis(50);
 /// A change of the metadata.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Command {
-    /// See [`Cluster::create_topic`].
-    CreateTopic(NewTopic),
+    /// See [`Cluster::create_topic`]; the id is drawn by who asks, so that a repetition is known for one.
+    CreateTopic { id: Uuid, new: NewTopic },
     /// See [`Cluster::create_partitions`].
     CreatePartitions {
         id: Uuid,
@@ -60,13 +61,56 @@ pub(crate) enum Command {
 pub(crate) struct Done {
     /// The image that ends here, or a later one, shows it.
     pub(crate) end_offset: i64,
-    /// Of a topic that was created.
-    pub(crate) topic: Option<Uuid>,
     /// First of a block of producer ids.
     pub(crate) first_id: Option<i64>,
     /// What came of each change of replicas.
     #[serde(default)]
     pub(crate) outcomes: Vec<Result<(), TopicError>>,
+}
+
+impl Done {
+    fn at(end_offset: i64) -> Self {
+        Self {
+            end_offset,
+            first_id: None,
+            outcomes: Vec::new(),
+        }
+    }
+}
+
+impl Command {
+    /// Whether an error may be so because the command was carried out before. All others can be repeated without one.
+    fn fails_again(&self, error: &TopicError) -> bool {
+        match (self, error) {
+            (Self::DeleteTopic { .. }, TopicError::Unknown) => true,
+            (Self::Unregister { .. }, TopicError::UnknownBroker { .. }) => true,
+            (Self::CreatePartitions { .. }, TopicError::NotAnIncrease { current, .. }) => {
+                self.partitions_after() == Some(*current)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether an image shows such a command done.
+    fn is_shown(&self, image: &Image) -> bool {
+        match self {
+            Self::DeleteTopic { id } => image.topic_by_id(*id).is_none(),
+            Self::Unregister { broker } => !image.brokers.contains_key(broker),
+            Self::CreatePartitions { id, .. } => image
+                .topic_by_id(*id)
+                .is_none_or(|topic| Some(topic.partitions.len()) >= self.partitions_after()),
+            _ => true,
+        }
+    }
+
+    fn partitions_after(&self) -> Option<usize> {
+        match self {
+            Self::CreatePartitions {
+                existing, partitions, ..
+            } => existing.checked_add(partitions.len()),
+            _ => None,
+        }
+    }
 }
 
 /// The controller's answer to another broker.
@@ -78,38 +122,75 @@ impl Cluster {
     /// # Cancel safety
     /// A dropped call may or may not have made the change.
     pub(super) async fn command(&self, command: Command) -> Obeyed {
-        let asked = self
-            .env
-            .clock
-            .timeout(FORWARD_TIMEOUT, self.find_and_ask(&command))
-            .await;
-        let done = asked.unwrap_or(Err(TopicError::NotController))?;
-        let shown = self.controller.image_at(done.end_offset);
-        match self.env.clock.timeout(FORWARD_TIMEOUT, shown).await {
-            Ok(_) => Ok(done),
-            Err(_) => Err(TopicError::Timeout),
+        let maybe_done = AtomicBool::new(false);
+        let asking = self.find_and_ask(&command, &maybe_done);
+        let asked = match self.env.clock.timeout(FORWARD_TIMEOUT, asking).await {
+            Ok(asked) => asked,
+            Err(_) if maybe_done.load(Ordering::Relaxed) => Err(TopicError::Timeout),
+            Err(_) => Err(TopicError::NotController),
+        };
+        let shown = self.shown(&command, asked, maybe_done.into_inner());
+        let shown = self.env.clock.timeout(FORWARD_TIMEOUT, shown).await;
+        shown.unwrap_or(Err(TopicError::Timeout))
+    }
+
+    /// What came of a command, once the image here shows it. With `maybe_done` it may have been carried out before the
+    /// controller's answer was made.
+    async fn shown(&self, command: &Command, asked: Obeyed, maybe_done: bool) -> Obeyed {
+        match asked {
+            Ok(mut done) => {
+                if maybe_done {
+                    let cancelled = |outcome: &&mut _| **outcome == Err(TopicError::NoReassignment);
+                    done.outcomes
+                        .iter_mut()
+                        .filter(cancelled)
+                        .for_each(|outcome| *outcome = Ok(()));
+                }
+                self.controller.image_at(done.end_offset).await;
+                Ok(done)
+            }
+            Err(error) if maybe_done && command.fails_again(&error) => {
+                let image = self.controller.image_where(|image| command.is_shown(image)).await;
+                Ok(Done::at(image.end_offset))
+            }
+            Err(error) => Err(error),
         }
     }
 
-    /// Repeats what was certainly not carried out.
-    async fn find_and_ask(&self, command: &Command) -> Obeyed {
+    /// Asks until a controller has answered for good. One that dies, hangs or loses its office over a command leaves open
+    /// whether it is done: the next one is asked again, with `maybe_done` set from then on.
+    async fn find_and_ask(&self, command: &Command, maybe_done: &AtomicBool) -> Obeyed {
         loop {
-            if self.is_controller() {
-                match self.execute(command.clone()).await {
-                    Err(TopicError::NotController) => {}
-                    other => return other,
-                }
+            let answer = if self.is_controller() {
+                self.execute(command.clone()).await
             } else if let Ok(controller) = u32::try_from(self.controller_id()) {
-                match self.ask_controller(controller, command).await {
-                    Ok(Err(TopicError::NotController)) => {}
-                    Ok(other) => return other,
-                    Err(LinkError::Refused { .. }) => {}
-                    Err(error) => {
-                        tracing::debug!(%error, "the controller did not answer");
-                        return Err(TopicError::Timeout);
-                    }
+                tokio::select! {
+                    biased;
+                    asked = self.ask_controller(controller, command) => match asked {
+                        Ok(answer) => answer,
+                        Err(LinkError::Refused { .. }) => Err(TopicError::NotController),
+                        Err(error) => {
+                            tracing::debug!(%error, "the controller did not answer");
+                            Err(TopicError::Timeout)
+                        }
+                    },
+                    () = self.another_controller(controller) => Err(TopicError::Timeout),
                 }
+            } else {
+                Err(TopicError::NotController)
+            };
+            match answer {
+                Err(TopicError::NotController) => {}
+                Err(TopicError::Timeout) => maybe_done.store(true, Ordering::Relaxed),
+                answer => return answer,
             }
+            self.env.clock.sleep(SEARCH_PAUSE).await;
+        }
+    }
+
+    /// Until another broker is the controller, as far as is known here.
+    async fn another_controller(&self, than: u32) {
+        while u32::try_from(self.controller_id()).is_ok_and(|id| id == than) {
             self.env.clock.sleep(SEARCH_PAUSE).await;
         }
     }
@@ -142,9 +223,9 @@ impl Cluster {
         if !self.is_controller() {
             return Err(TopicError::NotController);
         }
-        let (mut topic, mut first_id, mut outcomes) = (None, None, Vec::new());
+        let (mut first_id, mut outcomes) = (None, Vec::new());
         match command {
-            Command::CreateTopic(new) => topic = Some(self.controller.create_topic(new).await?.id),
+            Command::CreateTopic { id, new } => self.controller.create_topic(id, new).await?,
             Command::CreatePartitions {
                 id,
                 existing,
@@ -176,10 +257,9 @@ impl Cluster {
             Command::Register(broker) => self.controller.register(broker).await?,
         }
         Ok(Done {
-            end_offset: self.image().end_offset,
-            topic,
             first_id,
             outcomes,
+            ..Done::at(self.image().end_offset)
         })
     }
 

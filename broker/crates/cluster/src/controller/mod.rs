@@ -15,7 +15,7 @@ use takhin_runtime::{Env, Published};
 use tokio::sync::Mutex as AsyncMutex;
 use uuid::Uuid;
 
-use crate::metadata::{BrokerInfo, Image, MetadataRecord, Origin, TopicInfo};
+use crate::metadata::{BrokerInfo, Image, MetadataRecord, Origin};
 use crate::partition::{Acks, Partition};
 use crate::raft::Observer;
 
@@ -240,33 +240,36 @@ impl Controller {
         self.image.wait_for(|image| image.end_offset >= end_offset).await
     }
 
+    /// The first image seen of which `is_so` holds.
+    pub(crate) async fn image_where(&self, is_so: impl Fn(&Image) -> bool) -> Arc<Image> {
+        self.image.wait_for(|image| is_so(image)).await
+    }
+
     /// The first image seen whose end is another than `end_offset`.
     pub(crate) async fn image_after(&self, end_offset: i64) -> Arc<Image> {
         self.image.wait_for(|image| image.end_offset != end_offset).await
     }
 
-    pub(crate) async fn create_topic(&self, new: NewTopic) -> Result<Arc<TopicInfo>, TopicError> {
+    /// Creates a topic that gets this id, unless it is there already.
+    pub(crate) async fn create_topic(&self, id: Uuid, new: NewTopic) -> Result<(), TopicError> {
         let _turn = self.turn.lock().await;
+        if self.image().topic(&new.name).is_some_and(|topic| topic.id == id) {
+            return Ok(());
+        }
         self.check(&new)?;
-        let id = Uuid::from_bytes(self.env.rng.uuid());
         let NewTopic {
             name,
             partitions,
             overrides,
         } = new;
         let record = MetadataRecord::CreateTopic {
-            name: name.clone(),
+            name,
             id,
             partitions,
             overrides,
         };
-        let image = self.commit_in_turn(&[record]).await?;
-        // Deleted again by somebody else in the same moment: then it is unknown.
-        image
-            .topic(&name)
-            .filter(|topic| topic.id == id)
-            .cloned()
-            .ok_or(TopicError::Unknown)
+        self.commit_in_turn(&[record]).await?;
+        Ok(())
     }
 
     /// Checks what `create_topic` would refuse, and changes nothing.

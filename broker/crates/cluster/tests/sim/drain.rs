@@ -8,14 +8,11 @@ use takhin_cluster::{Acks, Cluster, NewTopic, NoElection, TopicError};
 use takhin_runtime::Env;
 use takhin_runtime::sim::{CrashMode, Machine, Sim};
 
-use crate::nodes::{CONVERGENCE, NAMES, Running, TOPIC, boot, boot_all, leader};
+use crate::nodes::{NAMES, Running, TOPIC, boot, boot_all, leader, until};
 use crate::world::{Producer, batch};
 
 /// Several looks for partitions that another broker ought to lead.
 const LONG: Duration = Duration::from_secs(60);
-
-/// How often it is looked who leads.
-const LOOK: Duration = Duration::from_millis(20);
 
 fn node(running: &Running, index: usize) -> Arc<Cluster> {
     running.lock()[&index].clone()
@@ -31,15 +28,6 @@ fn first_leads(running: &Running, topic: &str) -> bool {
     };
     let leads = |partition: Arc<takhin_cluster::Partition>| partition.leadership().is_some();
     cluster.partition(topic, 0).is_some_and(leads)
-}
-
-async fn until(env: &Env, what: &str, mut so: impl FnMut() -> bool) {
-    let held = async {
-        while !so() {
-            env.clock.sleep(LOOK).await;
-        }
-    };
-    env.clock.timeout(CONVERGENCE, held).await.expect(what);
 }
 
 /// Writes for a while, and watches that the first node leads neither the topic nor the metadata.

@@ -5,27 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use takhin_cluster::{Cluster, NewTopic};
-use takhin_runtime::Env;
 use takhin_runtime::sim::{CrashMode, Machine, Sim};
 
-use crate::nodes::{CONVERGENCE, NAMES, Running, TOPIC, boot, boot_all, leader};
+use crate::nodes::{CONVERGENCE, NAMES, Running, TOPIC, boot, boot_all, leader, until};
 
 const PARTITIONS: usize = 60;
 
 /// From the death to the last election, in virtual time: the brokers are missed after 600 ms, and the first candidate is the
 /// next in the order of replicas.
 const FAILOVER: Duration = Duration::from_millis(1500);
-
-async fn until(env: &Env, what: &str, so: impl Fn() -> bool) -> Duration {
-    let begun = env.clock.instant();
-    let waiting = async {
-        while !so() {
-            env.clock.sleep(Duration::from_millis(10)).await;
-        }
-    };
-    env.clock.timeout(CONVERGENCE, waiting).await.expect(what);
-    begun.elapsed()
-}
 
 fn all(running: &Running, so: impl Fn(&Cluster) -> bool) -> bool {
     let nodes: Vec<Arc<Cluster>> = running.lock().values().cloned().collect();

@@ -12,6 +12,7 @@
 )]
 
 mod acks;
+mod changes;
 mod compaction;
 mod drain;
 mod durability;

@@ -112,6 +112,18 @@ impl Nodes {
     }
 }
 
+/// Waits for a condition, at most for as long as a cluster may take to converge; how long it took, in virtual time.
+pub(crate) async fn until(env: &Env, what: &str, mut so: impl FnMut() -> bool) -> Duration {
+    let begun = env.clock.instant();
+    let waiting = async {
+        while !so() {
+            env.clock.sleep(Duration::from_millis(10)).await;
+        }
+    };
+    env.clock.timeout(CONVERGENCE, waiting).await.expect(what);
+    begun.elapsed()
+}
+
 /// Starts all nodes.
 pub(crate) fn boot_all(machines: &[Machine]) -> Running {
     let running = Running::default();

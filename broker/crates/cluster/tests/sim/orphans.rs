@@ -5,25 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use takhin_cluster::{Cluster, NewTopic};
-use takhin_runtime::Env;
 use takhin_runtime::sim::{CrashMode, Machine, Sim};
 
-use crate::nodes::{CONVERGENCE, NAMES, Running, boot, boot_all, leader, reassign};
+use crate::nodes::{NAMES, Running, boot, boot_all, leader, reassign, until};
 use crate::world::PARTITIONS_DIR;
 
 fn files(machine: &Machine) -> usize {
     let entries = machine.env().disk.read_dir(PARTITIONS_DIR.as_ref()).unwrap();
     // One directory is the metadata's.
     entries.iter().filter(|entry| entry.is_dir).count() - 1
-}
-
-async fn until(env: &Env, what: &str, so: impl Fn() -> bool) {
-    let waiting = async {
-        while !so() {
-            env.clock.sleep(Duration::from_millis(100)).await;
-        }
-    };
-    env.clock.timeout(CONVERGENCE, waiting).await.expect(what);
 }
 
 fn node(running: &Running, place: usize) -> Arc<Cluster> {

@@ -167,7 +167,7 @@ fn a_replica_that_loses_its_end_while_all_rest_gets_it_again() {
         boot(&machines, place, &running);
         let found = env
             .clock
-            .timeout(CONVERGENCE, converge(&env, &running))
+            .timeout(CONVERGENCE, Box::pin(converge(&env, &running)))
             .await
             .unwrap();
         assert_eq!(found[place].len(), 3);
