@@ -59,9 +59,7 @@ impl Cluster {
     pub async fn elect_preferred(&self, topic_id: Uuid, index: i32) -> Result<(), NoElection> {
         let id = PartitionId { topic_id, index };
         let image = self.image();
-        let placement = image
-            .topic_by_id(topic_id)
-            .and_then(|topic| topic.partitions.get(usize::try_from(index).ok()?));
+        let placement = image.partition(topic_id, index);
         let preferred = placement.and_then(|placement| placement.replicas.first().copied());
         let (Some(preferred), Some(now)) = (preferred, self.exchange.leaders.of(id)) else {
             return Err(NoElection::NoLeader);

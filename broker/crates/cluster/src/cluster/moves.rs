@@ -54,7 +54,7 @@ impl Cluster {
         moving.into_iter().filter_map(move |(topic_id, index)| {
             let id = PartitionId { topic_id, index };
             let topic = image.topic_by_id(topic_id).filter(|_| is_wanted(&id))?;
-            let placement = topic.partitions.get(usize::try_from(index).ok()?)?;
+            let placement = image.partition(topic_id, index)?;
             let moving = placement.reassignment.as_ref()?;
             let progress = self.group(&id).and_then(|group| group.progress());
             let addition = |broker: i32| {
@@ -96,12 +96,7 @@ pub(super) async fn show(cluster: Arc<Cluster>) {
         let image = cluster.image();
         let own = cluster.node_id();
         let adding = image.reassigning.iter().filter(|(topic, index)| {
-            let topic = image.topic_by_id(*topic);
-            let placement = topic.and_then(|topic| {
-                topic
-                    .partitions
-                    .get(usize::try_from(*index).unwrap_or(usize::MAX))
-            });
+            let placement = image.partition(*topic, *index);
             let moving = placement.and_then(|placement| placement.reassignment.as_ref());
             moving.is_some_and(|moving| moving.adding().contains(&own))
         });

@@ -94,10 +94,7 @@ impl Cluster {
         if id.topic_id == METADATA_TOPIC_ID {
             return true;
         }
-        let partition = image.topic_by_id(id.topic_id).and_then(|topic| {
-            let index = usize::try_from(id.index).ok()?;
-            topic.partitions.get(index)
-        });
+        let partition = image.partition(id.topic_id, id.index);
         partition.is_some_and(|partition| partition.replicas.contains(&self.node_id()))
     }
 }

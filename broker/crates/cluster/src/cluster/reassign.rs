@@ -104,9 +104,7 @@ fn moving(cluster: &Cluster) -> Vec<(Arc<Group>, PartitionInfo)> {
             index: *index,
         };
         let group = groups.get(&id).filter(|group| group.members().is_some())?;
-        let topic = image.topic_by_id(*topic_id)?;
-        let placement = topic.partitions.get(usize::try_from(*index).ok()?)?;
-        Some((Arc::clone(group), placement.clone()))
+        Some((Arc::clone(group), image.partition(*topic_id, *index)?.clone()))
     });
     led.take(AT_A_TIME).collect()
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Controller, TopicError};
-use crate::metadata::{Image, MetadataRecord, PartitionInfo, Reassignment};
+use crate::metadata::{Image, MetadataRecord, Reassignment};
 
 /// A change of one partition's replicas.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,13 +72,8 @@ impl Controller {
     }
 }
 
-fn placement(image: &Image, topic_id: Uuid, index: i32) -> Option<&PartitionInfo> {
-    let topic = image.topic_by_id(topic_id)?;
-    topic.partitions.get(usize::try_from(index).ok()?)
-}
-
 fn done(image: &Image, moved: &Moved) -> Option<MetadataRecord> {
-    let placement = placement(image, moved.topic_id, moved.index)?;
+    let placement = image.partition(moved.topic_id, moved.index)?;
     let moving = placement.reassignment.as_ref()?;
     (moving.id == moved.reassignment).then(|| MetadataRecord::ReassignPartition {
         id: moved.topic_id,
@@ -98,7 +93,9 @@ pub(super) fn plan(
     automatic: bool,
     draw: impl Fn() -> Uuid,
 ) -> Result<Option<MetadataRecord>, TopicError> {
-    let placement = placement(image, change.topic_id, change.index).ok_or(TopicError::Unknown)?;
+    let placement = image
+        .partition(change.topic_id, change.index)
+        .ok_or(TopicError::Unknown)?;
     let moving = placement.reassignment.as_ref();
     let original = moving.map_or(&placement.replicas, |moving| &moving.original);
     let target = match &change.replicas {
@@ -167,6 +164,7 @@ mod tests {
     use takhin_config::live::Settings;
 
     use super::*;
+    use crate::metadata::PartitionInfo;
     use crate::metadata::{BrokerInfo, Origin};
 
     const TOPIC: Uuid = Uuid::from_u128(7);
@@ -247,7 +245,7 @@ mod tests {
         }
 
         fn now(&self) -> &PartitionInfo {
-            placement(&self.image, TOPIC, 0).unwrap()
+            self.image.partition(TOPIC, 0).unwrap()
         }
 
         /// All replicas, those that are added, those that go.

@@ -169,6 +169,12 @@ impl Image {
         self.topics.get(self.topic_names.get(&id)?)
     }
 
+    /// Where a partition of a living topic is.
+    pub fn partition(&self, topic_id: Uuid, index: i32) -> Option<&PartitionInfo> {
+        let topic = self.topic_by_id(topic_id)?;
+        topic.partitions.get(usize::try_from(index).ok()?)
+    }
+
     /// Whether a broker is to lead nothing.
     pub fn is_to_lead_nothing(&self, broker: i32) -> bool {
         self.draining.contains(&broker) || self.decommissioning.contains(&broker)

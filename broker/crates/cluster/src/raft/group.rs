@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -63,6 +64,8 @@ pub(crate) struct Group {
     pub(super) led: Mutex<Option<Led>>,
     /// Whom this replica must not throttle, while it leads.
     pub(super) standing: Arc<Standing>,
+    /// Whether this replica has no vote.
+    pub(super) receives: AtomicBool,
     pub(super) stop: Shutdown,
     stopped: watch::Receiver<bool>,
     /// Held while leadership is being passed on.
@@ -115,6 +118,7 @@ impl Group {
             behind: Mutex::default(),
             led: Mutex::default(),
             standing: Arc::default(),
+            receives: AtomicBool::new(false),
             stop,
             stopped,
             passing: tokio::sync::Mutex::default(),

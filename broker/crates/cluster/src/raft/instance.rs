@@ -378,6 +378,7 @@ impl Instance {
                 let metrics = metrics.borrow_and_update();
                 // Without other replicas nobody needs a heartbeat and nobody else campaigns.
                 self.raft.runtime_config().tick(has_others(&metrics));
+                group.note_vote(&metrics);
                 let now = leading_term(&metrics, term_begun);
                 // openraft refuses proposals and leads on while it hears of no majority, or passes leadership on. Here
                 // one refusal ends the term: see `Partition::is_over`.

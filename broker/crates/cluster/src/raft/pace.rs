@@ -15,16 +15,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
-use openraft_rt::WatchReceiver as _;
+use openraft::metrics::RaftServerMetrics;
 use parking_lot::{Mutex, RwLock};
 use takhin_config::topic::ThrottledReplicas;
 use takhin_runtime::Env;
 
 use super::group::Group;
 use super::hard_state::GroupId;
+use super::types::TypeConfig;
 use crate::links::{Class, Kind, Links};
 use crate::metrics::MOVES;
 use crate::partition::Partition;
@@ -89,11 +91,11 @@ impl Standing {
         *self.known.write() = None;
     }
 
-    fn is_urgent(&self, node: u64) -> bool {
-        self.known
-            .read()
-            .as_ref()
-            .is_none_or(|known| known.urgent.contains(&node))
+    /// Whether a node must not wait, and whether it is known to have no vote.
+    fn of(&self, node: u64) -> (bool, bool) {
+        self.known.read().as_ref().map_or((true, false), |known| {
+            (known.urgent.contains(&node), !known.voters.contains(&node))
+        })
     }
 
     /// Begins to count what a node has of a copy, until what is returned is dropped.
@@ -104,14 +106,6 @@ impl Standing {
     /// What a node has of the copy that it is being sent, in bytes.
     pub(super) fn copied(&self, node: u32) -> u64 {
         self.copied.lock().get(&node).copied().unwrap_or(0)
-    }
-
-    /// Whether it is known to have no vote.
-    fn is_receiver(&self, node: u64) -> bool {
-        self.known
-            .read()
-            .as_ref()
-            .is_some_and(|known| !known.voters.contains(&node))
     }
 }
 
@@ -160,7 +154,8 @@ impl Pacing {
         if bytes == 0 {
             return;
         }
-        let throttled = self.throttled(node);
+        let (is_urgent, is_receiver) = self.standing.of(node.into());
+        let throttled = self.lists(node, is_urgent);
         if throttled.by_follower {
             self.until(node, |now| now.by_follower, self.ask(node, bytes))
                 .await;
@@ -169,14 +164,18 @@ impl Pacing {
             let taking = self.throttles.leader.take(bytes);
             self.until(node, |now| now.by_leader, taking).await;
         }
-        if self.standing.is_receiver(node.into()) {
+        if is_receiver {
             MOVES.bytes_out.add(bytes);
         }
     }
 
     /// Which buckets have to let pass what is sent to this node now.
     fn throttled(&self, node: u32) -> Throttled {
-        if self.standing.is_urgent(node.into()) {
+        self.lists(node, self.standing.of(node.into()).0)
+    }
+
+    fn lists(&self, node: u32, is_urgent: bool) -> Throttled {
+        if is_urgent {
             return Throttled {
                 by_leader: false,
                 by_follower: false,
@@ -234,24 +233,18 @@ pub(crate) async fn give_room(env: &Env, throttles: &Throttles, mut body: Bytes)
 }
 
 impl Group {
+    /// Learns whether this replica has no vote, or none yet. A founder votes from the first entry on.
+    pub(super) fn note_vote(&self, metrics: &RaftServerMetrics<TypeConfig>) {
+        let spec = &self.spec;
+        let mut voters = metrics.membership_config.membership().voter_ids();
+        let receives = !spec.founders.values().any(|founder| *founder == spec.voter)
+            && !voters.any(|voter| voter == metrics.id);
+        self.receives.store(receives, Ordering::Relaxed);
+    }
+
     /// Counts what this replica was sent while it does not vote.
     pub(super) fn count_received(&self, bytes: usize) {
-        // A founder votes from the first entry on.
-        if self
-            .spec
-            .founders
-            .values()
-            .any(|founder| *founder == self.spec.voter)
-        {
-            return;
-        }
-        let Some(raft) = self.raft() else {
-            return;
-        };
-        let metrics = raft.server_metrics();
-        let metrics = metrics.borrow_watched();
-        let mut voters = metrics.membership_config.membership().voter_ids();
-        if !voters.any(|voter| voter == metrics.id) {
+        if self.receives.load(Ordering::Relaxed) {
             MOVES.bytes_in.add(bytes as u64);
         }
     }
@@ -265,24 +258,24 @@ mod tests {
     fn who_is_in_sync_or_needed_for_a_majority_never_waits() {
         let set = |nodes: &[u64]| nodes.iter().copied().collect::<BTreeSet<u64>>();
         let standing = Standing::default();
-        assert!(standing.is_urgent(7) && !standing.is_receiver(7), "not known");
+        let is_urgent = |node| standing.of(node).0;
+        let is_receiver = |node| standing.of(node).1;
+        assert!(is_urgent(7) && !is_receiver(7), "not known");
         let urgent = |configs: &[&[u64]], in_sync: &[u64]| {
             let configs: Vec<_> = configs.iter().map(|nodes| set(nodes)).collect();
             standing.learn(&configs, |node| in_sync.contains(&node));
-            (1..=5)
-                .filter(|node| standing.is_urgent(*node))
-                .collect::<Vec<_>>()
+            (1..=5).filter(|node| is_urgent(*node)).collect::<Vec<_>>()
         };
         assert_eq!(urgent(&[&[1, 2, 3]], &[1, 2]), [1, 2]);
         assert_eq!(urgent(&[&[1, 2, 3]], &[1]), [1, 2, 3], "no majority");
         assert_eq!(urgent(&[&[1]], &[1]), [1]);
         assert_eq!(urgent(&[&[1, 2, 3], &[1, 4, 5]], &[1, 2]), [1, 2, 4, 5]);
-        assert!(!standing.is_receiver(4) && standing.is_receiver(6));
+        assert!(!is_receiver(4) && is_receiver(6));
         standing.hurry(&set(&[6]));
-        assert!(standing.is_urgent(6) && !standing.is_urgent(7));
+        assert!(is_urgent(6) && !is_urgent(7));
         standing.demote(2);
-        assert!(!standing.is_urgent(2) && standing.is_receiver(2));
+        assert!(!is_urgent(2) && is_receiver(2));
         standing.forget();
-        assert!(standing.is_urgent(7));
+        assert!(is_urgent(7));
     }
 }
