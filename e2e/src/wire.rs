@@ -222,7 +222,14 @@ impl Connection {
         }
         w.i8(0).i8(0).i8(0);
         let answer = self.call(api::ALTER_PARTITION_REASSIGNMENTS, 0, &w.0)?;
-        // Tags, throttle time, error and message of the whole; one topic, its name, one partition.
+        // Tags and throttle time, then error and message of the whole.
+        let of_all = Reader(answer.get(1 + 4..).context("the answer is too short")?).i16()?;
+        ensure!(
+            of_all == 0,
+            "error {of_all} for the whole request: {}",
+            String::from_utf8_lossy(&answer)
+        );
+        // One topic, its name, one partition.
         let to_partition = 1 + 4 + 2 + 1 + 1 + (1 + topic.len()) + 1;
         let partition = answer.get(to_partition..).context("the answer is too short")?;
         let mut r = Reader(partition);

@@ -5,8 +5,10 @@ mod takhin;
 
 use std::fs::{self, File, OpenOptions};
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -358,17 +360,24 @@ pub fn takhin_binary() -> Result<PathBuf> {
     takhin::binary()
 }
 
-/// Loopback addresses that nothing listened on a moment ago, all different.
+/// Ports for brokers: below those that systems give to outgoing connections, of which one might have taken the port of a
+/// broker that is down for a moment.
+const PORTS: Range<u16> = 10_000..32_000;
+
+/// Loopback addresses that nothing listened on a moment ago, and that this process has not given to anybody yet.
 fn free_addresses<const N: usize>() -> Result<[SocketAddr; N]> {
-    let mut held = Vec::with_capacity(N);
-    for _ in 0..N {
-        held.push(TcpListener::bind("127.0.0.1:0")?);
-    }
-    let addresses: Result<Vec<_>, _> = held.iter().map(TcpListener::local_addr).collect();
-    addresses?
-        .try_into()
-        .ok()
-        .context("as many addresses as listeners")
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let count = u32::from(PORTS.end - PORTS.start);
+    // Suites that run side by side begin at places of their own.
+    let first = std::process::id().wrapping_mul(7_919);
+    let free = (0..count).filter_map(|_| {
+        let next = GIVEN.fetch_add(1, Ordering::Relaxed).wrapping_add(first) % count;
+        let port = PORTS.start + u16::try_from(next).ok()?;
+        let listener = TcpListener::bind(("127.0.0.1", port)).ok()?;
+        listener.local_addr().ok()
+    });
+    let free: Vec<SocketAddr> = free.take(N).collect();
+    free.try_into().ok().context("free ports between 10000 and 32000")
 }
 
 /// Writes a small file of the work directory.
