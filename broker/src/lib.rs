@@ -34,6 +34,7 @@ mod node;
 mod placement;
 mod replicas;
 mod reply;
+mod withdraw;
 
 pub use admin::TokenError;
 pub use docs::kafka_apis;

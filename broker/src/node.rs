@@ -18,7 +18,7 @@ use takhin_config::live::Settings;
 use takhin_runtime::net::{ListenError, Listener};
 use takhin_runtime::telemetry::health::{Flag, Health, Probe};
 use takhin_runtime::telemetry::http;
-use takhin_runtime::{Env, JoinHandle, Shutdown};
+use takhin_runtime::{DiskWatch, Env, JoinHandle, Shutdown};
 use tracing::{error, info, warn};
 
 use crate::admin::{AdminApi, TokenError};
@@ -29,6 +29,7 @@ use crate::coordinators::Coordinators;
 use crate::fetch_session::FetchSessions;
 use crate::listener::{self, Acceptor, Gate};
 use crate::metrics::Metrics;
+use crate::withdraw;
 
 /// Pause between two refreshes of the gauges that are not kept up to date by the way.
 const REFRESH: Duration = Duration::from_secs(5);
@@ -71,6 +72,8 @@ pub struct Node {
     ready: Flag,
     failed: Shutdown,
     stopped: Shutdown,
+    /// Of the disk; it ends with the node.
+    _watch: Option<DiskWatch>,
 }
 
 struct Bound {
@@ -118,6 +121,14 @@ impl Node {
             env,
         });
         watch_metadata(&admin.health, &broker);
+        let failed = Shutdown::new();
+        let watch = withdraw::watch(
+            &broker.env,
+            &broker.config,
+            &broker.cluster,
+            &admin.health,
+            &failed,
+        );
         admin.api.serve(&broker);
         let mut node = Self {
             broker,
@@ -127,8 +138,9 @@ impl Node {
             tasks: Vec::new(),
             last_tasks: vec![admin.task],
             ready: admin.ready,
-            failed: Shutdown::new(),
+            failed,
             stopped: admin.stop,
+            _watch: watch,
         };
         let keep = Coordinators::keep(Arc::clone(&node.broker));
         node.tasks.push(node.broker.env.tasks.spawn("coordinators", keep));
@@ -216,6 +228,7 @@ impl Admin {
     async fn start(env: &Env, config: &NodeConfig) -> Result<Self, StartError> {
         let listener = env
             .net
+            .apart()
             .listen(&config.admin.bind.to_string(), "admin.bind")
             .await?;
         let address = listener.local_addr().map_err(|source| StartError::Address {

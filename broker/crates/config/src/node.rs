@@ -60,6 +60,10 @@ section! {
         /// Idle time after which a partition is parked: until somebody writes to it again, its replication takes neither
         /// memory nor processor time. The first write takes a few milliseconds more then. Zero parks none.
         park_after: Duration = Duration::from_secs(60), in Duration::ZERO..=CENTURY;
+        /// How long a write to the data directory may wait before this broker withdraws: it breaks its connections, so that
+        /// clients and other brokers go on without it until its disk answers again. Zero: it never does. Nor does a broker
+        /// that is the only one.
+        disk_stall_timeout: Duration = Duration::from_millis(500), in Duration::ZERO..=Duration::from_secs(3600);
         /// Moving replicas when brokers come and go. What the controller is told counts, which any broker may become.
         rebalance: Rebalance = Rebalance::default();
     }

@@ -45,7 +45,7 @@ pub mod thread;
 
 pub use clock::Clock;
 pub use disk::real::RealDisk;
-pub use disk::{Disk, File, OpenMode};
+pub use disk::{Disk, DiskWatch, File, OpenMode};
 pub use env::Env;
 pub use net::{ListenError, Listener, Net, ReadHalf, Stream, WriteHalf};
 pub use published::Published;

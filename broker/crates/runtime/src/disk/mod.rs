@@ -13,12 +13,15 @@
 pub mod real;
 #[cfg(feature = "test-util")]
 pub mod sim;
+mod watch;
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+pub use watch::DiskWatch;
 
 /// How to open a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,14 +1,19 @@
 //! The two halves of a connection.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::sync::{Arc, LazyLock};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::AsyncReadExt;
+#[cfg(feature = "test-util")]
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
 
 use super::send_file;
+use super::sockets::Writer;
 use crate::disk::File;
 use crate::telemetry::metrics::{self, Counter};
 
@@ -49,7 +54,7 @@ pub struct WriteHalf(WriteKind);
 
 #[derive(Debug)]
 enum WriteKind {
-    Tcp(OwnedWriteHalf),
+    Tcp(Arc<Writer>),
     #[cfg(feature = "test-util")]
     Simulated(super::sim::Writer),
 }
@@ -84,7 +89,7 @@ impl ReadHalf {
 }
 
 impl WriteHalf {
-    pub(super) fn tcp(half: OwnedWriteHalf) -> Self {
+    pub(super) fn tcp(half: Arc<Writer>) -> Self {
         Self(WriteKind::Tcp(half))
     }
 
@@ -130,16 +135,16 @@ impl WriteHalf {
     /// # Cancel safety
     /// Not safe: nobody knows how much was sent.
     pub async fn send_file(&mut self, file: &Arc<dyn File>, pos: u64, len: u64) -> io::Result<()> {
-        if self.tcp_half().is_some() && file.as_fd().is_some() {
+        if self.socket().is_some() && file.as_fd().is_some() {
             send_file::zero_copy(self, file, pos, len).await
         } else {
             send_file::copy(self, file, pos, len).await
         }
     }
 
-    pub(super) fn tcp_half(&self) -> Option<&OwnedWriteHalf> {
+    pub(super) fn socket(&self) -> Option<&TcpStream> {
         match &self.0 {
-            WriteKind::Tcp(half) => Some(half),
+            WriteKind::Tcp(half) => Some(half.socket()),
             #[cfg(feature = "test-util")]
             WriteKind::Simulated(_) => None,
         }
@@ -148,7 +153,7 @@ impl WriteHalf {
     /// Closes this direction; the peer reads the end of the stream.
     pub async fn shutdown(&mut self) -> io::Result<()> {
         match &mut self.0 {
-            WriteKind::Tcp(half) => half.shutdown().await,
+            WriteKind::Tcp(half) => poll_fn(|cx| half.poll_shutdown(cx)).await,
             #[cfg(feature = "test-util")]
             WriteKind::Simulated(half) => half.shutdown().await,
         }
@@ -156,7 +161,7 @@ impl WriteHalf {
 
     async fn write_some(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match &mut self.0 {
-            WriteKind::Tcp(half) => half.write_vectored(slices).await,
+            WriteKind::Tcp(half) => poll_fn(|cx| half.poll_write(cx, slices)).await,
             #[cfg(feature = "test-util")]
             WriteKind::Simulated(half) => half.write_vectored(slices).await,
         }

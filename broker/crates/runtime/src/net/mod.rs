@@ -1,17 +1,23 @@
 //! Listening, connecting, and streams that gather-write and send file ranges.
 
+mod acceptor;
 mod half;
 mod send_file;
 #[cfg(feature = "test-util")]
 pub mod sim;
+mod sockets;
 mod stream;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tracing::warn;
+
+use acceptor::Acceptor;
+use sockets::Sockets;
 
 pub use half::{ReadHalf, WriteHalf};
 pub use stream::Stream;
@@ -100,7 +106,7 @@ pub struct Net(Kind);
 
 #[derive(Debug, Clone)]
 enum Kind {
-    Real,
+    Real(Arc<Sockets>),
     #[cfg(feature = "test-util")]
     Simulated(sim::Host),
 }
@@ -108,7 +114,40 @@ enum Kind {
 impl Net {
     /// The machine's TCP.
     pub fn real() -> Self {
-        Self(Kind::Real)
+        Self(Kind::Real(Arc::default()))
+    }
+
+    /// The same network for connections that [`Net::sever`] leaves alone.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        match &self.0 {
+            Kind::Real(_) => Self::real(),
+            #[cfg(feature = "test-util")]
+            Kind::Simulated(_) => self.clone(),
+        }
+    }
+
+    /// Breaks every connection, as if this process had ended, and refuses and makes no other one until [`Net::mend`].
+    /// Returns how many there were. May be called on any thread, and waits for nothing. Does nothing in the simulation,
+    /// which has other means.
+    pub fn sever(&self) -> usize {
+        match &self.0 {
+            Kind::Real(sockets) => sockets.sever(),
+            #[cfg(feature = "test-util")]
+            Kind::Simulated(_) => 0,
+        }
+    }
+
+    /// Lets connections be taken and made again.
+    ///
+    /// # Errors
+    /// The system does not let listen again where it was listened; nothing has changed then.
+    pub fn mend(&self) -> io::Result<()> {
+        match &self.0 {
+            Kind::Real(sockets) => sockets.mend(),
+            #[cfg(feature = "test-util")]
+            Kind::Simulated(_) => Ok(()),
+        }
     }
 
     #[cfg(feature = "test-util")]
@@ -123,7 +162,7 @@ impl Net {
     /// A [`ListenError`] that names the address and what to do.
     pub async fn listen(&self, address: &str, setting: &str) -> Result<Listener, ListenError> {
         match &self.0 {
-            Kind::Real => {
+            Kind::Real(sockets) => {
                 let invalid = |source| ListenError::Invalid {
                     address: address.to_owned(),
                     setting: setting.to_owned(),
@@ -134,7 +173,10 @@ impl Net {
                 let listener = TcpListener::bind(&resolved[..])
                     .await
                     .map_err(|e| ListenError::new(address, setting, e))?;
-                Ok(Listener(ListenerKind::Tcp(listener)))
+                let is_port_chosen = resolved.iter().any(|address| address.port() == 0);
+                let acceptor = Acceptor::new(listener, is_port_chosen, sockets);
+                let acceptor = acceptor.map_err(|e| ListenError::new(address, setting, e))?;
+                Ok(Listener(ListenerKind::Tcp(acceptor)))
             }
             #[cfg(feature = "test-util")]
             Kind::Simulated(host) => {
@@ -153,7 +195,7 @@ impl Net {
     /// Safe; the attempt is given up.
     pub async fn connect(&self, address: &str) -> io::Result<Stream> {
         match &self.0 {
-            Kind::Real => Stream::tcp(TcpStream::connect(address).await?),
+            Kind::Real(sockets) => Stream::tcp(TcpStream::connect(address).await?, sockets),
             #[cfg(feature = "test-util")]
             Kind::Simulated(host) => Ok(Stream::simulated(host.connect(address).await?)),
         }
@@ -166,7 +208,7 @@ pub struct Listener(ListenerKind);
 
 #[derive(Debug)]
 enum ListenerKind {
-    Tcp(TcpListener),
+    Tcp(Acceptor),
     #[cfg(feature = "test-util")]
     Simulated(sim::SimListener),
 }
@@ -182,12 +224,8 @@ impl Listener {
     /// Safe; no connection is lost.
     pub async fn accept(&self) -> io::Result<Stream> {
         match &self.0 {
-            ListenerKind::Tcp(listener) => loop {
-                match listener
-                    .accept()
-                    .await
-                    .and_then(|(stream, _)| Stream::tcp(stream))
-                {
+            ListenerKind::Tcp(acceptor) => loop {
+                match acceptor.accept().await {
                     Ok(stream) => return Ok(stream),
                     Err(e) if is_exhausted(&e) => {
                         warn!(error = %e, "cannot take connections for now");
@@ -205,7 +243,7 @@ impl Listener {
     /// The address, with the port that the system chose.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match &self.0 {
-            ListenerKind::Tcp(listener) => listener.local_addr(),
+            ListenerKind::Tcp(acceptor) => acceptor.local_addr(),
             #[cfg(feature = "test-util")]
             ListenerKind::Simulated(listener) => Ok(listener.local_addr()),
         }

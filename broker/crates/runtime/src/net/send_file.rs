@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use tokio::io::Interest;
-use tokio::net::tcp::OwnedWriteHalf;
+use tokio::net::TcpStream;
 
 use super::half::WriteHalf;
 use crate::disk::File;
@@ -46,10 +46,10 @@ pub(super) async fn zero_copy(
     while at < end {
         let chunk = chunk_len(end - at, CHUNK);
         let chunk_end = at + chunk as u64;
-        match half.tcp_half() {
-            Some(tcp) if file.is_cached(at, chunk) => {
+        match half.socket() {
+            Some(socket) if file.is_cached(at, chunk) => {
                 while at < chunk_end {
-                    at += send_some(tcp, file, at, chunk_len(chunk_end - at, CHUNK)).await?;
+                    at += send_some(socket, file, at, chunk_len(chunk_end - at, CHUNK)).await?;
                 }
             }
             _ => at = send_cold(half, file, at, end).await?,
@@ -77,8 +77,7 @@ async fn send_cold(half: &mut WriteHalf, file: &Arc<dyn File>, mut at: u64, end:
 }
 
 /// Waits until the socket takes bytes, then sends up to `len`; at least one.
-async fn send_some(half: &OwnedWriteHalf, file: &Arc<dyn File>, pos: u64, len: usize) -> io::Result<u64> {
-    let socket = half.as_ref();
+async fn send_some(socket: &TcpStream, file: &Arc<dyn File>, pos: u64, len: usize) -> io::Result<u64> {
     let fd = file.as_fd().ok_or(io::ErrorKind::Unsupported)?;
     loop {
         let mut offset = pos;

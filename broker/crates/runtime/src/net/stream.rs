@@ -3,12 +3,15 @@
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
 
 use super::half::{ReadHalf, WriteHalf};
+use super::sockets::{Sockets, Writer};
 
 /// A byte stream to a peer.
 ///
@@ -20,7 +23,8 @@ pub struct Stream(Kind);
 #[derive(Debug)]
 enum Kind {
     Tcp {
-        stream: TcpStream,
+        read: OwnedReadHalf,
+        write: Arc<Writer>,
         local: SocketAddr,
         peer: SocketAddr,
     },
@@ -30,10 +34,16 @@ enum Kind {
 
 impl Stream {
     /// Without Nagle's delay: whoever writes here has gathered already.
-    pub(super) fn tcp(stream: TcpStream) -> io::Result<Self> {
+    pub(super) fn tcp(stream: TcpStream, sockets: &Arc<Sockets>) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         let (local, peer) = (stream.local_addr()?, stream.peer_addr()?);
-        Ok(Self(Kind::Tcp { stream, local, peer }))
+        let (read, write) = sockets.enter(stream)?;
+        Ok(Self(Kind::Tcp {
+            read,
+            write,
+            local,
+            peer,
+        }))
     }
 
     #[cfg(feature = "test-util")]
@@ -44,10 +54,7 @@ impl Stream {
     /// Two halves that can be used by two tasks.
     pub fn into_split(self) -> (ReadHalf, WriteHalf) {
         match self.0 {
-            Kind::Tcp { stream, .. } => {
-                let (read, write) = stream.into_split();
-                (ReadHalf::tcp(read), WriteHalf::tcp(write))
-            }
+            Kind::Tcp { read, write, .. } => (ReadHalf::tcp(read), WriteHalf::tcp(write)),
             #[cfg(feature = "test-util")]
             Kind::Simulated(stream) => {
                 let (read, write) = stream.into_split();
@@ -82,7 +89,7 @@ impl AsyncRead for Stream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Kind::Tcp { stream, .. } => Pin::new(stream).poll_read(cx, buf),
+            Kind::Tcp { read, .. } => Pin::new(read).poll_read(cx, buf),
             #[cfg(feature = "test-util")]
             Kind::Simulated(stream) => Pin::new(&mut stream.read).poll_read(cx, buf),
         }
@@ -92,7 +99,7 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.0 {
-            Kind::Tcp { stream, .. } => Pin::new(stream).poll_write(cx, buf),
+            Kind::Tcp { write, .. } => write.poll_write(cx, &[IoSlice::new(buf)]),
             #[cfg(feature = "test-util")]
             Kind::Simulated(stream) => Pin::new(&mut stream.write).poll_write(cx, buf),
         }
@@ -104,7 +111,7 @@ impl AsyncWrite for Stream {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match &mut self.0 {
-            Kind::Tcp { stream, .. } => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Kind::Tcp { write, .. } => write.poll_write(cx, bufs),
             #[cfg(feature = "test-util")]
             Kind::Simulated(stream) => Pin::new(&mut stream.write).poll_write_vectored(cx, bufs),
         }
@@ -116,7 +123,7 @@ impl AsyncWrite for Stream {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Kind::Tcp { stream, .. } => Pin::new(stream).poll_flush(cx),
+            Kind::Tcp { write, .. } => write.poll_flush(cx),
             #[cfg(feature = "test-util")]
             Kind::Simulated(stream) => Pin::new(&mut stream.write).poll_flush(cx),
         }
@@ -124,7 +131,7 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Kind::Tcp { stream, .. } => Pin::new(stream).poll_shutdown(cx),
+            Kind::Tcp { write, .. } => write.poll_shutdown(cx),
             #[cfg(feature = "test-util")]
             Kind::Simulated(stream) => Pin::new(&mut stream.write).poll_shutdown(cx),
         }

@@ -189,3 +189,41 @@ async fn listen_errors_name_address_and_remedy() {
     let e = net.listen("no port", "rpc.bind").await.unwrap_err();
     assert!(matches!(e, ListenError::Invalid { .. }), "{e}");
 }
+
+/// Also those that are read, written or waited for at that moment, and from a thread that is not the runtime's.
+#[tokio::test]
+async fn severed_connections_end_at_once_and_others_come_back() {
+    let net = Net::real();
+    let other = Net::real();
+    let free = other.listen("127.0.0.1:0", "test.bind").await.unwrap();
+    let address = free.local_addr().unwrap().to_string();
+    drop(free);
+    let listener = net.listen(&address, "test.bind").await.unwrap();
+    let (client, server) = tokio::join!(other.connect(&address), listener.accept());
+    let (mut client, _client_write) = client.unwrap().into_split();
+    let (mut server, mut server_write) = server.unwrap().into_split();
+    let (apart, _apart_other) = pair(&net.apart()).await;
+    let gone = tokio::spawn(async move { server.read_buf(&mut BytesMut::new()).await.unwrap_or(0) });
+    let severing = net.clone();
+    assert_eq!(std::thread::spawn(move || severing.sever()).join().unwrap(), 1);
+    assert_eq!(gone.await.unwrap(), 0);
+    assert_eq!(client.read_buf(&mut BytesMut::new()).await.unwrap_or(0), 0);
+    let mut queue = VecDeque::from([Bytes::from_static(b"late")]);
+    assert!(server_write.write_all(&mut queue).await.is_err());
+    // Neither goes out nor comes in, and the listener lives.
+    assert!(net.connect(&address).await.is_err());
+    tokio::select! {
+        accepted = listener.accept() => panic!("taken: {accepted:?}"),
+        early = other.connect(&address) => assert_eq!(early.unwrap_err().kind(), io::ErrorKind::ConnectionRefused),
+    }
+    let (_, mut write) = apart.into_split();
+    let mut queue = VecDeque::from([Bytes::from_static(b"not of these")]);
+    write.write_all(&mut queue).await.unwrap();
+    net.mend().unwrap();
+    let (client, server) = tokio::join!(net.connect(&address), listener.accept());
+    let (_again, (_, mut write)) = (server.unwrap(), client.unwrap().into_split());
+    let mut queue = VecDeque::from([Bytes::from_static(b"again")]);
+    write.write_all(&mut queue).await.unwrap();
+    drop(server_write);
+    assert_eq!(net.sever(), 2, "both ends, and none of those that were dropped");
+}
