@@ -201,21 +201,15 @@ fn strike(stage: &mut Stage, kind: Kind, victim: usize) -> Result<Undo> {
 /// Drains a broker, which is undrained afterwards; returns what was answered meanwhile.
 fn drained(stage: &Stage, pulse: &mut Pulse, victim: usize) -> Result<Vec<Beat>> {
     let id = stage.brokers[victim].node_id();
-    ask(stage, victim, &format!("/v1/brokers/{id}/drain"))?;
+    stage.ask(victim, "POST", &format!("/v1/brokers/{id}/drain"))?;
     let bootstrap = stage.bootstrap();
     wait::until("the broker to lead nothing", LIMIT, || {
         let mut placements = kcat::placements(&bootstrap, PULSE)?.into_iter();
         Ok(placements.all(|placement| u32::try_from(placement.leader) != Ok(id)))
     })?;
     let beats = pulse.wait_all(pulse::now(), LIMIT)?;
-    ask(stage, victim, &format!("/v1/brokers/{id}/undrain"))?;
+    stage.ask(victim, "POST", &format!("/v1/brokers/{id}/undrain"))?;
     Ok(beats)
-}
-
-fn ask(stage: &Stage, broker: usize, path: &str) -> Result<()> {
-    let (status, answer) = stage.brokers[broker].ask_admin("POST", path, None)?;
-    ensure!(status < 300, "POST {path}: {status} {answer}");
-    Ok(())
 }
 
 /// The broker that leads most of the partitions that are measured, and which these are.
