@@ -1,14 +1,16 @@
 //! How long clients wait for another leader: `chaos failover`. A measurement, not a test: it judges nothing.
 
-use std::collections::BTreeMap;
+mod measure;
+
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 use takhin_e2e::kcat;
-use takhin_e2e::pulse::{self, Beat, Pulse};
-use takhin_e2e::wait;
+use takhin_e2e::pulse::{self, Pulse};
+use takhin_e2e::{Broker, wait};
 
+use self::measure::percentile;
 use crate::stage::{LIMIT, Stage};
 
 /// The topic that is measured.
@@ -28,7 +30,7 @@ enum Kind {
     Hung,
     /// The file system of a leader is frozen
     FrozenDisk,
-    /// A leader is drained by the admin API: what is measured is the longest pause between two answers
+    /// A leader is drained by the admin API
     Drained,
 }
 
@@ -53,8 +55,8 @@ pub(crate) struct Settings {
     kinds: Vec<Kind>,
 }
 
-/// Prints, for each kind, what a client of confluent-kafka saw: for each partition that the victim led, the time from
-/// the fault to the first answer to a record sent after it.
+/// Prints, for each kind, what a client of confluent-kafka saw: for each partition that the victim led, the longest time
+/// without an answer. A partition gets a record every [`PAUSE`], so that as much is no pause at all.
 pub(crate) fn run(settings: &Settings) -> Result<()> {
     ensure!(
         settings.partitions > PULSE_PARTITIONS,
@@ -87,7 +89,7 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
                 .with_context(|| format!("{kind:?}, {} of {}", n + 1, settings.kills))?;
             let worst = gaps.iter().copied().fold(0.0, f64::max);
             crate::say(&format!(
-                "  {kind:?} {} of {}: {} partitions, at most {worst:.2} s",
+                "  {kind:?} {} of {}: {} partitions, at most {worst:.3} s",
                 n + 1,
                 settings.kills,
                 gaps.len()
@@ -98,9 +100,9 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
         all.sort_by(f64::total_cmp);
         crate::say(&format!(
             "{kind:?}: p50 {:.3} s, p99 {:.3} s, max {:.3} s; {} partitions in {} faults, {failed} records failed",
-            percentile(&all, 50),
-            percentile(&all, 99),
-            percentile(&all, 100),
+            percentile(&all, 500),
+            percentile(&all, 990),
+            percentile(&all, 1000),
             all.len(),
             settings.kills,
         ));
@@ -113,47 +115,30 @@ fn one(stage: &mut Stage, pulse: &mut Pulse, kind: Kind) -> Result<(Vec<f64>, us
     pulse.wait_all(pulse::now(), LIMIT)?;
     let (victim, led) = busiest(stage)?;
     let since = pulse::now();
-    let (beats, gaps) = if kind == Kind::Drained {
-        let beats = drained(stage, pulse, victim)?;
-        let gaps = longest_pauses(&beats);
-        (beats, gaps)
-    } else {
-        let undo = strike(stage, kind, victim)?;
-        let beats = pulse.wait_all(since, LIMIT);
-        undo.take_back(stage, victim)?;
-        let beats = beats?;
-        let gaps = first_answers(&beats, since);
-        (beats, gaps)
-    };
+    let undo = strike(stage, kind, victim)?;
+    let beats = wait_moved(stage, kind, victim).and_then(|()| pulse.wait_all(pulse::now(), LIMIT));
+    let until = pulse::now();
+    let taken_back = undo.take_back(stage, victim);
+    let beats = beats?;
+    taken_back?;
     wait_balanced(stage)?;
     let failed = beats.iter().filter(|beat| beat.acked.is_none()).count();
-    let of_led = gaps.into_iter().filter(|(partition, _)| led.contains(partition));
-    Ok((of_led.map(|(_, gap)| gap).collect(), failed))
+    Ok((measure::longest_pauses(&beats, &led, since, until), failed))
 }
 
-/// From `since` to the first answer to a record that was sent after it.
-fn first_answers(beats: &[Beat], since: f64) -> BTreeMap<usize, f64> {
-    let mut first = BTreeMap::new();
-    for beat in beats.iter().filter(|beat| beat.sent >= since) {
-        if let Some(acked) = beat.acked {
-            first.entry(beat.partition).or_insert(acked - since);
-        }
+/// Waits until others lead what is measured, unless the broker may lead again by itself.
+fn wait_moved(stage: &Stage, kind: Kind, victim: usize) -> Result<()> {
+    if kind == Kind::Restarted {
+        return Ok(());
     }
-    first
-}
-
-/// The longest time between two answers.
-fn longest_pauses(beats: &[Beat]) -> BTreeMap<usize, f64> {
-    let mut last = BTreeMap::new();
-    let mut longest = BTreeMap::new();
-    for beat in beats {
-        let Some(acked) = beat.acked else { continue };
-        if let Some(last) = last.insert(beat.partition, acked) {
-            let longest: &mut f64 = longest.entry(beat.partition).or_default();
-            *longest = longest.max(acked - last);
-        }
-    }
-    longest
+    let id = stage.brokers[victim].node_id();
+    let others = stage.brokers.iter().filter(|broker| broker.node_id() != id);
+    let others: Vec<String> = others.map(Broker::bootstrap).collect();
+    let (id, others) = (i32::try_from(id)?, others.join(","));
+    wait::until("others to lead", LIMIT, || {
+        let placements = kcat::placements(&others, PULSE)?;
+        Ok(placements.iter().all(|p| p.leader >= 0 && p.leader != id))
+    })
 }
 
 /// What has to be done after a fault.
@@ -162,6 +147,7 @@ enum Undo {
     Thaw,
     Melt(takhin_e2e::disk::Frozen),
     Ready,
+    Undrain,
 }
 
 impl Undo {
@@ -174,6 +160,11 @@ impl Undo {
                 Ok(())
             }
             Self::Ready => stage.brokers[victim].wait_ready(),
+            Self::Undrain => {
+                let id = stage.brokers[victim].node_id();
+                let path = format!("/v1/brokers/{id}/undrain");
+                stage.ask(victim, "POST", &path).map(drop)
+            }
         }
     }
 }
@@ -194,22 +185,13 @@ fn strike(stage: &mut Stage, kind: Kind, victim: usize) -> Result<Undo> {
             broker.freeze()?;
             Undo::Thaw
         }
-        Kind::FrozenDisk | Kind::Drained => Undo::Melt(stage.disks[victim].freeze()?),
+        Kind::FrozenDisk => Undo::Melt(stage.disks[victim].freeze()?),
+        Kind::Drained => {
+            let id = broker.node_id();
+            stage.ask(victim, "POST", &format!("/v1/brokers/{id}/drain"))?;
+            Undo::Undrain
+        }
     })
-}
-
-/// Drains a broker, which is undrained afterwards; returns what was answered meanwhile.
-fn drained(stage: &Stage, pulse: &mut Pulse, victim: usize) -> Result<Vec<Beat>> {
-    let id = stage.brokers[victim].node_id();
-    stage.ask(victim, "POST", &format!("/v1/brokers/{id}/drain"))?;
-    let bootstrap = stage.bootstrap();
-    wait::until("the broker to lead nothing", LIMIT, || {
-        let mut placements = kcat::placements(&bootstrap, PULSE)?.into_iter();
-        Ok(placements.all(|placement| u32::try_from(placement.leader) != Ok(id)))
-    })?;
-    let beats = pulse.wait_all(pulse::now(), LIMIT)?;
-    stage.ask(victim, "POST", &format!("/v1/brokers/{id}/undrain"))?;
-    Ok(beats)
 }
 
 /// The broker that leads most of the partitions that are measured, and which these are.
@@ -244,10 +226,4 @@ fn wait_balanced(stage: &Stage) -> Result<()> {
                 .all(|p| p.replicas.first() == Some(&p.leader) && p.in_sync == p.replicas.len()))
         },
     )
-}
-
-/// The smallest value that `percent` of all are not above; of sorted values.
-fn percentile(sorted: &[f64], percent: usize) -> f64 {
-    let rank = (sorted.len() * percent).div_ceil(100);
-    sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
 }
