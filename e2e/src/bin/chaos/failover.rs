@@ -1,16 +1,18 @@
 //! How long clients wait for another leader: `chaos failover`. A measurement, not a test: it judges nothing.
 
 mod measure;
+mod strike;
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use takhin_e2e::kcat;
 use takhin_e2e::pulse::{self, Pulse};
-use takhin_e2e::{Broker, wait};
+use takhin_e2e::wait;
 
 use self::measure::percentile;
+use self::strike::Strikes;
 use crate::stage::{LIMIT, Stage};
 
 /// The topic that is measured.
@@ -30,6 +32,8 @@ enum Kind {
     Hung,
     /// The file system of a leader is frozen
     FrozenDisk,
+    /// The file system of one partition fails on its leader, which lives on
+    Failed,
     /// A leader is drained by the admin API
     Drained,
 }
@@ -50,13 +54,13 @@ pub(crate) struct Settings {
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "killed,restarted,hung,frozen-disk,drained"
+        default_value = "killed,restarted,hung,frozen-disk,failed,drained"
     )]
     kinds: Vec<Kind>,
 }
 
-/// Prints, for each kind, what a client of confluent-kafka saw: for each partition that the victim led, the longest time
-/// without an answer. A partition gets a record every [`PAUSE`], so that as much is no pause at all.
+/// Prints, for each kind, what a client of confluent-kafka saw: for each partition that was hit, the longest time without
+/// an answer. A partition gets a record every [`PAUSE`], so that as much is no pause at all.
 pub(crate) fn run(settings: &Settings) -> Result<()> {
     ensure!(
         settings.partitions > PULSE_PARTITIONS,
@@ -74,143 +78,77 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
         stage.create(&format!("{IDLE}-{n}"), count)?;
         left -= count;
     }
+    wait_balanced(&stage)?;
+    let before = strike::topics(&stage)?;
     stage.create(PULSE, PULSE_PARTITIONS)?;
     wait_balanced(&stage)?;
+    let mut strikes = Strikes::default();
+    if settings.kinds.contains(&Kind::Failed) {
+        let topics = strike::topics(&stage)?;
+        let new: Vec<&String> = topics.difference(&before).collect();
+        let [directories] = new[..] else {
+            bail!("the directories of {PULSE} are among {new:?}")
+        };
+        strikes.give_disks(&mut stage, directories)?;
+    }
     crate::say(&format!(
         "{} partitions on {} brokers",
         settings.partitions, settings.brokers
     ));
     let mut pulse = Pulse::start(&stage.bootstrap(), PULSE, PULSE_PARTITIONS, PAUSE)?;
     for kind in &settings.kinds {
-        let mut all = Vec::new();
-        let mut failed = 0;
-        for n in 0..settings.kills {
-            let (gaps, failures) = one(&mut stage, &mut pulse, *kind)
-                .with_context(|| format!("{kind:?}, {} of {}", n + 1, settings.kills))?;
-            let worst = gaps.iter().copied().fold(0.0, f64::max);
-            crate::say(&format!(
-                "  {kind:?} {} of {}: {} partitions, at most {worst:.3} s",
-                n + 1,
-                settings.kills,
-                gaps.len()
-            ));
-            all.extend(gaps);
-            failed += failures;
-        }
-        all.sort_by(f64::total_cmp);
-        crate::say(&format!(
-            "{kind:?}: p50 {:.3} s, p99 {:.3} s, max {:.3} s; {} partitions in {} faults, {failed} records failed",
-            percentile(&all, 500),
-            percentile(&all, 990),
-            percentile(&all, 1000),
-            all.len(),
-            settings.kills,
-        ));
+        measure(&mut stage, &mut pulse, &mut strikes, *kind, settings.kills)?;
     }
     Ok(())
 }
 
-/// One fault: the pauses of the partitions that the victim led, and how many records failed.
-fn one(stage: &mut Stage, pulse: &mut Pulse, kind: Kind) -> Result<(Vec<f64>, usize)> {
+fn measure(
+    stage: &mut Stage,
+    pulse: &mut Pulse,
+    strikes: &mut Strikes,
+    kind: Kind,
+    count: usize,
+) -> Result<()> {
+    let mut all = Vec::new();
+    let mut failed = 0;
+    for n in 0..count {
+        let (pauses, failures) =
+            one(stage, pulse, strikes, kind).with_context(|| format!("{kind:?}, {} of {count}", n + 1))?;
+        let worst = pauses.iter().copied().fold(0.0, f64::max);
+        crate::say(&format!(
+            "  {kind:?} {} of {count}: {} partitions, at most {worst:.3} s",
+            n + 1,
+            pauses.len()
+        ));
+        all.extend(pauses);
+        failed += failures;
+    }
+    all.sort_by(f64::total_cmp);
+    crate::say(&format!(
+        "{kind:?}: p50 {:.3} s, p99 {:.3} s, max {:.3} s; {} partitions in {count} faults, {failed} records failed",
+        percentile(&all, 500),
+        percentile(&all, 990),
+        percentile(&all, 1000),
+        all.len(),
+    ));
+    Ok(())
+}
+
+/// One fault: the pauses of the partitions that it hit, and how many records failed.
+fn one(stage: &mut Stage, pulse: &mut Pulse, strikes: &mut Strikes, kind: Kind) -> Result<(Vec<f64>, usize)> {
     pulse.wait_all(pulse::now(), LIMIT)?;
-    let (victim, led) = busiest(stage)?;
+    let target = strikes.target(stage, kind)?;
     let since = pulse::now();
-    let undo = strike(stage, kind, victim)?;
-    let beats = wait_moved(stage, kind, victim).and_then(|()| pulse.wait_all(pulse::now(), LIMIT));
+    let undo = strikes.strike(stage, kind, &target)?;
+    let beats = strike::wait_moved(stage, kind, &target).and_then(|()| pulse.wait_all(pulse::now(), LIMIT));
     let until = pulse::now();
-    let taken_back = undo.take_back(stage, victim);
+    let taken_back = strikes.take_back(undo, stage, &target);
     let beats = beats?;
     taken_back?;
     wait_balanced(stage)?;
     let failed = beats.iter().filter(|beat| beat.acked.is_none()).count();
-    Ok((measure::longest_pauses(&beats, &led, since, until), failed))
-}
-
-/// Waits until others lead what is measured, unless the broker may lead again by itself.
-fn wait_moved(stage: &Stage, kind: Kind, victim: usize) -> Result<()> {
-    if kind == Kind::Restarted {
-        return Ok(());
-    }
-    let id = stage.brokers[victim].node_id();
-    let others = stage.brokers.iter().filter(|broker| broker.node_id() != id);
-    let others: Vec<String> = others.map(Broker::bootstrap).collect();
-    let (id, others) = (i32::try_from(id)?, others.join(","));
-    wait::until("others to lead", LIMIT, || {
-        let placements = kcat::placements(&others, PULSE)?;
-        Ok(placements.iter().all(|p| p.leader >= 0 && p.leader != id))
-    })
-}
-
-/// What has to be done after a fault.
-enum Undo {
-    Start,
-    Thaw,
-    Melt(takhin_e2e::disk::Frozen),
-    Ready,
-    Undrain,
-}
-
-impl Undo {
-    fn take_back(self, stage: &mut Stage, victim: usize) -> Result<()> {
-        match self {
-            Self::Start => stage.start(&[victim]),
-            Self::Thaw => stage.brokers[victim].thaw(),
-            Self::Melt(frozen) => {
-                drop(frozen);
-                Ok(())
-            }
-            Self::Ready => stage.brokers[victim].wait_ready(),
-            Self::Undrain => {
-                let id = stage.brokers[victim].node_id();
-                let path = format!("/v1/brokers/{id}/undrain");
-                stage.ask(victim, "POST", &path).map(drop)
-            }
-        }
-    }
-}
-
-fn strike(stage: &mut Stage, kind: Kind, victim: usize) -> Result<Undo> {
-    let broker = &mut stage.brokers[victim];
-    Ok(match kind {
-        Kind::Killed => {
-            broker.kill();
-            Undo::Start
-        }
-        Kind::Restarted => {
-            broker.kill();
-            broker.start_process()?;
-            Undo::Ready
-        }
-        Kind::Hung => {
-            broker.freeze()?;
-            Undo::Thaw
-        }
-        Kind::FrozenDisk => Undo::Melt(stage.disks[victim].freeze()?),
-        Kind::Drained => {
-            let id = broker.node_id();
-            stage.ask(victim, "POST", &format!("/v1/brokers/{id}/drain"))?;
-            Undo::Undrain
-        }
-    })
-}
-
-/// The broker that leads most of the partitions that are measured, and which these are.
-fn busiest(stage: &Stage) -> Result<(usize, Vec<usize>)> {
-    let placements = stage.placements(PULSE)?;
-    let mut best = (0, Vec::new());
-    for broker in 0..stage.brokers.len() {
-        let id = i32::try_from(stage.brokers[broker].node_id())?;
-        let led = placements
-            .iter()
-            .enumerate()
-            .filter(|(_, placement)| placement.leader == id);
-        let led: Vec<usize> = led.map(|(partition, _)| partition).collect();
-        if led.len() > best.1.len() {
-            best = (broker, led);
-        }
-    }
-    ensure!(!best.1.is_empty(), "nobody leads a partition");
-    Ok(best)
+    let pauses = measure::longest_pauses(&beats, &target.partitions, since, until);
+    Ok((pauses, failed))
 }
 
 /// Waits until leadership is where it belongs, so that no broker leads more than its share.
