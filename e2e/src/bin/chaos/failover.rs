@@ -1,6 +1,7 @@
 //! How long clients wait for another leader: `chaos failover`. A measurement, not a test: it judges nothing.
 
 mod measure;
+mod rolling;
 mod strike;
 
 use std::time::Duration;
@@ -36,6 +37,8 @@ enum Kind {
     Failed,
     /// A leader is drained by the admin API
     Drained,
+    /// All brokers are drained, stopped and started, one after the other: how long records take meanwhile
+    Rolling,
 }
 
 #[derive(Debug, Args)]
@@ -57,6 +60,9 @@ pub(crate) struct Settings {
         default_value = "killed,restarted,hung,frozen-disk,failed,drained"
     )]
     kinds: Vec<Kind>,
+    /// A setting of the client as librdkafka names it, `name=value`; may be given again
+    #[arg(long)]
+    client: Vec<String>,
 }
 
 /// Prints, for each kind, what a client of confluent-kafka saw: for each partition that was hit, the longest time without
@@ -95,9 +101,19 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
         "{} partitions on {} brokers",
         settings.partitions, settings.brokers
     ));
-    let mut pulse = Pulse::start(&stage.bootstrap(), PULSE, PULSE_PARTITIONS, PAUSE)?;
+    let mut pulse = Pulse::start(
+        &stage.bootstrap(),
+        PULSE,
+        PULSE_PARTITIONS,
+        PAUSE,
+        &settings.client,
+    )?;
     for kind in &settings.kinds {
-        measure(&mut stage, &mut pulse, &mut strikes, *kind, settings.kills)?;
+        if *kind == Kind::Rolling {
+            rolling::measure(&mut stage, &mut pulse, settings.kills)?;
+        } else {
+            measure(&mut stage, &mut pulse, &mut strikes, *kind, settings.kills)?;
+        }
     }
     Ok(())
 }

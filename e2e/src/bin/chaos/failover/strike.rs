@@ -103,7 +103,7 @@ impl Strikes {
                 self.disk()?.cut_power()?;
                 Undo::Mend(failures)
             }
-            Kind::Drained => {
+            Kind::Drained | Kind::Rolling => {
                 let id = broker.node_id();
                 stage.ask(target.broker, "POST", &format!("/v1/brokers/{id}/drain"))?;
                 Undo::Undrain
