@@ -170,14 +170,15 @@ fn one(stage: &mut Stage, pulse: &mut Pulse, strikes: &mut Strikes, kind: Kind) 
 /// Waits until leadership is where it belongs, so that no broker leads more than its share.
 fn wait_balanced(stage: &Stage) -> Result<()> {
     let bootstrap = stage.bootstrap();
-    wait::until(
+    let mut others = Vec::new();
+    let balanced = wait::until(
         "all replicas to be in sync, and the preferred one to lead",
         LIMIT * 3,
         || {
-            let placements = kcat::every_placement(&bootstrap)?;
-            Ok(placements
-                .iter()
-                .all(|p| p.replicas.first() == Some(&p.leader) && p.in_sync == p.replicas.len()))
+            others = kcat::every_placement(&bootstrap)?;
+            others.retain(|p| p.replicas.first() != Some(&p.leader) || p.in_sync < p.replicas.len());
+            Ok(others.is_empty())
         },
-    )
+    );
+    balanced.with_context(|| format!("{} are not so, the first: {:?}", others.len(), others.first()))
 }
