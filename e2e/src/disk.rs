@@ -16,9 +16,14 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// A mounted file system; unmounted and removed when dropped.
 #[derive(Debug)]
 pub struct Mount {
-    dir: TempDir,
+    /// Where it is mounted.
+    at: PathBuf,
+    /// Holds the image; removed with this.
+    _dir: TempDir,
     /// The loop image, or none for memory.
     image: Option<PathBuf>,
+    /// How many are mounted there, one over the other.
+    layers: usize,
 }
 
 impl Mount {
@@ -29,19 +34,36 @@ impl Mount {
         File::create(&image)?.set_len(bytes)?;
         process::run(Command::new("mkfs.xfs").arg("-q").arg(&image), LIMIT)?;
         let mount = Self {
-            dir,
+            at: dir.path().join("mnt"),
+            _dir: dir,
             image: Some(image),
+            layers: 1,
         };
         fs::create_dir(mount.path())?;
-        mount.mount()?;
+        mount.mount(&[])?;
+        Ok(mount)
+    }
+
+    /// The same in the place of a directory that nobody uses at the moment, with all that is in it.
+    pub fn xfs_over(directory: &Path, bytes: u64) -> Result<Self> {
+        let mut mount = Self::xfs(bytes)?;
+        let mut copy = Command::new("cp");
+        copy.arg("-a").arg(directory.join(".")).arg(mount.path());
+        process::run(&mut copy, LIMIT)?;
+        process::run(Command::new("umount").arg(mount.path()), LIMIT)?;
+        directory.clone_into(&mut mount.at);
+        mount.mount(&[])?;
         Ok(mount)
     }
 
     /// A tmpfs of `bytes`.
     pub fn memory(bytes: u64) -> Result<Self> {
+        let dir = new_dir()?;
         let mount = Self {
-            dir: new_dir()?,
+            at: dir.path().join("mnt"),
+            _dir: dir,
             image: None,
+            layers: 1,
         };
         fs::create_dir(mount.path())?;
         let mut command = Command::new("mount");
@@ -54,7 +76,7 @@ impl Mount {
 
     /// Where it is mounted.
     pub fn path(&self) -> PathBuf {
-        self.dir.path().join("mnt")
+        self.at.clone()
     }
 
     /// Cuts the power: from now on every call fails with EIO, and what was not made durable is gone for good.
@@ -74,7 +96,22 @@ impl Mount {
     /// Mounts again after [`Mount::cut_power`]; the processes that used it must have ended.
     pub fn restore_power(&self) -> Result<()> {
         process::run(Command::new("umount").arg(self.path()), LIMIT)?;
-        self.mount()
+        self.mount(&[])
+    }
+
+    /// Puts a disk with the same content in its place after [`Mount::cut_power`]. Files that a process still has open go
+    /// on failing.
+    pub fn replace(&mut self) -> Result<()> {
+        let image = self.image.as_mut().context("only an image can be replaced")?;
+        let copy = image.with_extension("new");
+        let mut cp = Command::new("cp");
+        process::run(cp.arg("--sparse=always").arg(&*image).arg(&copy), LIMIT)?;
+        // The old one lives on in the kernel, and holds its image.
+        fs::rename(&copy, image)?;
+        // On top of the old one: without it, what lies below would be seen for a moment.
+        self.mount(&["nouuid"])?;
+        self.layers += 1;
+        Ok(())
     }
 
     /// Freezes it: whoever writes waits in the kernel, and cannot even be killed, until what is returned is dropped.
@@ -102,14 +139,14 @@ impl Mount {
         Ok(())
     }
 
-    fn mount(&self) -> Result<()> {
+    fn mount(&self, options: &[&str]) -> Result<()> {
         let image = self
             .image
             .as_ref()
             .context("only an image can be mounted again")?;
         process::run(
             Command::new("mount")
-                .args(["-o", "loop"])
+                .args(["-o", &[&["loop"], options].concat().join(",")])
                 .arg(image)
                 .arg(self.path()),
             LIMIT,
@@ -121,7 +158,9 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         // Lazily: a process that is just being killed must not keep the mount for ever.
-        let _ = process::run(Command::new("umount").arg("-l").arg(self.path()), LIMIT);
+        for _ in 0..self.layers {
+            let _ = process::run(Command::new("umount").arg("-l").arg(self.path()), LIMIT);
+        }
     }
 }
 

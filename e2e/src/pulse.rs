@@ -33,8 +33,14 @@ pub struct Beat {
 }
 
 impl Pulse {
-    /// A record to each partition of `topic` every `pause`.
-    pub fn start(bootstrap: &str, topic: &str, partitions: i32, pause: Duration) -> Result<Self> {
+    /// A record to each partition of `topic` every `pause`. `settings` of librdkafka are `name=value` each.
+    pub fn start(
+        bootstrap: &str,
+        topic: &str,
+        partitions: i32,
+        pause: Duration,
+        settings: &[String],
+    ) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let mut command = tools::python("pulse.py")?;
         command.args([
@@ -43,7 +49,7 @@ impl Pulse {
             &partitions.to_string(),
             &pause.as_millis().to_string(),
         ]);
-        command.arg(dir.path().join("log"));
+        command.arg(dir.path().join("log")).args(settings);
         let stderr = fs::File::create(dir.path().join("stderr"))?;
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(stderr);
         Ok(Self {

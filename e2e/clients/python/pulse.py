@@ -1,9 +1,10 @@
 """Sends a record to every partition again and again, and says when each was answered: how long a partition was away.
 
-usage: pulse.py BOOTSTRAP TOPIC PARTITIONS PAUSE_MS LOG
+usage: pulse.py BOOTSTRAP TOPIC PARTITIONS PAUSE_MS LOG [NAME=VALUE]...
 
 An idempotent producer of confluent-kafka as it comes, but that it waits for nothing before it sends, and for no more than
-two seconds for an answer: how long a client waits for a broker that hangs is for the client to say. Log lines:
+two seconds for an answer: how long a client waits for a broker that hangs is for the client to say. Further settings of
+librdkafka come last. Log lines:
     partition sent answered         seconds of the monotonic clock
     partition sent -                failed for good
 Ends when standard input does.
@@ -25,6 +26,7 @@ def main():
         "enable.idempotence": True,
         "linger.ms": 0,
         "socket.timeout.ms": 2000,
+        **dict(setting.split("=", 1) for setting in sys.argv[6:]),
     })
     with open(path, "w", buffering=1) as log:
         def send(partition):

@@ -340,7 +340,7 @@ impl Drop for Broker {
     fn drop(&mut self) {
         self.kill();
         if let Some(dir) = std::env::var_os("E2E_KEEP_LOGS") {
-            let name = format!("{:?}-{}.log", self.kind, self.kafka.port());
+            let name = format!("{:?}-{}-{}.log", self.kind, self.node_id, self.kafka.port());
             // Only a convenience for the person at the keyboard.
             let _ = fs::copy(self.log_path(), Path::new(&dir).join(name));
         }

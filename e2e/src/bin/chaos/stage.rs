@@ -15,6 +15,7 @@ use takhin_e2e::rng::Rng;
 use takhin_e2e::wire::Connection;
 use takhin_e2e::writer::{self, Writer};
 use takhin_e2e::{Broker, Kind, process, wait};
+use tempfile::NamedTempFile;
 
 use crate::network::Network;
 use crate::say;
@@ -30,6 +31,7 @@ const NEW: usize = 150;
 /// Records a second: enough for some to be on their way at any moment, and few enough for two cores.
 const RATE: u32 = 600;
 const DISK: u64 = 1 << 30;
+const TOKEN: &str = "the-token-of-the-operator";
 /// Groups with members: of the classic protocol and of KIP-848.
 const WITH_MEMBERS: [&str; 2] = ["members", "consumers"];
 
@@ -43,6 +45,8 @@ pub(crate) struct Stage {
     pub(crate) next_id: u32,
     /// What is going on.
     pub(crate) label: String,
+    /// What the admin API is asked with: brokers that others reach want one.
+    token: NamedTempFile,
     load: Option<(Writer, Committer)>,
     begin: Instant,
 }
@@ -58,9 +62,12 @@ impl Stage {
             brokers: Vec::new(),
             next_id: u32::from(count) + 1,
             label: String::new(),
+            token: NamedTempFile::new()?,
             load: None,
             begin: Instant::now(),
         };
+        fs::write(&stage.token, TOKEN)?;
+        let token = stage.token.path().to_string_lossy().into_owned();
         let seeds = stage
             .network
             .hosts
@@ -77,6 +84,7 @@ impl Stage {
                 ("kafka.allow_insecure", "true"),
                 ("rpc.allow_insecure", "true"),
                 ("admin.allow_insecure", "true"),
+                ("admin.token_file", &token),
                 ("kafka.groups.offsets_topic_partitions", "6"),
                 ("storage.min_free_space", "64MiB"),
                 ("storage.segment_size", "4MiB"),
@@ -121,6 +129,13 @@ impl Stage {
         let error = connection.create_replicated_topic(topic, partitions, 3, &[])?;
         ensure!(error == 0, "CreateTopics {topic}: error {error}");
         Ok(())
+    }
+
+    /// Asks the admin API of the broker at this place of the list; anything but 200 is an error.
+    pub(crate) fn ask(&self, broker: usize, method: &str, path: &str) -> Result<serde_json::Value> {
+        let (status, json) = self.brokers[broker].ask_admin(method, path, Some(TOKEN))?;
+        ensure!(status == 200, "{method} {path}: {status} {json}");
+        Ok(json)
     }
 
     /// Starts the clients and waits until they get answers.
