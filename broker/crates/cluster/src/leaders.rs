@@ -138,10 +138,10 @@ impl Leaders {
         self.table.write().others.retain(|id, _| exists(id));
     }
 
-    /// Takes in what broker `from` says.
-    pub(crate) fn hear(&self, from: i32, announcement: Announcement) {
+    /// Takes in what broker `from` says; whether it gives a partition up.
+    pub(crate) fn hear(&self, from: i32, announcement: Announcement) -> bool {
         let mut table = self.table.write();
-        let mut news = false;
+        let (mut news, mut gives_up) = (false, false);
         for (topic_id, index, word) in announcement.partitions {
             let id = PartitionId { topic_id, index };
             if word.leader != from && word.leader != -1 {
@@ -153,6 +153,7 @@ impl Leaders {
                 word.epoch > known.epoch || (word.epoch == known.epoch && word != *known)
             });
             if is_newer {
+                gives_up |= word.leader == -1;
                 table.others.insert(id, word);
                 news = true;
             }
@@ -161,6 +162,7 @@ impl Leaders {
         if news {
             self.seen.update(|seen| *seen += 1);
         }
+        gives_up
     }
 
     /// The word of the highest epoch on a partition.
@@ -229,11 +231,11 @@ mod tests {
         }
     }
 
-    fn hear(leaders: &Leaders, from: i32, word: Leadership) {
+    fn hear(leaders: &Leaders, from: i32, word: Leadership) -> bool {
         let announcement = Announcement {
             partitions: vec![(P.topic_id, P.index, word)],
         };
-        leaders.hear(from, announcement);
+        leaders.hear(from, announcement)
     }
 
     #[test]
@@ -264,8 +266,8 @@ mod tests {
         assert_eq!(words.len(), 1);
         assert_eq!((words[0].2.leader, words[0].2.epoch), (-1, 3));
         assert_eq!(leaders.since(change + 1).0, []);
-        hear(&leaders, 2, word(2, 4));
-        hear(&leaders, 2, word(-1, 4));
+        assert!(!hear(&leaders, 2, word(2, 4)));
+        assert!(hear(&leaders, 2, word(-1, 4)));
         assert!(leaders.has_given_up(P, 4));
         assert!(!leaders.has_given_up(P, 5));
     }

@@ -170,7 +170,11 @@ impl Exchange {
     fn hear(&self, from: u32, body: &[u8]) -> Result<Bytes, String> {
         let announcement: Announcement = serde_json::from_slice(body).map_err(|e| e.to_string())?;
         let from = i32::try_from(from).map_err(|e| e.to_string())?;
-        self.leaders.hear(from, announcement);
+        if self.leaders.hear(from, announcement)
+            && let Some(cluster) = self.cluster.get().and_then(Weak::upgrade)
+        {
+            cluster.host.elections.notify_one();
+        }
         Ok(Bytes::new())
     }
 }

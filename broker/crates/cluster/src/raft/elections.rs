@@ -2,8 +2,8 @@
 //!
 //! openraft's own timers are long, so that thousands of idle groups cost nothing; they remain as the safety net. Here a
 //! node that hears nothing of a group's leader, or hears that it has begun anew, lets go of the leader's lease. Then the
-//! replicas campaign one after the other, the preferred leader first, each with a pre-vote. A broker that is being drained
-//! comes last, and lets its first turn pass while another replica that was in sync is there: without one the partition is
+//! replicas campaign one after the other, the preferred leader first, each with a pre-vote; the leader that is doubted comes
+//! last, and who is asking for votes already is waited for. A broker that is being drained comes after all others, and lets its first turn pass while another replica that was in sync is there: without one the partition is
 //! still served.
 //!
 //! Invariants
@@ -62,8 +62,12 @@ struct Watch {
 struct Doubt {
     vote: RaftVote,
     since: Instant,
+    /// Whether somebody has asked for this vote just now, who gets the first turn.
+    is_asked_for: bool,
     /// The turn in which this node campaigned last.
     campaigned: Option<u128>,
+    /// The leader that is doubted: it comes last, for whatever the reason is, it has one.
+    left: Option<u64>,
 }
 
 /// Watches the node's groups until `stop`.
@@ -144,27 +148,17 @@ impl Watch {
         };
         if state == ServerState::Leader || voters.len() < 2 || !voters.contains(&host.node) {
             self.doubts.remove(&id);
+            self.leaders.insert(id, (vote, None));
             return;
         }
         let now = host.env.clock.instant();
         let is_heard = |node: u64| node == host.node || is_heard(host, node, now.duration_since(begun));
+        let was_led = self.leaders.contains_key(&id);
         if self.is_led(host, id, &vote, is_heard) {
             self.doubts.remove(&id);
             return;
         }
-        let doubt = self.doubts.entry(id).or_insert_with(|| Doubt {
-            vote,
-            since: now,
-            campaigned: None,
-        });
-        if doubt.vote != vote {
-            // Somebody has won, or has tried and failed: all turns begin anew.
-            *doubt = Doubt {
-                vote,
-                since: now,
-                campaigned: None,
-            };
-        }
+        let doubt = self.doubt(id, vote, was_led, now);
         let turn = now.duration_since(doubt.since).as_millis() / TURN.as_millis();
         let draining = host.draining();
         let mut present: Vec<u64> = group
@@ -172,7 +166,10 @@ impl Watch {
             .into_iter()
             .filter(|node| is_heard(*node))
             .collect();
-        present.sort_by_key(|node| draining.contains(node));
+        present.sort_by_key(|node| (draining.contains(node), doubt.left == Some(*node)));
+        let Some(turn) = turn.checked_sub(u128::from(doubt.is_asked_for)) else {
+            return;
+        };
         if present.len() <= voters.len() / 2 || doubt.campaigned == Some(turn) {
             return;
         }
@@ -193,6 +190,26 @@ impl Watch {
             }
             let _ = raft.trigger().elect(true).await;
         }
+    }
+
+    /// The doubt about a group under this vote. When the vote has changed, somebody has won, or has tried and failed: all
+    /// turns begin anew.
+    fn doubt(&mut self, id: GroupId, vote: RaftVote, was_led: bool, now: Instant) -> &mut Doubt {
+        let known = self.doubts.get(&id);
+        let is_news = known.map_or(was_led, |known| known.vote != vote);
+        let doubted = vote.is_committed().then_some(vote.leader_id().voted_for);
+        let left = doubted.or_else(|| known.and_then(|known| known.left));
+        let doubt = Doubt {
+            vote,
+            since: now,
+            is_asked_for: is_news && !vote.is_committed(),
+            campaigned: None,
+            left,
+        };
+        if is_news {
+            self.doubts.remove(&id);
+        }
+        self.doubts.entry(id).or_insert(doubt)
     }
 
     /// Wakes a parked group whose leader is not there any more, or which leads a replica that may have lost something.

@@ -61,16 +61,21 @@ async fn write_to_leader(env: &Env, running: &Running, producer: &mut Producer) 
 }
 
 fn place_of(running: &Running, lead: bool) -> usize {
+    find_place(running, lead).unwrap()
+}
+
+fn leads(running: &Running) -> Option<usize> {
+    find_place(running, true)
+}
+
+fn find_place(running: &Running, lead: bool) -> Option<usize> {
     let nodes = running.lock();
     let is_wanted = |node: &Arc<Cluster>| {
         let topic = node.image().topic(TOPIC).unwrap().id;
         node.partition(topic, 0).unwrap().leadership().is_some() == lead
     };
-    nodes
-        .iter()
-        .find(|(_, node)| is_wanted(node))
-        .map(|(place, _)| *place)
-        .unwrap()
+    let (place, _) = nodes.iter().find(|(_, node)| is_wanted(node))?;
+    Some(*place)
 }
 
 fn cluster(seed: u64) -> (Sim, Vec<Machine>) {
@@ -189,7 +194,8 @@ fn leadership_and_replicas_of_a_resting_partition_move() {
         let other = running.lock()[&((place + 1) % 3)].clone();
         other.set_draining(id, true).await.unwrap();
         let gone = async {
-            while place_of(&running, true) == place {
+            // While it is passed on nobody leads.
+            while !leads(&running).is_some_and(|now| now != place) {
                 env.clock.sleep(Duration::from_millis(20)).await;
             }
         };
