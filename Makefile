@@ -67,7 +67,9 @@ sim: ## a simulated node under crashes and disk faults; SEEDS=1000 FIRST=1
 chaos: SEEDS = 10
 chaos: ## real brokers under real faults, SEEDS=10 FIRST=1 ARGS="--faults kill,cut"; ARGS=--help says more, needs root
 	@$(MAKE) --no-print-directory chaos-tools
-	@cargo run -q --locked -p takhin-e2e --bin chaos -- run --seeds $(SEEDS) --first $(FIRST) $(ARGS)
+	@old=$$([ "$(OLD)" = no ] || bash e2e/setup/compatible.sh); \
+	cargo run -q --locked -p takhin-e2e --bin chaos -- \
+	    run --seeds $(SEEDS) --first $(FIRST) $${old:+--old-binary "$$old"} $(ARGS)
 
 failover: ## how long clients wait for another leader, by kind of failure; ARGS="--kills 50 --partitions 1000"
 	@$(MAKE) --no-print-directory chaos-tools
@@ -75,6 +77,6 @@ failover: ## how long clients wait for another leader, by kind of failure; ARGS=
 
 .PHONY: chaos-tools
 chaos-tools:
-	@.ci/tools cc chaos
+	@.ci/tools cc git chaos
 	@bash e2e/setup/install.sh
 	@if [ -z "$${TAKHIN_BIN:-}" ]; then cargo build --release --locked -p takhin-broker; fi

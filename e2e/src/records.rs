@@ -90,10 +90,16 @@ pub fn read_all(connection: &mut Connection, topic: &str, partition: i32) -> Res
 
 /// The compression codec of each whole batch in what was fetched.
 pub fn codecs(fetched: &[u8]) -> Result<Vec<u8>> {
+    let all = batches(fetched)?.into_iter();
+    Ok(all.map(|batch| batch[at::ATTRIBUTES + 1] & 7).collect())
+}
+
+/// The whole batches in what was fetched.
+pub fn batches(fetched: &[u8]) -> Result<Vec<&[u8]>> {
     let mut found = Vec::new();
     let mut rest = fetched;
     while let Some((batch, next)) = split_batch(rest)? {
-        found.push(batch[at::ATTRIBUTES + 1] & 7);
+        found.push(batch);
         rest = next;
     }
     Ok(found)
@@ -116,8 +122,7 @@ fn split_batch(fetched: &[u8]) -> Result<Option<(&[u8], &[u8])>> {
 /// Offset and value of each record in fetched, uncompressed batches; an incomplete last batch is left out.
 pub fn values(fetched: &[u8]) -> Result<Vec<(i64, Vec<u8>)>> {
     let mut found = Vec::new();
-    let mut rest = fetched;
-    while let Some((batch, next)) = split_batch(rest)? {
+    for batch in batches(fetched)? {
         let base = Reader(batch).i64()?;
         ensure!(
             batch[at::ATTRIBUTES + 1] & 7 == 0,
@@ -146,7 +151,6 @@ pub fn values(fetched: &[u8]) -> Result<Vec<(i64, Vec<u8>)>> {
                 record.some(usize::try_from(value_len).unwrap_or(0))?.to_vec(),
             ));
         }
-        rest = next;
     }
     Ok(found)
 }

@@ -8,6 +8,10 @@ def unhex(text):
     return None if text is None else bytes.fromhex(text)
 
 
+def hexed(content):
+    return None if content is None else content.hex()
+
+
 def load(path):
     with open(path, encoding="utf-8") as lines:
         for line in lines:
@@ -21,9 +25,9 @@ def show(topic, offset, timestamp, key, value, headers):
         "topic": topic,
         "offset": offset,
         "t": timestamp,
-        "k": None if key is None else key.hex(),
-        "v": None if value is None else value.hex(),
-        "h": [[name, None if content is None else content.hex()] for name, content in headers],
+        "k": hexed(key),
+        "v": hexed(value),
+        "h": [[name, hexed(content)] for name, content in headers],
     }))
 
 

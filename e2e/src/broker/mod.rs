@@ -58,6 +58,8 @@ pub struct Broker {
     node_id: u32,
     settings: Vec<(String, String)>,
     wrapper: Vec<String>,
+    /// Instead of the takhin that suites run.
+    binary: Option<PathBuf>,
     process: Option<Running>,
 }
 
@@ -87,6 +89,7 @@ impl Broker {
             node_id: 1,
             settings: Vec::new(),
             wrapper: Vec::new(),
+            binary: None,
             process: None,
         })
     }
@@ -124,6 +127,17 @@ impl Broker {
     pub fn wrap(&mut self, wrapper: &[&str]) -> &mut Self {
         self.wrapper = wrapper.iter().map(|&w| w.to_owned()).collect();
         self
+    }
+
+    /// Another takhin than the one that suites run, from the next start on; none for that one again.
+    pub fn use_binary(&mut self, binary: Option<&Path>) -> &mut Self {
+        self.binary = binary.map(Path::to_owned);
+        self
+    }
+
+    /// Whether it has another takhin than the one that suites run.
+    pub fn has_other_binary(&self) -> bool {
+        self.binary.is_some()
     }
 
     /// Which broker this is.

@@ -12,7 +12,8 @@ use super::Broker;
 use crate::tools;
 
 pub(super) fn command(broker: &Broker) -> Result<Command> {
-    let mut command = Command::new(binary()?);
+    let binary = broker.binary.clone().map_or_else(binary, Ok)?;
+    let mut command = Command::new(binary);
     command.arg("dev").arg("--data-dir").arg(&broker.data);
     command.arg("--kafka").arg(broker.kafka.to_string());
     command.arg("--admin").arg(broker.admin.to_string());

@@ -9,6 +9,7 @@ mod clients;
 mod cluster;
 mod crash;
 mod elastic;
+mod golden;
 mod group_crash;
 mod groups;
 mod java_tools;
@@ -50,6 +51,7 @@ fn main() -> anyhow::Result<()> {
     group_crash::add(&mut suites);
     power::add(&mut suites);
     storage::add(&mut suites);
+    golden::add(&mut suites);
     readme::add(&mut suites);
     suites.run(&arguments).exit()
 }

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::entry::PreviousStop;
 use crate::error::LogError;
-use crate::format::{FrameError, Kind};
+use crate::format::{FrameError, INSTALLED, Kind, NewerFormat, STATE};
 use crate::journal::{Journal, JournalError};
 use crate::whole::{self, Found};
 
@@ -60,13 +60,13 @@ pub enum DataDirError {
         /// Cluster id expected.
         expected: String,
     },
-    /// Its format is newer than this program.
-    #[error("{path} was written by a newer version (format {found}): start that version or a later one", path = path.display())]
+    /// A file of it was written by a newer release.
+    #[error("{path}: {newer}", path = path.display())]
     Newer {
-        /// The directory.
+        /// The file.
         path: PathBuf,
-        /// Its format version.
-        found: u16,
+        /// Its version.
+        newer: NewerFormat,
     },
     /// It cannot be written.
     #[error("{path} is not writable: give this user write permission or set node.data_dir to another directory", path = path.display())]
@@ -147,6 +147,9 @@ impl DataDir {
     /// Locks and opens a data directory; initialises an empty one.
     ///
     /// After this the directory counts as not cleanly stopped until [`DataDir::close`].
+    ///
+    /// # Errors
+    /// A directory in which a newer release has written (`DataDirError::Newer`, `JournalError::Newer`) is left as it is.
     pub fn open(disk: Arc<dyn Disk>, path: &Path, expected: &Expected) -> Result<Self, DataDirError> {
         let not_writable = |source| DataDirError::NotWritable {
             path: path.to_owned(),
@@ -165,6 +168,7 @@ impl DataDir {
         let (meta, previous, journal) = match read_meta(&*disk, path)? {
             Some(meta) => {
                 check_meta(path, &meta, expected)?;
+                check_logs(&*disk, &path.join(PARTITIONS))?;
                 let previous = previous_stop(&*disk, path, &boot_id)?;
                 let journal = Journal::open(disk.clone(), &path.join(JOURNAL), previous)?;
                 (meta, previous, journal)
@@ -276,10 +280,7 @@ fn read_meta(disk: &dyn Disk, path: &Path) -> Result<Option<NodeMeta>, DataDirEr
     let damaged = || DataDirError::Damaged { path: file.clone() };
     match whole::read(disk, &file, Kind::NodeMeta)? {
         Found::Body(body) => decode_meta(&body).map(Some).ok_or_else(damaged),
-        Found::Bad(FrameError::Newer(found)) => Err(DataDirError::Newer {
-            path: path.to_owned(),
-            found,
-        }),
+        Found::Bad(FrameError::Newer(newer)) => Err(DataDirError::Newer { path: file, newer }),
         Found::Bad(FrameError::Damaged) => Err(damaged()),
         Found::Missing => {
             let entries = disk.read_dir(path).map_err(|e| LogError::io("list", path, e))?;
@@ -319,6 +320,29 @@ fn check_meta(path: &Path, meta: &NodeMeta, expected: &Expected) -> Result<(), D
         }
         _ => Ok(()),
     }
+}
+
+/// Looks for logs that a newer release has written: all are refused before anything in any of them is changed, whoever
+/// opens them, and when.
+///
+/// Indexes and lists of segments are not looked at: those that cannot be read are made anew.
+fn check_logs(disk: &dyn Disk, partitions: &Path) -> Result<(), DataDirError> {
+    let entries = match disk.read_dir(partitions) {
+        Ok(entries) => entries,
+        // Whatever is wrong with it, opening the logs will say.
+        Err(_) => return Ok(()),
+    };
+    for entry in entries.iter().filter(|entry| entry.is_dir) {
+        let dir = partitions.join(&entry.name);
+        for (name, kind) in [(STATE, Kind::State), (INSTALLED, Kind::Installed)] {
+            let path = dir.join(name);
+            // One that cannot be read is the trouble of its own log, when that is opened.
+            if let Ok(Found::Bad(FrameError::Newer(newer))) = whole::read(disk, &path, kind) {
+                return Err(DataDirError::Newer { path, newer });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Makes a data directory of an empty one. The identity comes last: a crash before it leaves an empty directory.

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::format::NewerFormat;
+
 /// What is wrong with the bytes at some position of a segment file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {
@@ -173,6 +175,14 @@ pub enum LogError {
         offset: i64,
         /// What is wrong.
         damage: Damage,
+    },
+    /// A file was written by a newer release.
+    #[error("{path}: {newer}", path = path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        newer: NewerFormat,
     },
     /// A state file that every log has is missing or fails its check.
     #[error("{path}: unreadable: {reason}", path = path.display())]

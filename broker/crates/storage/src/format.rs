@@ -12,6 +12,9 @@
 //! ```
 //!
 //! A file is exactly one frame: trailing bytes are damage. Bodies are described where they are encoded.
+//!
+//! Segments have no version of their own: what is in them are Kafka's batches. A release that writes anything else there
+//! raises the version of `state`, which every log has, so that an older one refuses the directory.
 
 use std::path::{Path, PathBuf};
 
@@ -80,8 +83,21 @@ impl Kind {
 pub(crate) enum FrameError {
     /// Wrong length, magic or checksum.
     Damaged,
-    /// Written by a newer program.
-    Newer(u16),
+    /// Written by a newer release.
+    Newer(NewerFormat),
+}
+
+/// A format that only a newer release knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "format version {found} is newer than {known}, the newest that this release knows: \
+     start the release that wrote it, or a later one"
+)]
+pub struct NewerFormat {
+    /// Version found.
+    pub found: u16,
+    /// Newest version known.
+    pub known: u16,
 }
 
 /// CRC-32C, the checksum of all our files.
@@ -115,8 +131,10 @@ pub(crate) fn unseal(kind: Kind, bytes: &[u8]) -> Result<&[u8], FrameError> {
         return Err(FrameError::Damaged);
     }
     let version = u16::from_be_bytes([head[4], head[5]]);
-    if version > kind.version() {
-        Err(FrameError::Newer(version))
+    let known = kind.version();
+    if version > known {
+        let found = version;
+        Err(FrameError::Newer(NewerFormat { found, known }))
     } else {
         Ok(body)
     }

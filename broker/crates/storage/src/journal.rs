@@ -22,9 +22,11 @@ use parking_lot::Mutex;
 use takhin_runtime::disk::{Disk, File, OpenMode};
 
 use crate::entry::PreviousStop;
-use crate::format::{TMP, crc32c, len_u32, to_usize};
+use crate::format::{NewerFormat, TMP, crc32c, len_u32, to_usize};
 
 const MAGIC: &[u8; 8] = b"TKJR\0\x01\0\0";
+/// The version in it.
+const VERSION: u16 = 1;
 const FRAME_HEAD: usize = 24;
 const REMOVED: u32 = u32::MAX;
 /// Longest key in bytes.
@@ -46,6 +48,14 @@ pub enum JournalError {
     Missing {
         /// The file.
         path: PathBuf,
+    },
+    /// A newer release has written it.
+    #[error("{path}: {newer}", path = path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        newer: NewerFormat,
     },
     /// Damage that a torn write does not explain: what was promised before is not known any more.
     #[error("{path}: unreadable from byte {position} on", path = path.display())]
@@ -128,7 +138,7 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// `Missing`; `Unreadable` unless the way the previous owner stopped explains the damage: a kill may leave an
+    /// `Missing`; `Newer`, and nothing is cut; `Unreadable` unless the way the previous owner stopped explains the damage: a kill may leave an
     /// incomplete last frame, a power loss anything that no later frame says was synced.
     pub fn open(disk: Arc<dyn Disk>, path: &Path, previous: PreviousStop) -> Result<Self, JournalError> {
         let io = |operation| move |source| io_error(operation, path, source);
@@ -151,9 +161,7 @@ impl Journal {
             path: path.to_owned(),
             position: at as u64,
         };
-        if bytes.get(..MAGIC.len()) != Some(&MAGIC[..]) {
-            return Err(unreadable(0));
-        }
+        check_head(path, &bytes)?;
         let mut replay = Replay::default();
         let end = replay.run(&bytes);
         if end < bytes.len() {
@@ -329,6 +337,24 @@ impl Inner {
         if let Some(old) = old {
             self.live_bytes -= entry_len(key, Some(&old)) as u64;
         }
+    }
+}
+
+/// The first bytes of the file.
+fn check_head(path: &Path, bytes: &[u8]) -> Result<(), JournalError> {
+    let path = path.to_owned();
+    match bytes.first_chunk() {
+        Some(head) if head == MAGIC => Ok(()),
+        Some([b'T', b'K', b'J', b'R', high, low, 0, 0]) => {
+            let (found, known) = (u16::from_be_bytes([*high, *low]), VERSION);
+            let newer = NewerFormat { found, known };
+            if found > known {
+                Err(JournalError::Newer { path, newer })
+            } else {
+                Err(JournalError::Unreadable { path, position: 0 })
+            }
+        }
+        _ => Err(JournalError::Unreadable { path, position: 0 }),
     }
 }
 

@@ -51,7 +51,7 @@ pub use self::entry::{
 pub use self::epochs::{EpochHistory, EpochStart};
 pub use self::error::{Damage, LogError};
 pub use self::flush::{FlushError, FlushPolicy, Flusher, Round, Synced};
-pub use self::format::SegmentId;
+pub use self::format::{NewerFormat, SegmentId};
 pub use self::incoming::{CheckedCopy, Incoming};
 pub use self::journal::{Change, Journal, JournalError, MAX_KEY_LEN, MAX_VALUE_LEN};
 pub use self::log::{

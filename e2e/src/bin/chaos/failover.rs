@@ -73,7 +73,7 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
         "at least {} partitions",
         PULSE_PARTITIONS + 1
     );
-    let mut stage = Stage::set_up(settings.brokers)?;
+    let mut stage = Stage::set_up(settings.brokers, None)?;
     // A request that creates all at once is refused where it is larger than a broker allows.
     let mut left = settings.partitions - PULSE_PARTITIONS;
     for n in 0.. {

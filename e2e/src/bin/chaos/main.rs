@@ -20,7 +20,7 @@ use clap::{Args, Parser, Subcommand};
 use takhin_e2e::rng::Rng;
 
 use crate::faults::Fault;
-use crate::stage::Stage;
+use crate::stage::{Old, Stage};
 
 #[derive(Debug, Parser)]
 #[command(name = "chaos", about = "Real brokers under real faults; needs root", version)]
@@ -59,6 +59,9 @@ struct Settings {
     /// Brokers, 3 to 5; by default the seed says
     #[arg(long, value_parser = clap::value_parser!(u8).range(3..=5))]
     brokers: Option<u8>,
+    /// A takhin of an earlier commit that knows the same formats: one of the brokers runs it, the seed says which
+    #[arg(long, value_name = "PATH")]
+    old_binary: Option<PathBuf>,
     /// Where logs and data of a run that failed are kept
     #[arg(long, default_value = "target/chaos")]
     keep: PathBuf,
@@ -78,27 +81,33 @@ fn main() -> Result<ExitCode> {
             failover::run(&settings).map(|()| ExitCode::SUCCESS)
         }
         Command::Run(settings) => {
-            let kinds = kinds(&settings.faults)?;
+            let kinds = kinds(&settings.faults, settings.old_binary.is_some())?;
             network::enter()?;
             run(&settings, &kinds)
         }
     }
 }
 
-/// The kinds of these names, all for none.
-fn kinds(names: &[String]) -> Result<Vec<&'static Fault>> {
+/// The kinds of these names; for none, all that there is what they need for.
+fn kinds(names: &[String], has_old: bool) -> Result<Vec<&'static Fault>> {
     if names.is_empty() {
-        return Ok(faults::ALL.iter().collect());
+        let possible = |fault: &&Fault| has_old || !fault.needs_old;
+        return Ok(faults::ALL.iter().filter(possible).collect());
     }
     let find = |name: &String| {
         let found = faults::ALL.iter().find(|fault| fault.name == name);
-        found.with_context(|| format!("no fault is called {name}: `chaos list` names them"))
+        let fault = found.with_context(|| format!("no fault is called {name}: `chaos list` names them"))?;
+        ensure!(has_old || !fault.needs_old, "{name} needs --old-binary");
+        Ok(fault)
     };
     names.iter().map(find).collect()
 }
 
 fn run(settings: &Settings, kinds: &[&'static Fault]) -> Result<ExitCode> {
     ensure!(settings.seeds > 0 && settings.rounds > 0, "nothing to do");
+    if let Some(old) = &settings.old_binary {
+        ensure!(old.exists(), "--old-binary {} does not exist", old.display());
+    }
     // All temporary files come to lie here, so that those of a run that fails are found.
     let work = tempfile::Builder::new().prefix("takhin-chaos-").tempdir()?;
     if tempfile::env::override_temp_dir(work.path()).is_err() {
@@ -141,7 +150,12 @@ fn one_seed(settings: &Settings, kinds: &[&'static Fault], seed: u64, work: &Pat
         "seed {seed}: {brokers} brokers, {} faults",
         schedule.len()
     ));
-    let mut stage = Stage::set_up(brokers)?;
+    // From numbers of its own: the same seed draws the same faults with and without it.
+    let drawn = Rng::new(!seed).within(0..u64::from(brokers));
+    let broker = usize::try_from(drawn)?;
+    let old = settings.old_binary.clone();
+    let old = old.map(|binary| Old { binary, broker });
+    let mut stage = Stage::set_up(brokers, old)?;
     let judged = story(&mut stage, &schedule, &mut rng);
     if judged.is_err() {
         let kept = settings.keep.join(format!("seed-{seed}"));

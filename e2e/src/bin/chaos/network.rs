@@ -69,6 +69,10 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
+        // A namespace ends some time after the last process in it has, and would keep the names from the next seed.
+        for host in &self.hosts {
+            let _ = ip(&["link", "del", &host.outside()]);
+        }
         self.hosts.clear();
         let _ = ip(&["link", "del", "bridge"]);
     }
@@ -108,7 +112,7 @@ impl Host {
         wait::until("a network namespace", LIMIT, || {
             Ok(fs::read_link(format!("/proc/{pid}/ns/net"))? != own)
         })?;
-        let (outside, pid) = (format!("host{n}"), pid.to_string());
+        let (outside, pid) = (host.outside(), pid.to_string());
         let address = format!("{}/24", host.ip);
         ip(&[
             "link", "add", &outside, "type", "veth", "peer", "name", "eth0", "netns", &pid,
@@ -122,6 +126,12 @@ impl Host {
             process::run(host.command("ip").args(arguments), LIMIT)?;
         }
         Ok(host)
+    }
+
+    /// The end of its cable that is here.
+    fn outside(&self) -> String {
+        let [.., n] = self.ip.octets();
+        format!("host{n}")
     }
 
     /// Words that put a command onto this host.

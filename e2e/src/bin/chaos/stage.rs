@@ -1,9 +1,10 @@
 //! The cluster under test with its load: brokers on hosts and disks of their own, clients on this one.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -35,6 +36,31 @@ const TOKEN: &str = "the-token-of-the-operator";
 /// Groups with members: of the classic protocol and of KIP-848.
 const WITH_MEMBERS: [&str; 2] = ["members", "consumers"];
 
+/// Which takhin a broker runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Build {
+    /// That of an earlier commit.
+    Old,
+    /// The one under test.
+    New,
+}
+
+impl fmt::Display for Build {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Old => "old",
+            Self::New => "new",
+        })
+    }
+}
+
+/// An older takhin, and the first broker that runs it.
+#[derive(Debug)]
+pub(crate) struct Old {
+    pub(crate) binary: PathBuf,
+    pub(crate) broker: usize,
+}
+
 /// Everything that one seed works on.
 #[derive(Debug)]
 pub(crate) struct Stage {
@@ -47,13 +73,15 @@ pub(crate) struct Stage {
     pub(crate) label: String,
     /// What the admin API is asked with: brokers that others reach want one.
     token: NamedTempFile,
+    /// A takhin of an earlier commit, which some of the brokers run.
+    old: Option<PathBuf>,
     load: Option<(Writer, Committer)>,
     begin: Instant,
 }
 
 impl Stage {
-    /// Brokers that serve clients, without load.
-    pub(crate) fn set_up(count: u8) -> Result<Self> {
+    /// Brokers that serve clients, without load; with an older takhin one of them runs that.
+    pub(crate) fn set_up(count: u8, old: Option<Old>) -> Result<Self> {
         let network = Network::new(count)?;
         let disks: Result<Vec<_>> = network.hosts.iter().map(|_| Mount::xfs(DISK)).collect();
         let mut stage = Self {
@@ -63,6 +91,7 @@ impl Stage {
             next_id: u32::from(count) + 1,
             label: String::new(),
             token: NamedTempFile::new()?,
+            old: None,
             load: None,
             begin: Instant::now(),
         };
@@ -93,12 +122,33 @@ impl Stage {
             }
             stage.brokers.push(broker);
         }
+        if let Some(Old { binary, broker }) = old {
+            stage.old = Some(binary);
+            stage.give_build(broker, Build::Old);
+        }
         let all: Vec<usize> = (0..stage.brokers.len()).collect();
         for broker in &all {
             stage.wrap(*broker, &[]);
         }
         stage.start(&all)?;
         Ok(stage)
+    }
+
+    /// Has a broker run this build from its next start on.
+    pub(crate) fn give_build(&mut self, broker: usize, build: Build) {
+        let binary = match build {
+            Build::Old => self.old.as_deref(),
+            Build::New => None,
+        };
+        self.brokers[broker].use_binary(binary);
+        let id = self.brokers[broker].node_id();
+        self.say(&format!("broker {id} runs the {build} build"));
+    }
+
+    /// The brokers that run this build.
+    pub(crate) fn with_build(&self, build: Build) -> Vec<usize> {
+        let has = |broker: &usize| self.brokers[*broker].has_other_binary() == (build == Build::Old);
+        (0..self.brokers.len()).filter(has).collect()
     }
 
     /// Has a broker run on its host from its next start on, with these words before it.
@@ -125,8 +175,7 @@ impl Stage {
 
     /// Creates a topic.
     pub(crate) fn create(&self, topic: &str, partitions: i32) -> Result<()> {
-        let mut connection = Connection::open(self.brokers[0].address())?;
-        let error = connection.create_replicated_topic(topic, partitions, 3, &[])?;
+        let error = self.ask_to_create(0, topic, partitions)?;
         ensure!(error == 0, "CreateTopics {topic}: error {error}");
         Ok(())
     }
@@ -136,6 +185,12 @@ impl Stage {
         let (status, json) = self.brokers[broker].ask_admin(method, path, Some(TOKEN))?;
         ensure!(status == 200, "{method} {path}: {status} {json}");
         Ok(json)
+    }
+
+    /// Asks one broker to create a topic; returns the error code.
+    pub(crate) fn ask_to_create(&self, broker: usize, topic: &str, partitions: i32) -> Result<i16> {
+        let mut connection = Connection::open(self.brokers[broker].address())?;
+        connection.create_replicated_topic(topic, partitions, 3, &[])
     }
 
     /// Starts the clients and waits until they get answers.

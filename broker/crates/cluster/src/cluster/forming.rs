@@ -122,6 +122,16 @@ enum Verdict {
     Wait(String),
 }
 
+/// How seeds stand, by address; an error of a seed is why it did not say.
+type Answers = BTreeMap<String, Result<Standing, LinkError>>;
+
+/// What asking the seeds has shown.
+struct Seeds {
+    answers: Answers,
+    /// Under which of the addresses each broker has answered just now.
+    found: BTreeMap<i32, String>,
+}
+
 pub(super) struct Forming<'a> {
     pub(super) env: &'a Env,
     pub(super) links: &'a Arc<dyn Links>,
@@ -150,15 +160,21 @@ impl Forming<'_> {
                         None => continue,
                     }
                 }
-                false => match self.judge(self.ask_seeds().await?)? {
-                    Verdict::Found(founders) => {
-                        tracing::info!(voters = ?founders.keys().collect::<Vec<_>>(), "founding the cluster");
-                        self.metadata.found(founders).await;
-                        continue;
+                false => {
+                    let seeds = self.ask_seeds().await?;
+                    match self.judge(seeds.answers)? {
+                        Verdict::Found(founders) => {
+                            tracing::info!(voters = ?founders.keys().collect::<Vec<_>>(), "founding the cluster");
+                            self.metadata.found(founders).await;
+                            continue;
+                        }
+                        Verdict::Join(mut member) => {
+                            member.addresses.extend(seeds.found);
+                            self.join(&member).await?
+                        }
+                        Verdict::Wait(reason) => reason,
                     }
-                    Verdict::Join(member) => self.join(&member).await?,
-                    Verdict::Wait(reason) => reason,
-                },
+                }
             };
             if self.env.clock.instant() >= report_at {
                 report_at = self.env.clock.instant() + REPORT;
@@ -185,15 +201,14 @@ impl Forming<'_> {
             };
         }
         // Addresses may have changed while this node was away; those of its own log are not to be relied on.
-        let answers = self.ask_seeds().await?;
+        let seeds = self.ask_seeds().await?;
         let mut standing = self.exchange.standing.lock().clone();
-        for member in answers
-            .into_values()
-            .flatten()
-            .filter(|standing| standing.is_member)
-        {
+        let answers = seeds.answers.into_values();
+        for member in answers.flatten().filter(|standing| standing.is_member) {
             standing.addresses.extend(member.addresses);
         }
+        // Nor those of the others' logs, where all were away.
+        standing.addresses.extend(seeds.found);
         match self
             .metadata
             .leader()
@@ -207,8 +222,8 @@ impl Forming<'_> {
         }
     }
 
-    /// How the other seeds stand, by address; an error of a seed is why it did not say.
-    async fn ask_seeds(&self) -> Result<BTreeMap<String, Result<Standing, LinkError>>, FormingError> {
+    /// How the other seeds stand, and who answers where.
+    async fn ask_seeds(&self) -> Result<Seeds, FormingError> {
         let own = &self.options.broker;
         let mut answers = BTreeMap::new();
         let mut peers = BTreeMap::new();
@@ -233,6 +248,10 @@ impl Forming<'_> {
             }
         }
         self.links.add_peers(peers.clone());
+        let found = peers
+            .iter()
+            .filter_map(|(node, address)| Some((i32::try_from(*node).ok()?, address.clone())))
+            .collect();
         for (node, address) in peers {
             let answer = self
                 .links
@@ -250,10 +269,10 @@ impl Forming<'_> {
             }
             answers.insert(address, answer);
         }
-        Ok(answers)
+        Ok(Seeds { answers, found })
     }
 
-    fn judge(&self, answers: BTreeMap<String, Result<Standing, LinkError>>) -> Result<Verdict, FormingError> {
+    fn judge(&self, answers: Answers) -> Result<Verdict, FormingError> {
         let own = self.exchange.standing.lock().clone();
         let mut missing = Vec::new();
         let mut standings = vec![own.clone()];

@@ -254,13 +254,27 @@ impl Cluster {
             } => self.decommission_as_told(broker, decommissioning).await?,
             Command::Unregister { broker } => self.unregister_as_told(broker).await?,
             Command::ProducerIds => first_id = Some(self.controller.producer_id_block().await?),
-            Command::Register(broker) => self.controller.register(broker).await?,
+            Command::Register(broker) => {
+                self.learn_address(&broker);
+                self.controller.register(broker).await?;
+            }
         }
         Ok(Done {
             first_id,
             outcomes,
             ..Done::at(self.image().end_offset)
         })
+    }
+
+    /// Links to a broker where it says that it is now. Where all addresses have changed at once, nothing could be
+    /// committed before that, and so not the new address either.
+    fn learn_address(&self, broker: &BrokerInfo) {
+        let image = self.image();
+        let is_it = |known: &BrokerInfo| known.directory == broker.directory && known.rpc != broker.rpc;
+        if broker.id != self.node_id() && image.brokers.get(&broker.id).is_some_and(is_it) {
+            let address = (broker.id.unsigned_abs(), broker.rpc.clone());
+            self.host.links.add_peers([address].into());
+        }
     }
 
     /// A producer id that was never given to anybody.

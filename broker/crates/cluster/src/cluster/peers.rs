@@ -1,6 +1,6 @@
 //! Keeping up with the other brokers: where they are, and who leads what.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,8 +23,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Links to the brokers of each new image, and an announcer for each of them.
 pub(super) async fn follow(cluster: Arc<Cluster>) {
     let mut announcers: BTreeMap<u32, takhin_runtime::JoinHandle<()>> = BTreeMap::new();
-    // Who was a broker in some image before.
-    let mut known: BTreeSet<u32> = BTreeSet::new();
+    // Where brokers were in the image before.
+    let mut known: BTreeMap<u32, String> = BTreeMap::new();
     let mut image = cluster.image();
     loop {
         let addresses: BTreeMap<i32, String> = image
@@ -53,11 +53,16 @@ pub(super) async fn follow(cluster: Arc<Cluster>) {
         }
         // Not the links to whom the image does not know yet: a founder that let go of the other founders' could not commit
         // that they belong to the cluster.
-        for gone in known.iter().filter(|node| !peers.contains_key(node)) {
+        for gone in known.keys().filter(|node| !peers.contains_key(node)) {
             cluster.host.links.forget_peer(*gone);
         }
-        known = peers.keys().copied().collect();
-        cluster.host.links.add_peers(peers);
+        // Nor an address that is no news: the broker may have said since that it is elsewhere, which is still to be
+        // committed.
+        let is_news = |(node, address): &(&u32, &String)| known.get(*node) != Some(*address);
+        let news = peers.iter().filter(is_news);
+        let news = news.map(|(node, address)| (*node, address.clone())).collect();
+        cluster.host.links.add_peers(news);
+        known = peers;
         {
             let mut standing = cluster.exchange.standing.lock();
             standing.addresses = addresses;

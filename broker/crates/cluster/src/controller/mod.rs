@@ -15,7 +15,7 @@ use takhin_runtime::{Env, Published};
 use tokio::sync::Mutex as AsyncMutex;
 use uuid::Uuid;
 
-use crate::metadata::{BrokerInfo, Image, MetadataRecord, Origin};
+use crate::metadata::{BrokerInfo, Image, MetadataRecord, Origin, RecordError};
 use crate::partition::{Acks, Partition};
 use crate::raft::Observer;
 
@@ -124,6 +124,14 @@ pub enum TopicError {
     Timeout,
 }
 
+/// A committed record that means nothing here.
+#[derive(Debug, thiserror::Error)]
+#[error("offset {offset} of the metadata log: {error}")]
+struct Unreadable {
+    offset: i64,
+    error: RecordError,
+}
+
 /// The next image for every committed record.
 pub(crate) struct MetadataObserver {
     image: Published<Arc<Image>>,
@@ -146,8 +154,12 @@ impl Observer for MetadataObserver {
         let mut records = Vec::new();
         for record in Records::new(&batch.body, batch.header.records_count) {
             let record = record.map_err(std::io::Error::other)?;
+            let offset = batch.header.base_offset + i64::from(record.offset_delta);
+            let decoded = MetadataRecord::decode(record.value.unwrap_or_default());
             records.push(
-                MetadataRecord::decode(record.value.unwrap_or_default()).map_err(std::io::Error::other)?,
+                decoded
+                    .map_err(|error| Unreadable { offset, error })
+                    .map_err(std::io::Error::other)?,
             );
         }
         self.image.update(|image| {

@@ -8,3 +8,4 @@ pub use image::{
     BrokerInfo, Endpoint, INTERNAL_REPLICAS, Image, PartitionInfo, Reassignment, TopicInfo, is_internal,
 };
 pub use record::MetadataRecord;
+pub(crate) use record::RecordError;

@@ -118,7 +118,10 @@ pub enum MetadataRecord {
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// Written by a newer release.
-    #[error("metadata record of version {found}, newer than {VERSION}: start the release that wrote it")]
+    #[error(
+        "metadata record of version {found}, newer than {VERSION}, the newest that this release knows: \
+         start the release that wrote it, or a later one"
+    )]
     Newer {
         /// Version found.
         found: u8,

@@ -52,12 +52,9 @@ impl HardStateStore {
             return Ok(None);
         };
         // A vote that cannot be read must not look like no vote: the group would vote again in an old term.
-        decode_vote(&value).map(Some).ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("vote of group {group} cannot be decoded"),
-            )
-        })
+        decode_vote(&value)
+            .map(Some)
+            .ok_or_else(|| unreadable("vote", group, &value))
     }
 
     pub(crate) async fn save_vote(&self, group: GroupId, vote: &RaftVote) -> io::Result<()> {
@@ -74,12 +71,7 @@ impl HardStateStore {
 
     pub(crate) fn state(&self, group: GroupId) -> io::Result<GroupState> {
         match self.journal.get(&key(group, STATE)) {
-            Some(value) => decode_state(&value).ok_or_else(|| {
-                io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    format!("state of group {group} cannot be decoded"),
-                )
-            }),
+            Some(value) => decode_state(&value).ok_or_else(|| unreadable("state", group, &value)),
             None => Ok(GroupState::default()),
         }
     }
@@ -114,6 +106,18 @@ fn key(group: GroupId, kind: u8) -> Vec<u8> {
     key.put_i32(group.index);
     key.put_u8(kind);
     key
+}
+
+fn unreadable(what: &str, group: GroupId, value: &[u8]) -> io::Error {
+    let reason = match value.first() {
+        Some(version) if *version > VERSION => format!(
+            "has version {version}, newer than {VERSION}, the newest that this release knows: \
+             start the release that wrote it, or a later one"
+        ),
+        _ => "cannot be decoded".to_owned(),
+    };
+    let text = format!("the {what} of group {group} in the journal {reason}");
+    io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
 fn decode_vote(mut b: &[u8]) -> Option<RaftVote> {

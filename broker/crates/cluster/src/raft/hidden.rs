@@ -35,7 +35,10 @@ pub(crate) enum Hidden {
 pub(crate) enum HiddenError {
     #[error("hidden entry ends too early")]
     Short,
-    #[error("hidden entry of kind {kind} version {version}: written by a newer release")]
+    #[error(
+        "hidden entry of kind {kind} version {version}; kind {LOG_START} and version {VERSION} are the newest that this \
+         release knows: start the release that wrote it, or a later one"
+    )]
     Unknown { kind: u8, version: u8 },
     #[error("hidden entry holds an impossible membership")]
     Membership,

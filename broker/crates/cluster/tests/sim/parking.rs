@@ -195,7 +195,7 @@ fn leadership_and_replicas_of_a_resting_partition_move() {
         other.set_draining(id, true).await.unwrap();
         let gone = async {
             // While it is passed on nobody leads.
-            while !leads(&running).is_some_and(|now| now != place) {
+            while leads(&running).is_none_or(|now| now == place) {
                 env.clock.sleep(Duration::from_millis(20)).await;
             }
         };

@@ -352,7 +352,7 @@ fn load_state(
         }
         Found::Missing => "the file is missing from a log that has been used",
         Found::Bad(FrameError::Damaged) => "it fails its check",
-        Found::Bad(FrameError::Newer(_)) => "it was written by a newer version of this program",
+        Found::Bad(FrameError::Newer(newer)) => return Err(LogError::Newer { path, newer }),
     };
     Err(LogError::StateUnreadable { path, reason })
 }

@@ -7,7 +7,7 @@ use takhin_protocol::TopicPartition;
 
 use super::{LogManager, ManagerError, Slot, dir_name, watermark_key};
 use crate::error::LogError;
-use crate::format::{INSTALLED, Kind};
+use crate::format::{FrameError, INSTALLED, Kind};
 use crate::incoming::{CheckedCopy, INCOMING, Incoming};
 use crate::log::Export;
 use crate::whole::{self, Found};
@@ -67,13 +67,14 @@ impl LogManager {
     ///
     /// # Errors
     ///
-    /// `StateUnreadable`: it is damaged. `Io`: the disk.
+    /// `StateUnreadable`: it is damaged. `Newer`: a newer release wrote it. `Io`: the disk.
     pub fn note(&self, partition: TopicPartition) -> Result<Option<Vec<u8>>, LogError> {
         let path = self.path(partition).join(INSTALLED);
         match whole::read(&*self.cx.disk, &path, Kind::Installed)? {
             Found::Body(note) => Ok(Some(note)),
             Found::Missing => Ok(None),
-            Found::Bad(_) => Err(LogError::StateUnreadable {
+            Found::Bad(FrameError::Newer(newer)) => Err(LogError::Newer { path, newer }),
+            Found::Bad(FrameError::Damaged) => Err(LogError::StateUnreadable {
                 path,
                 reason: "it fails its check",
             }),
