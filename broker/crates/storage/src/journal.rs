@@ -138,8 +138,8 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// `Missing`; `Newer`, and nothing is cut; `Unreadable` unless the way the previous owner stopped explains the damage: a kill may leave an
-    /// incomplete last frame, a power loss anything that no later frame says was synced.
+    /// `Missing`; `Newer`, and nothing is cut; `Unreadable` unless the way the previous owner stopped explains the damage: a
+    /// kill may leave an incomplete last frame, a power loss anything that no later frame says was synced.
     pub fn open(disk: Arc<dyn Disk>, path: &Path, previous: PreviousStop) -> Result<Self, JournalError> {
         let io = |operation| move |source| io_error(operation, path, source);
         let file = disk.open(path, OpenMode::Write).map_err(|e| match e.kind() {

@@ -4,16 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use takhin_cluster::{Cluster, NewTopic};
-use takhin_runtime::sim::{CrashMode, Machine, Sim};
+use takhin_cluster::{Acks, Cluster, NewTopic};
+use takhin_runtime::sim::{CrashMode, Fault, FaultRule, Machine, Op, Sim, When};
 
 use crate::nodes::{CONVERGENCE, NAMES, Running, TOPIC, boot, boot_all, leader, until};
+use crate::world::{Producer, batch};
 
 const PARTITIONS: usize = 60;
 
 /// From the death to the last election, in virtual time: the brokers are missed after 600 ms, and the first candidate is the
 /// next in the order of replicas.
 const FAILOVER: Duration = Duration::from_millis(1500);
+
+/// From the failure of one partition on a broker that lives until another leads it: a few syncs.
+const GIVEN_UP: Duration = Duration::from_millis(250);
 
 fn all(running: &Running, so: impl Fn(&Cluster) -> bool) -> bool {
     let nodes: Vec<Arc<Cluster>> = running.lock().values().cloned().collect();
@@ -112,6 +116,50 @@ fn a_leader_that_begins_anew_at_once_is_no_leader() {
             };
             let took = until(&env, "somebody leads", is_led).await;
             assert!(took < 4 * FAILOVER, "{took:?} in round {round}");
+        }
+    });
+}
+
+/// It says so, and comes last in the order of candidates: nobody waits for the next look, nor for it.
+#[test]
+fn a_partition_that_fails_on_a_living_leader_is_led_by_another_at_once() {
+    let mut sim = Sim::new(93);
+    let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
+    sim.net()
+        .set_default_delay(Duration::from_micros(100)..=Duration::from_millis(2));
+    sim.run(|env| async move {
+        let running = boot_all(&machines);
+        drop(leader(&env, &running).await);
+        let first = Arc::clone(&running.lock()[&0]);
+        let topic = first.image().topic(TOPIC).unwrap().id;
+        for round in 0..6 {
+            let leads = || first.leadership(topic, 0).map_or(-1, |(leader, _)| leader);
+            let elected = async {
+                while leads() != 1 {
+                    // It may be behind, or about to be opened again.
+                    let _ = first.elect_preferred(topic, 0).await;
+                    env.clock.sleep(Duration::from_millis(50)).await;
+                }
+            };
+            env.clock
+                .timeout(CONVERGENCE, elected)
+                .await
+                .expect("the first leads");
+            env.clock.sleep(Duration::from_millis(150 * round)).await;
+            machines[0].disk().arm(FaultRule {
+                op: Op::Write,
+                path: topic.to_string(),
+                when: When::Always,
+                fault: Fault::Eio,
+            });
+            let partition = first.partition(topic, 0).unwrap();
+            let refused = partition.produce(batch(1, &Producer::default(), 1), Acks::All);
+            let others = Arc::clone(&running.lock()[&1]);
+            let led = || others.leadership(topic, 0).is_some_and(|(leader, _)| leader > 1);
+            let took = until(&env, "another leads", led).await;
+            assert!(took < GIVEN_UP, "{took:?} in round {round}");
+            drop(refused);
+            machines[0].disk().clear_faults();
         }
     });
 }
