@@ -41,7 +41,7 @@ use crate::controller::{ConfigTarget, Controller, NewTopic, TopicError};
 use crate::disk_gate::DiskGate;
 use crate::metadata::{BrokerInfo, Image, PartitionInfo, TopicInfo, is_internal};
 use crate::partition::{Partition, PartitionId, Waiter};
-use crate::raft::{FlushDriver, Group, GroupHost, GroupSpec, Voter};
+use crate::raft::{FlushDriver, Group, GroupHost, GroupSpec, Voter, group_keys};
 use crate::survey::DiskReport;
 
 pub use balance::NoElection;
@@ -521,12 +521,9 @@ impl Cluster {
 
     async fn delete_files(&self, id: PartitionId) {
         let manager = Arc::clone(&self.manager);
-        let deleted = self.env.tasks.blocking(move || manager.delete(id.into())).await;
-        if let Err(error) = deleted {
+        let delete = move || manager.delete(id.into(), &group_keys(id));
+        if let Err(error) = self.env.tasks.blocking(delete).await {
             tracing::warn!(partition = %id, %error, "files of a deleted partition remain");
-        }
-        if let Err(error) = self.host.hard_state.forget(id) {
-            tracing::warn!(partition = %id, %error, "vote of a deleted partition remains");
         }
     }
 

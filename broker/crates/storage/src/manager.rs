@@ -65,8 +65,8 @@ enum Slot {
 }
 
 impl LogManager {
-    /// Manages the logs in `dir` (see [`crate::DataDir::partitions`]); opens none. Finishes interrupted deletions,
-    /// removes copies that are not whole.
+    /// Manages the logs in `dir` (see [`crate::DataDir::partitions`]); opens none. Removes copies that are not whole, and logs
+    /// that a copy has replaced; for interrupted deletions see [`Self::half_deleted`].
     ///
     /// # Errors
     ///
@@ -90,21 +90,26 @@ impl LogManager {
                     .disk
                     .exists(&dir.join(&entry.name).join(INSTALLED))
                     .map_err(|e| LogError::io("list", &dir, e))?;
-            if is_cut_short || entry.name.ends_with(DELETED) {
+            if is_cut_short {
                 let leftover = dir.join(&entry.name);
                 cx.disk
                     .remove_dir_all(&leftover)
                     .map_err(|e| LogError::io("remove", &leftover, e))?;
             }
         }
-        Ok(Self {
+        let manager = Self {
             cx,
             dir,
             journal,
             previous,
             slots: Mutex::default(),
             opened: Condvar::new(),
-        })
+        };
+        let there = manager.on_disk()?;
+        for replaced in manager.set_aside()?.iter().filter(|log| there.contains(log)) {
+            manager.aside(*replaced)?;
+        }
+        Ok(manager)
     }
 
     /// The partitions that have a directory, ascending, whether open or not.
@@ -268,8 +273,12 @@ impl LogManager {
         Ok(changes.len())
     }
 
-    /// Deletes a log with everything in it: by rename first, so that a crash leaves all of it or nothing.
-    pub fn delete(&self, partition: TopicPartition) -> Result<(), ManagerError> {
+    /// Deletes a log with everything in it, and what the journal holds of it; `keys` are those of others than the manager.
+    ///
+    /// By rename first, so that a crash leaves all of it or nothing; and the journal forgets it before the last file goes,
+    /// so that a crash in between shows ([`Self::half_deleted`]). A log that is made anew later must not be taken for one
+    /// that has lost what the journal knows of the old one.
+    pub fn delete(&self, partition: TopicPartition, keys: &[Vec<u8>]) -> Result<(), ManagerError> {
         let mut slots = self.slots.lock();
         slots.remove(&partition);
         let (path, incoming) = (self.path(partition), self.incoming(partition));
@@ -290,11 +299,35 @@ impl LogManager {
                 .map_err(|e| LogError::io("rename", &path, e))?;
             disk.sync_dir(&self.dir)
                 .map_err(|e| LogError::io("sync directory", &self.dir, e))?;
-            disk.remove_dir_all(&gone)
-                .map_err(|e| LogError::io("remove", &gone, e))?;
         }
-        self.journal.put(&[(watermark_key(partition), None)], true)?;
+        let keys = keys.iter().cloned().chain([watermark_key(partition)]);
+        let forgotten: Vec<_> = keys.map(|key| (key, None)).collect();
+        self.journal.put(&forgotten, true)?;
+        // Removes what is there.
+        self.aside(partition)?;
         Ok(())
+    }
+
+    /// The logs whose deletion a crash has interrupted: it is to be repeated before they are opened.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    pub fn half_deleted(&self) -> Result<Vec<TopicPartition>, ManagerError> {
+        let there = self.on_disk()?;
+        let aside = self.set_aside()?.into_iter();
+        // Where there is a log or a copy, what lies aside is the log that the copy replaces.
+        Ok(aside.filter(|log| !there.contains(log)).collect())
+    }
+
+    /// The logs that something lies aside of, to be deleted.
+    fn set_aside(&self) -> Result<Vec<TopicPartition>, LogError> {
+        let entries = self.cx.disk.read_dir(&self.dir);
+        let entries = entries.map_err(|e| LogError::io("list", &self.dir, e))?;
+        let names = entries
+            .iter()
+            .filter_map(|entry| entry.name.strip_suffix(DELETED));
+        let logs = names.filter_map(|name| parse_dir_name(name.strip_suffix('.')?));
+        Ok(logs.collect())
     }
 
     /// All open logs, ascending.
@@ -371,7 +404,9 @@ pub fn partition_of_path(path: &Path) -> Option<TopicPartition> {
 
 #[cfg(test)]
 mod tests {
-    use takhin_runtime::sim::SimDisk;
+    use std::slice;
+
+    use takhin_runtime::sim::{Fault, FaultRule, Op, SimDisk, When};
 
     use super::*;
     use crate::NewEntry;
@@ -423,7 +458,7 @@ mod tests {
         logs.get(partition(0)).unwrap().flush().unwrap();
         assert_eq!(logs.store_watermarks(true).unwrap(), 3);
         assert_eq!(logs.store_watermarks(true).unwrap(), 0, "nothing moved since");
-        logs.delete(partition(1)).unwrap();
+        logs.delete(partition(1), &[]).unwrap();
         assert!(logs.get(partition(1)).is_none());
         disk.crash(takhin_runtime::sim::CrashMode::Power);
         let logs = manager(&disk, PreviousStop::PowerLoss);
@@ -439,6 +474,37 @@ mod tests {
         );
     }
 
+    /// Wherever it was interrupted, the journal's part goes with the log, before another one may get its name.
+    #[test]
+    fn a_deletion_that_was_interrupted_shows_until_it_is_repeated() {
+        for op in [Op::Rename, Op::SyncDir, Op::Write, Op::SyncData, Op::Remove] {
+            let disk = SimDisk::new(3);
+            let logs = manager(&disk, PreviousStop::Clean);
+            append(&logs.open(partition(1), LogOptions::default()).unwrap().0, 5);
+            let key = b"of others".to_vec();
+            logs.journal.put(&[(key.clone(), Some(vec![1]))], true).unwrap();
+            disk.arm(FaultRule {
+                op,
+                path: String::new(),
+                when: When::Always,
+                fault: Fault::Eio,
+            });
+            assert!(
+                logs.delete(partition(1), slice::from_ref(&key)).is_err(),
+                "{op:?}"
+            );
+            disk.clear_faults();
+            disk.crash(takhin_runtime::sim::CrashMode::Power);
+            let logs = manager(&disk, PreviousStop::PowerLoss);
+            for half in logs.half_deleted().unwrap() {
+                logs.delete(half, slice::from_ref(&key)).unwrap();
+            }
+            assert_eq!(logs.half_deleted().unwrap(), [], "{op:?}");
+            let is_there = !logs.on_disk().unwrap().is_empty();
+            assert_eq!(logs.journal.get(&key).is_some(), is_there, "{op:?}");
+        }
+    }
+
     #[test]
     fn a_failed_log_reopens_cut_to_its_watermark() {
         let disk = SimDisk::new(3);
@@ -447,11 +513,11 @@ mod tests {
         append(&log, 5);
         log.flush().unwrap();
         append(&log, 5);
-        disk.arm(takhin_runtime::sim::FaultRule {
-            op: takhin_runtime::sim::Op::SyncData,
+        disk.arm(FaultRule {
+            op: Op::SyncData,
             path: ".log".into(),
-            when: takhin_runtime::sim::When::Nth(1),
-            fault: takhin_runtime::sim::Fault::Eio,
+            when: When::Nth(1),
+            fault: Fault::Eio,
         });
         log.flush().unwrap_err();
         assert!(

@@ -181,6 +181,8 @@ async fn checkpoint(cluster: Arc<Cluster>) {
             () = cluster.stop.wait() => return,
             () = cluster.env.clock.sleep(cluster.options.checkpoint_interval) => {}
         }
+        // Nothing is written down of a partition that is deleted meanwhile: made anew, it would be taken for the old one.
+        let _turn = cluster.reconciling.lock().await;
         let groups = cluster.all_groups();
         if cluster.env.clock.instant() >= flush_at {
             flush_at = cluster.env.clock.instant() + CACHED_FLUSH;

@@ -10,7 +10,7 @@ use takhin_config::node::Durability;
 use takhin_config::topic::TopicConfig;
 use takhin_runtime::{Env, Published, Shutdown};
 use takhin_storage::{
-    DataDir, DataDirError, Expected, FlushPolicy, Flusher, LogError, LogManager, StorageContext,
+    DataDir, DataDirError, Expected, FlushPolicy, Flusher, LogError, LogManager, ManagerError, StorageContext,
 };
 use uuid::Uuid;
 
@@ -24,7 +24,7 @@ use crate::links::Links;
 use crate::metadata::{Image, Origin};
 use crate::metrics::Metrics;
 use crate::partition::{Partition, PartitionId};
-use crate::raft::{FlushDriver, Group, GroupHost, GroupSpec, HostOptions, Voter};
+use crate::raft::{FlushDriver, Group, GroupHost, GroupSpec, HostOptions, Voter, group_keys};
 
 /// How long the metadata group may take to elect itself and replay.
 const METADATA_START: Duration = Duration::from_secs(60);
@@ -38,6 +38,9 @@ pub enum StartError {
     /// The directory of the partitions cannot be read.
     #[error("the partitions cannot be listed")]
     Partitions(#[from] LogError),
+    /// A log that was half deleted cannot be deleted.
+    #[error("a partition that was being deleted cannot be")]
+    Deletion(#[from] ManagerError),
     /// No thread for the flusher.
     #[error("no thread can be started")]
     Thread(#[source] std::io::Error),
@@ -222,6 +225,13 @@ async fn open_directory(env: &Env, options: &ClusterOptions) -> Result<Opened, S
         let context = StorageContext::with_open_segments(disk, options.max_open_segments);
         let (journal, previous) = (Arc::clone(data_dir.journal()), data_dir.previous_stop());
         let manager = LogManager::new(context.clone(), data_dir.partitions(), journal, previous)?;
+        for log in manager.half_deleted()? {
+            let id = PartitionId {
+                topic_id: log.topic_id.0,
+                index: log.partition.0,
+            };
+            manager.delete(log, &group_keys(id))?;
+        }
         Ok(Opened {
             data_dir,
             manager: Arc::new(manager),

@@ -91,12 +91,11 @@ impl HardStateStore {
         let journal = Arc::clone(&self.journal);
         self.tasks.blocking(move || journal.put(&[put], true)).await
     }
+}
 
-    /// Forgets a deleted partition's group.
-    pub(crate) fn forget(&self, group: GroupId) -> Result<(), JournalError> {
-        self.journal
-            .put(&[(key(group, VOTE), None), (key(group, STATE), None)], false)
-    }
+/// What the journal holds of a group, to be forgotten with its log.
+pub(crate) fn keys(group: GroupId) -> [Vec<u8>; 2] {
+    [key(group, VOTE), key(group, STATE)]
 }
 
 fn key(group: GroupId, kind: u8) -> Vec<u8> {

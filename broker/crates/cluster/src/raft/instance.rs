@@ -12,7 +12,7 @@ use takhin_storage::Log;
 use tokio::sync::watch;
 
 use super::group::{Ground, Group, GroupSpec, Life, Raft, Running};
-use super::hard_state::GroupId;
+use super::hard_state::{GroupId, GroupState};
 use super::host::{GroupHost, OpenError, log_options};
 use super::inbound::{self, Inbound};
 use super::log_store::LogStore;
@@ -142,6 +142,7 @@ impl Group {
         let log = opened.log;
         check_vote(host, spec.id, &log)?;
         let state = opened.state;
+        check_applied(&state, &log)?;
         spec.partition
             .attach(Arc::clone(&log), log.end().last.map_or(0, |id| id.term.into()));
         // The configuration may have changed while the log was being opened; from `attach` on a change finds the log.
@@ -269,6 +270,18 @@ fn check_vote(host: &GroupHost, id: GroupId, log: &Log) -> Result<(), OpenError>
             "the log reaches term {}, but the vote store knows no vote of this partition; restore the directory's journal \
              from the same moment as its partitions, or delete the replica",
             last.term
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// An empty log of which entries were applied has lost them: what it answered for is not known any more.
+fn check_applied(state: &GroupState, log: &Log) -> Result<(), OpenError> {
+    match (state.applied, log.end().last) {
+        (Some(applied), None) => Err(OpenError::Damaged(format!(
+            "the log is empty, but {} of its entries were applied: restore the partition's directory, or move the replica \
+             to another broker and back",
+            applied.index + 1
         ))),
         _ => Ok(()),
     }

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use takhin_cluster::{Acks, Cluster, NewTopic, Partition, ProduceError, ReplicaChange, TopicError};
-use takhin_runtime::sim::{CrashMode, Machine, Op, Sim, SimNet};
+use takhin_runtime::sim::{CrashMode, Fault, FaultRule, Machine, Op, Sim, SimNet, When};
 use takhin_runtime::{Env, Rng, Shutdown};
 
 use crate::oracle::{Oracle, Value};
-use crate::world::{PARK_AFTER, Producer, batch, read_up_to, start_node};
+use crate::world::{PARK_AFTER, PARTITIONS_DIR, Producer, batch, read_up_to, start_node};
 
 pub(crate) const TOPIC: &str = "events";
 pub(crate) const NAMES: [&str; 3] = ["n1", "n2", "n3"];
@@ -147,11 +147,22 @@ pub(crate) fn boot(machines: &[Machine], index: usize, running: &Running) {
     drop(machines[index].env().tasks.spawn("boot", life));
 }
 
+/// Partitions of a node fail one by one, and are opened again once their disk is sound.
+async fn fail_partitions(env: &Env, rng: &Rng, machine: &Machine) {
+    machine.disk().arm(FaultRule {
+        op: if rng.chance(0.5) { Op::Write } else { Op::SyncData },
+        path: PARTITIONS_DIR.to_owned(),
+        when: When::Probability(0.2),
+        fault: if rng.chance(0.5) { Fault::Eio } else { Fault::Short },
+    });
+    env.clock.sleep(Duration::from_millis(rng.range(1..4000))).await;
+    machine.disk().clear_faults();
+}
+
 /// One deed of the nemesis, and what comes after it.
 async fn deed(env: &Env, rng: &Rng, net: &SimNet, machines: &[Machine], running: &Running) {
-    let pick = |rng: &Rng| usize::try_from(rng.range(0..3)).unwrap();
-    let (one, other) = (pick(rng), pick(rng));
-    match rng.range(0..12) {
+    let [one, other] = [(); 2].map(|()| usize::try_from(rng.range(0..3)).unwrap());
+    match rng.range(0..13) {
         0 | 1 => {
             let mode = match rng.chance(0.5) {
                 true => CrashMode::Power,
@@ -185,6 +196,7 @@ async fn deed(env: &Env, rng: &Rng, net: &SimNet, machines: &[Machine], running:
             machines[one].crash(CrashMode::Process);
             boot(machines, one, running);
         }
+        12 => fail_partitions(env, rng, &machines[one]).await,
         8 | 9 => {
             // Any replicas, in any order, or none of it.
             let mut replicas: Vec<i32> = (1..4).filter(|_| rng.chance(0.6)).collect();
