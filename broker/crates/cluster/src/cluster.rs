@@ -13,6 +13,7 @@ mod members;
 mod moves;
 mod open;
 mod orphans;
+mod passing;
 mod peers;
 mod presence;
 mod quorum;

@@ -20,12 +20,32 @@ pub(super) async fn answer(cx: RequestContext, mut topics: Vec<Topic>, timeout_m
         .broker()
         .env
         .clock
-        .timeout(cx.time_left(timeout_ms), settle_all(&mut topics))
+        .timeout(cx.time_left(timeout_ms), async {
+            settle_all(&mut topics).await;
+            await_leaders(&cx, &topics).await;
+        })
         .await;
     if in_time.is_err() {
         settle_rest(&mut topics);
     }
     cx.encode(&response(&cx, topics))
+}
+
+/// Where leadership is being passed on, waits until it is known to whom.
+async fn await_leaders(cx: &RequestContext, topics: &[Topic]) {
+    for topic in topics {
+        let refused = topic.partitions.iter().filter(|partition| {
+            matches!(&partition.state, State::Settled(Err(refused)) if refused.code == ErrorCode::NotLeaderOrFollower)
+        });
+        for partition in refused {
+            let here = topic
+                .id
+                .and_then(|id| cx.cluster().partition(id, partition.index));
+            if let Some(here) = here {
+                cx.cluster().passed_on(&here).await;
+            }
+        }
+    }
 }
 
 /// Awaits one ticket after the other; they make progress by themselves.

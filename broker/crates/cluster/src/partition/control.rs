@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use takhin_protocol::ids::{PartitionIndex, TopicId, TopicPartition};
+use takhin_runtime::clock::Instant;
 use takhin_storage::Log;
 use uuid::Uuid;
 
@@ -50,6 +51,7 @@ impl Partition {
             replicator,
             handing_over: false,
         };
+        state.passing_since = None;
         state.epoch = i32::try_from(term).unwrap_or(i32::MAX);
         state.next_offset = end.log_end_offset;
         state.high_watermark = state.high_watermark.max(end.log_end_offset);
@@ -176,12 +178,22 @@ impl Partition {
         }
     }
 
-    /// Takes nothing more, or takes again if `handing_over` is false, for as long as this replica leads. What is under way
-    /// goes on, and is read on.
-    pub(crate) fn hand_over(&self, hand_over: bool) {
+    /// Takes nothing more from now on, for as long as this replica leads. What is under way goes on, and is read on.
+    pub(crate) fn hand_over(&self, now: Instant) {
         let mut state = self.state.lock();
         if let Phase::Leading { handing_over, .. } = &mut state.phase {
-            *handing_over = hand_over;
+            *handing_over = true;
+            // Further attempts do not make anybody wait anew.
+            state.passing_since.get_or_insert(now);
+        }
+    }
+
+    /// Takes again: leadership stays.
+    pub(crate) fn take_again(&self) {
+        let mut state = self.state.lock();
+        if let Phase::Leading { handing_over, .. } = &mut state.phase {
+            *handing_over = false;
+            state.passing_since = None;
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 
 use parking_lot::{Mutex, RwLock};
 use takhin_config::topic::TopicConfig;
+use takhin_runtime::clock::Instant;
 use takhin_storage::{Log, ProducerTable};
 use tokio::sync::Notify;
 
@@ -71,6 +72,8 @@ pub(super) struct State {
     pub(super) ends: Vec<i64>,
     /// Whether a majority of the replicas is heard of.
     pub(super) has_quorum: bool,
+    /// When this broker took nothing more because it passes its leadership on, if it does, or has done so last.
+    pub(super) passing_since: Option<Instant>,
     waiters: Vec<Arc<Waiter>>,
 }
 
@@ -103,6 +106,7 @@ impl Partition {
             majority: 1,
             ends: Vec::new(),
             has_quorum: true,
+            passing_since: None,
             waiters: Vec::new(),
         };
         let state = Mutex::new(state);
@@ -161,6 +165,11 @@ impl Partition {
             Phase::Leading { handing_over, .. } => (!handing_over).then_some(state.epoch),
             Phase::Following | Phase::Offline { .. } | Phase::Deleted => None,
         }
+    }
+
+    /// Since when leadership is being passed on, or was when this broker led last; `None` where it leads.
+    pub(crate) fn passing_since(&self) -> Option<Instant> {
+        self.state.lock().passing_since
     }
 
     /// Last known leader epoch; -1 before the first election.

@@ -5,8 +5,8 @@
 //!        ▲                                                 │ not within CATCH_UP
 //!        └─────────────────────────────────────────────────┘
 //! ```
-//! Clients that wait for an acknowledgement get it; those that come meanwhile are told to look for the leader, and find the
-//! next one after an election without a timeout in it.
+//! Clients that wait for an acknowledgement get it; those that come meanwhile are told who leads next, after an election
+//! without a timeout in it (`cluster/passing.rs`).
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use std::time::Duration;
 use openraft::ServerState;
 use openraft::raft::TransferLeaderRequest;
 use openraft_rt::WatchReceiver as _;
+use takhin_runtime::clock::Instant;
 
 use super::group::{Group, Raft};
 use super::host::GroupHost;
@@ -48,7 +49,7 @@ impl Group {
         }
         let partition = &self.spec.partition;
         let vote = raft.server_metrics().borrow_watched().vote;
-        let mut handing_over = HandingOver::begin(partition);
+        let mut handing_over = HandingOver::begin(partition, host.env.clock.instant());
         let caught_up = host.env.clock.timeout(CATCH_UP, self.caught_up(&raft, to)).await;
         if caught_up.is_err() {
             return Err(format!("the replica on broker {to} does not catch up"));
@@ -156,8 +157,8 @@ struct HandingOver<'a> {
 }
 
 impl<'a> HandingOver<'a> {
-    fn begin(partition: &'a Partition) -> Self {
-        partition.hand_over(true);
+    fn begin(partition: &'a Partition, now: Instant) -> Self {
+        partition.hand_over(now);
         Self {
             partition,
             told: None,
@@ -169,7 +170,7 @@ impl Drop for HandingOver<'_> {
     fn drop(&mut self) {
         match self.told {
             Some(term) => self.partition.end_term(term),
-            None => self.partition.hand_over(false),
+            None => self.partition.take_again(),
         }
     }
 }

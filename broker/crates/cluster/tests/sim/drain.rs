@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use takhin_cluster::{Acks, Cluster, NewTopic, NoElection, TopicError};
+use takhin_cluster::{Acks, Cluster, NewTopic, NoElection, ProduceError, TopicError};
 use takhin_runtime::Env;
 use takhin_runtime::sim::{CrashMode, Machine, Sim};
 
@@ -153,5 +153,57 @@ fn a_drained_broker_leads_what_no_other_broker_can() {
         .await;
         let led = leader(&env, &running).await;
         assert_eq!(led.offsets().log_end_offset, 5, "nothing is lost");
+    });
+}
+
+/// Otherwise a client would ask the metadata, which still name this broker, and come back after its own pause.
+#[test]
+fn who_is_refused_while_leadership_is_passed_on_learns_who_leads_next() {
+    let mut sim = Sim::new(42);
+    let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
+    sim.net()
+        .set_default_delay(Duration::from_micros(500)..=Duration::from_millis(10));
+    sim.run(|env| async move {
+        let running = boot_all(&machines);
+        let mut producer = Producer::default();
+        drop(leader(&env, &running).await);
+        for round in 0..6 {
+            until(&env, "the preferred replica leads", || {
+                first_leads(&running, TOPIC)
+            })
+            .await;
+            let (first, other) = (node(&running, 0), node(&running, 1));
+            let led = leader(&env, &running).await;
+            let draining = Arc::clone(&other);
+            let draining = env
+                .tasks
+                .spawn("drain", async move { draining.set_draining(1, true).await });
+            let refused = loop {
+                producer.pending = Some(2);
+                match led.produce(batch(1, &producer, 2), Acks::All) {
+                    Ok(ticket) => {
+                        ticket.await.expect("what is taken is committed");
+                        producer.answered(2);
+                    }
+                    Err(error) => break error,
+                }
+                env.clock.sleep(Duration::from_millis(1)).await;
+            };
+            assert_eq!(refused, ProduceError::NotLeader, "round {round}");
+            let begun = env.clock.instant();
+            first.passed_on(&led).await;
+            let next = first.leadership(led.id().topic_id, 0);
+            assert!(
+                next.is_some_and(|(leader, _)| leader > 1),
+                "round {round}: {next:?} after {:?}",
+                begun.elapsed()
+            );
+            // By now it is settled: nobody waits again.
+            let begun = env.clock.instant();
+            first.passed_on(&led).await;
+            assert_eq!(begun.elapsed(), Duration::ZERO);
+            draining.await.unwrap().unwrap();
+            other.set_draining(1, false).await.unwrap();
+        }
     });
 }
