@@ -25,6 +25,7 @@ mod producers;
 mod quorum;
 mod refusals;
 mod retention;
+mod scenarios;
 mod stories;
 mod throttle;
 mod votes;
