@@ -11,6 +11,9 @@ use takhin_e2e::wire::Connection;
 
 use crate::stage::{LIMIT, OFFSETS, Stage, TOPIC};
 
+/// Of every partition.
+const REPLICAS: usize = 3;
+
 pub(super) fn strike(stage: &mut Stage, rng: &mut Rng) -> Result<()> {
     let victim = stage.some_leader(rng)?;
     let old = stage.brokers[victim].node_id();
@@ -55,9 +58,15 @@ fn is_refused(stage: &mut Stage, victim: usize) -> Result<()> {
 /// Has one broker take over the replicas of another.
 fn replace(stage: &Stage, topic: &str, old: i32, new: i32) -> Result<()> {
     let mut connection = Connection::open(stage.brokers[0].address())?;
+    // The cluster may be moving replicas onto the new broker by itself already: then both are listed.
     let replaced = |replicas: &[i32]| -> Vec<i32> {
-        let each = replicas.iter().map(|id| if *id == old { new } else { *id });
-        each.collect()
+        let mut each = Vec::new();
+        for id in replicas.iter().map(|id| if *id == old { new } else { *id }) {
+            if !each.contains(&id) && each.len() < REPLICAS {
+                each.push(id);
+            }
+        }
+        each
     };
     for (partition, placement) in (0..).zip(stage.placements(topic)?) {
         let error = connection.reassign(topic, partition, &replaced(&placement.replicas))?;
