@@ -3,8 +3,8 @@
 //! openraft's own timers are long, so that thousands of idle groups cost nothing; they remain as the safety net. Here a
 //! node that hears nothing of a group's leader, or hears that it has begun anew, lets go of the leader's lease. Then the
 //! replicas campaign one after the other, the preferred leader first, each with a pre-vote; the leader that is doubted comes
-//! last, and who is asking for votes already is waited for. A broker that is being drained comes after all others, and lets its first turn pass while another replica that was in sync is there: without one the partition is
-//! still served.
+//! last, and who is asking for votes already is waited for. A broker that is being drained comes after all others, and lets
+//! its first turn pass while another replica that was in sync is there: without one the partition is still served.
 //!
 //! Invariants
 //! - Nothing here weakens Raft: a vote is given by openraft's rules alone, and no read relies on a lease.

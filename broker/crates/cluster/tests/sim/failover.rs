@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use takhin_cluster::{Acks, Cluster, NewTopic};
+use takhin_runtime::Env;
 use takhin_runtime::sim::{CrashMode, Fault, FaultRule, Machine, Op, Sim, When};
+use uuid::Uuid;
 
 use crate::nodes::{CONVERGENCE, NAMES, Running, TOPIC, boot, boot_all, leader, until};
 use crate::world::{Producer, batch};
@@ -22,6 +24,19 @@ const GIVEN_UP: Duration = Duration::from_millis(250);
 fn all(running: &Running, so: impl Fn(&Cluster) -> bool) -> bool {
     let nodes: Vec<Arc<Cluster>> = running.lock().values().cloned().collect();
     nodes.iter().all(|node| so(node))
+}
+
+/// Has the first broker lead the partition, as far as `asked` knows.
+async fn first_leads(env: &Env, asked: &Cluster, topic: Uuid) {
+    let elected = async {
+        while asked.leadership(topic, 0).map(|(leader, _)| leader) != Some(1) {
+            // It may be behind for a moment, or about to be opened again.
+            let _ = asked.elect_preferred(topic, 0).await;
+            env.clock.sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let elected = env.clock.timeout(CONVERGENCE, elected).await;
+    elected.expect("the first leads");
 }
 
 #[test]
@@ -92,18 +107,7 @@ fn a_leader_that_begins_anew_at_once_is_no_leader() {
             until(&env, "all are back", back).await;
             let other = Arc::clone(&running.lock()[&1]);
             let topic = other.image().topic(TOPIC).unwrap().id;
-            let leads = || other.leadership(topic, 0).map(|(leader, _)| leader);
-            let elected = async {
-                while leads() != Some(1) {
-                    // It may be behind for a moment.
-                    let _ = other.elect_preferred(topic, 0).await;
-                    env.clock.sleep(Duration::from_millis(5)).await;
-                }
-            };
-            env.clock
-                .timeout(CONVERGENCE, elected)
-                .await
-                .expect("the first leads");
+            first_leads(&env, &other, topic).await;
             let epoch = other.leadership(topic, 0).map(|(_, epoch)| epoch);
             env.clock.sleep(Duration::from_millis(round * 20)).await;
             drop(running.lock().remove(&0));
@@ -133,18 +137,7 @@ fn a_partition_that_fails_on_a_living_leader_is_led_by_another_at_once() {
         let first = Arc::clone(&running.lock()[&0]);
         let topic = first.image().topic(TOPIC).unwrap().id;
         for round in 0..6 {
-            let leads = || first.leadership(topic, 0).map_or(-1, |(leader, _)| leader);
-            let elected = async {
-                while leads() != 1 {
-                    // It may be behind, or about to be opened again.
-                    let _ = first.elect_preferred(topic, 0).await;
-                    env.clock.sleep(Duration::from_millis(50)).await;
-                }
-            };
-            env.clock
-                .timeout(CONVERGENCE, elected)
-                .await
-                .expect("the first leads");
+            first_leads(&env, &first, topic).await;
             env.clock.sleep(Duration::from_millis(150 * round)).await;
             machines[0].disk().arm(FaultRule {
                 op: Op::Write,
