@@ -1,12 +1,12 @@
 //! A broker as a whole: built from its configuration, started and stopped in order.
 //!
 //! ```text
-//! start   bind listeners, rpc ─▶ open the data directory, recover, elect ─▶ take connections ─▶ ready
+//! start   bind listeners, rpc ─▶ open the data directory, recover, elect ─▶ listen, take connections ─▶ ready
 //! stop    not ready ─▶ others lead ─▶ take none, finish what is being served ─▶ flush, write the clean marker
 //! ```
 //!
 //! Listeners are bound first: an address in use is the commonest mistake and should not cost a recovery. Clients that
-//! come early wait in the listen queue.
+//! come early are refused, and turn to another broker: in a listen queue they would wait for this one.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use std::time::Duration;
 use takhin_cluster::{BrokerInfo, Cluster, ClusterOptions, Endpoint, Interconnect};
 use takhin_config::NodeConfig;
 use takhin_config::live::Settings;
-use takhin_runtime::net::{ListenError, Listener};
+use takhin_runtime::net::{Bound, ListenError, Listener};
 use takhin_runtime::telemetry::health::{Flag, Health, Probe};
 use takhin_runtime::telemetry::http;
 use takhin_runtime::{DiskWatch, Env, JoinHandle, Shutdown};
@@ -76,10 +76,11 @@ pub struct Node {
     _watch: Option<DiskWatch>,
 }
 
-struct Bound {
+/// A Kafka listener, with its socket.
+struct Named<S> {
     name: String,
     address: SocketAddr,
-    listener: Listener,
+    socket: S,
 }
 
 impl Node {
@@ -104,22 +105,21 @@ impl Node {
                 "taking connections although partitions have no leader yet"
             );
         }
-        let limits = &config.kafka.limits;
+        let listeners = match listen(bound) {
+            Ok(listeners) => listeners,
+            Err(error) => {
+                cluster.stop().await;
+                admin.stop().await;
+                return Err(error.into());
+            }
+        };
         let gate = Gate::new();
+        let limits = &config.kafka.limits;
         let budget = Budget::new(
             limits.max_request_memory.as_u64(),
             limits.max_request_size.as_u64(),
         );
-        let broker = Arc::new(Broker {
-            fetch_sessions: FetchSessions::new(&env, config.kafka.fetch_session_slots as usize),
-            auto_create: AutoCreate::default(),
-            coordinators: Coordinators::default(),
-            metrics: Arc::new(Metrics::new()),
-            stopping: Shutdown::new(),
-            cluster,
-            config: Arc::new(config),
-            env,
-        });
+        let broker = Arc::new(broker(env, config, cluster));
         watch_metadata(&admin.health, &broker);
         let failed = Shutdown::new();
         let watch = withdraw::watch(
@@ -147,8 +147,8 @@ impl Node {
         let observe = Coordinators::observe(Arc::clone(&node.broker));
         node.tasks
             .push(node.broker.env.tasks.spawn("observe groups", observe));
-        for bound in bound {
-            node.accept(bound, &budget);
+        for listener in listeners {
+            node.accept(listener, &budget);
         }
         let refresh = refresh(Arc::clone(&node.broker), budget);
         node.tasks
@@ -191,17 +191,23 @@ impl Node {
         info!("stopped");
     }
 
-    fn accept(&mut self, bound: Bound, budget: &Budget) {
-        info!(listener = bound.name, address = %bound.address, "listening");
+    fn accept(&mut self, listener: Named<Listener>, budget: &Budget) {
+        let Named {
+            name,
+            address,
+            socket,
+        } = listener;
+        info!(listener = name, %address, "listening");
         let acceptor = Acceptor {
             broker: Arc::clone(&self.broker),
-            name: Arc::from(bound.name.as_str()),
-            listener: bound.listener,
+            name: Arc::from(name.as_str()),
+            listener: socket,
             gate: Arc::clone(&self.gate),
             budget: budget.clone(),
-            metrics: self.broker.metrics.listener(&bound.name),
+            metrics: self.broker.metrics.listener(&name),
         };
-        let (failed, name) = (self.failed.clone(), bound.name.clone());
+        self.addresses.push((name.clone(), address));
+        let failed = self.failed.clone();
         let accepting = async move {
             if let Err(error) = acceptor.run().await {
                 error!(listener = name, %error, "listener is broken; the broker stops");
@@ -209,7 +215,6 @@ impl Node {
             }
         };
         self.tasks.push(self.broker.env.tasks.spawn("accept", accepting));
-        self.addresses.push((bound.name, bound.address));
     }
 }
 
@@ -279,32 +284,67 @@ fn watch_metadata(health: &Health, broker: &Arc<Broker>) {
     });
 }
 
-async fn start_cluster(env: &Env, config: &NodeConfig, bound: &[Bound]) -> Result<Arc<Cluster>, StartError> {
+async fn start_cluster(
+    env: &Env,
+    config: &NodeConfig,
+    bound: &[Named<Bound>],
+) -> Result<Arc<Cluster>, StartError> {
     let rpc = config.rpc.bind.to_string();
     let interconnect = Interconnect::start(env, &rpc, "rpc.bind", config.node.id).await?;
     let options = cluster_options(config, bound, interconnect.local_addr());
     Ok(Cluster::start(env.clone(), options, interconnect).await?)
 }
 
-async fn bind(env: &Env, config: &NodeConfig) -> Result<Vec<Bound>, StartError> {
+async fn bind(env: &Env, config: &NodeConfig) -> Result<Vec<Named<Bound>>, StartError> {
     let mut bound = Vec::new();
     for (index, listener) in config.kafka.listeners.iter().enumerate() {
         let setting = format!("kafka.listeners.{index}.bind");
-        let socket = env.net.listen(&listener.bind.to_string(), &setting).await?;
+        let socket = env.net.bind(&listener.bind.to_string(), &setting).await?;
         let address = socket.local_addr().map_err(|source| StartError::Address {
             listener: listener.name.clone(),
             source,
         })?;
-        bound.push(Bound {
+        bound.push(Named {
             name: listener.name.clone(),
             address,
-            listener: socket,
+            socket,
         });
     }
     Ok(bound)
 }
 
-fn cluster_options(config: &NodeConfig, bound: &[Bound], rpc: SocketAddr) -> ClusterOptions {
+fn broker(env: Env, config: NodeConfig, cluster: Arc<Cluster>) -> Broker {
+    Broker {
+        fetch_sessions: FetchSessions::new(&env, config.kafka.fetch_session_slots as usize),
+        auto_create: AutoCreate::default(),
+        coordinators: Coordinators::default(),
+        metrics: Arc::new(Metrics::new()),
+        stopping: Shutdown::new(),
+        cluster,
+        config: Arc::new(config),
+        env,
+    }
+}
+
+fn listen(bound: Vec<Named<Bound>>) -> Result<Vec<Named<Listener>>, ListenError> {
+    let listened = bound.into_iter().map(
+        |Named {
+             name,
+             address,
+             socket,
+         }| {
+            let socket = socket.listen()?;
+            Ok(Named {
+                name,
+                address,
+                socket,
+            })
+        },
+    );
+    listened.collect()
+}
+
+fn cluster_options(config: &NodeConfig, bound: &[Named<Bound>], rpc: SocketAddr) -> ClusterOptions {
     let endpoints = config.kafka.listeners.iter().zip(bound).map(|(listener, bound)| {
         let advertised = listener.advertised(bound.address);
         Endpoint {

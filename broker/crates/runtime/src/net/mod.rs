@@ -1,6 +1,7 @@
 //! Listening, connecting, and streams that gather-write and send file ranges.
 
 mod acceptor;
+mod bound;
 mod half;
 mod send_file;
 #[cfg(feature = "test-util")]
@@ -13,10 +14,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tracing::warn;
 
 use acceptor::Acceptor;
+pub use bound::Bound;
+use bound::BoundKind;
 use sockets::Sockets;
 
 pub use half::{ReadHalf, WriteHalf};
@@ -161,7 +164,16 @@ impl Net {
     /// # Errors
     /// A [`ListenError`] that names the address and what to do.
     pub async fn listen(&self, address: &str, setting: &str) -> Result<Listener, ListenError> {
-        match &self.0 {
+        self.bind(address, setting).await?.listen()
+    }
+
+    /// Takes the address for [`Bound::listen`], and nothing else: until then connections are refused. (In the simulation
+    /// they wait.)
+    ///
+    /// # Errors
+    /// As [`Net::listen`].
+    pub async fn bind(&self, address: &str, setting: &str) -> Result<Bound, ListenError> {
+        let socket = match &self.0 {
             Kind::Real(sockets) => {
                 let invalid = |source| ListenError::Invalid {
                     address: address.to_owned(),
@@ -170,22 +182,22 @@ impl Net {
                 };
                 let resolved: Vec<SocketAddr> =
                     tokio::net::lookup_host(address).await.map_err(invalid)?.collect();
-                let listener = TcpListener::bind(&resolved[..])
-                    .await
-                    .map_err(|e| ListenError::new(address, setting, e))?;
                 let is_port_chosen = resolved.iter().any(|address| address.port() == 0);
-                let acceptor = Acceptor::new(listener, is_port_chosen, sockets);
-                let acceptor = acceptor.map_err(|e| ListenError::new(address, setting, e))?;
-                Ok(Listener(ListenerKind::Tcp(acceptor)))
+                let socket =
+                    bound::to_one_of(&resolved).map_err(|e| ListenError::new(address, setting, e))?;
+                BoundKind::Tcp(socket, is_port_chosen, Arc::clone(sockets))
             }
             #[cfg(feature = "test-util")]
             Kind::Simulated(host) => {
-                let listener = host
-                    .listen(address)
-                    .map_err(|e| ListenError::new(address, setting, e))?;
-                Ok(Listener(ListenerKind::Simulated(listener)))
+                let listener = host.listen(address);
+                BoundKind::Simulated(listener.map_err(|e| ListenError::new(address, setting, e))?)
             }
-        }
+        };
+        Ok(Bound {
+            socket,
+            address: address.to_owned(),
+            setting: setting.to_owned(),
+        })
     }
 
     /// Connects to `address` (`HOST:PORT`), trying every address of the host in turn. There is no limit of time

@@ -15,7 +15,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
 
 /// Connections that wait to be taken; as many as tokio lets wait.
-const BACKLOG: i32 = 1024;
+pub(super) const BACKLOG: u32 = 1024;
 
 /// The connections that are open, one entry each as long as it is, and the listeners.
 #[derive(Debug, Default)]
@@ -92,7 +92,7 @@ impl Sockets {
         let mut open = self.open.lock();
         if open.severed {
             for listener in open.listeners.iter().filter_map(Weak::upgrade) {
-                rustix::net::listen(&listener, BACKLOG)?;
+                rustix::net::listen(&listener, BACKLOG.cast_signed())?;
             }
             open.severed = false;
             open.mended += 1;

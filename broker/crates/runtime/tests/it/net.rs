@@ -190,6 +190,21 @@ async fn listen_errors_name_address_and_remedy() {
     assert!(matches!(e, ListenError::Invalid { .. }), "{e}");
 }
 
+#[tokio::test]
+async fn an_address_that_is_bound_refuses_until_it_is_listened_on() {
+    let net = Net::real();
+    let bound = net.bind("127.0.0.1:0", "test.bind").await.unwrap();
+    let address = bound.local_addr().unwrap().to_string();
+    let early = net.connect(&address).await.unwrap_err();
+    assert_eq!(early.kind(), io::ErrorKind::ConnectionRefused);
+    // Another process that is starting as well; who listens first has it.
+    let other = net.bind(&address, "rpc.bind").await.unwrap();
+    let listener = bound.listen().unwrap();
+    assert!(matches!(other.listen(), Err(ListenError::InUse { .. })));
+    let (client, server) = tokio::join!(net.connect(&address), listener.accept());
+    assert!(client.is_ok() && server.is_ok());
+}
+
 /// Also those that are read, written or waited for at that moment, and from a thread that is not the runtime's.
 #[tokio::test]
 async fn severed_connections_end_at_once_and_others_come_back() {
