@@ -53,10 +53,11 @@ fn log(config: &NodeConfig) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The replication library tells at info what is our debug.
+/// The replication library tells at info what is our debug, and warns of each request that a broker that is away does not
+/// answer: thousands of lines a second, which say no more than the one on its link.
 fn filter(level: LogLevel) -> String {
     match level {
-        LogLevel::Info => "info,openraft=warn".to_owned(),
+        LogLevel::Info | LogLevel::Warn => format!("{},openraft=error", level.as_str()),
         other => other.as_str().to_owned(),
     }
 }
