@@ -5,7 +5,7 @@
 //! everything. A reader keeps for each partition the word of the highest leader epoch, and never goes back to a lower one
 //! (KIP-320: a client that has seen an epoch refuses older metadata).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,8 @@ struct Table {
     own: BTreeMap<PartitionId, Own>,
     /// What others say.
     others: BTreeMap<PartitionId, Leadership>,
+    /// Brokers that are gone.
+    gone: BTreeSet<i32>,
     changes: u64,
 }
 
@@ -165,6 +167,27 @@ impl Leaders {
         gives_up
     }
 
+    /// A broker's process has begun anew: whatever it led before, it leads no longer, as it resumes no term.
+    pub(crate) fn begun_anew(&self, node: i32) {
+        let mut table = self.table.write();
+        for word in table.others.values_mut().filter(|word| word.leader == node) {
+            word.leader = -1;
+        }
+        drop(table);
+        self.seen.update(|seen| *seen += 1);
+    }
+
+    /// These brokers are gone; all others may be there. What one of them led has no leader until another one says so, or
+    /// it is there again.
+    pub(crate) fn set_gone(&self, gone: BTreeSet<i32>) {
+        let mut table = self.table.write();
+        if table.gone != gone {
+            table.gone = gone;
+            drop(table);
+            self.seen.update(|seen| *seen += 1);
+        }
+    }
+
     /// The word of the highest epoch on a partition.
     pub(crate) fn of(&self, id: PartitionId) -> Option<Leadership> {
         self.table.read().of(id).cloned()
@@ -177,10 +200,16 @@ impl Leaders {
         ids.filter_map(|id| Some((*id, table.of(*id)?.clone()))).collect()
     }
 
-    /// Leader and epoch of that word.
+    /// Leader and epoch of that word; -1 for a leader that is gone, so that clients ask again soon instead of trying it.
     pub(crate) fn leader_of(&self, id: PartitionId) -> Option<(i32, i32)> {
         let table = self.table.read();
-        table.of(id).map(|word| (word.leader, word.epoch))
+        let word = table.of(id)?;
+        let leader = if table.gone.contains(&word.leader) {
+            -1
+        } else {
+            word.leader
+        };
+        Some((leader, word.epoch))
     }
 
     /// Whether the leader of `epoch` has said that it leads the partition no longer.
@@ -254,6 +283,24 @@ mod tests {
         let leaders = Leaders::new(1);
         hear(&leaders, 2, word(3, 5));
         assert_eq!(leaders.of(P), None);
+    }
+
+    #[test]
+    fn a_broker_that_is_gone_leads_nothing_and_one_that_begins_anew_nothing_it_led() {
+        let leaders = Leaders::new(1);
+        hear(&leaders, 2, word(2, 5));
+        leaders.set_gone([2].into());
+        assert_eq!(leaders.leader_of(P), Some((-1, 5)));
+        // It was not gone after all.
+        leaders.set_gone(BTreeSet::new());
+        assert_eq!(leaders.leader_of(P), Some((2, 5)));
+        leaders.begun_anew(3);
+        assert_eq!(leaders.leader_of(P), Some((2, 5)));
+        leaders.begun_anew(2);
+        assert_eq!(leaders.leader_of(P), Some((-1, 5)));
+        assert!(leaders.has_given_up(P, 5));
+        hear(&leaders, 2, word(2, 6));
+        assert_eq!(leaders.leader_of(P), Some((2, 6)));
     }
 
     #[test]

@@ -147,6 +147,9 @@ pub trait Links: Send + Sync + 'static {
     /// process began.
     fn silence(&self, node: u32) -> Option<Duration>;
 
+    /// Whether `node` is known to be gone: where it was, connections are refused.
+    fn is_gone(&self, node: u32) -> bool;
+
     /// Time since `node` was heard of last; `None` if it was never heard of since this process began.
     fn last_heard(&self, node: u32) -> Option<Duration>;
 

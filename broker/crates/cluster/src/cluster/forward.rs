@@ -257,6 +257,9 @@ impl Cluster {
             Command::Register(broker) => {
                 self.learn_address(&broker);
                 self.controller.register(broker).await?;
+                // Where nothing has changed nothing is written, and it would learn with the next heartbeat only, seconds
+                // later, up to where its metadata are committed.
+                self.metadata_group.send_heartbeat().await;
             }
         }
         Ok(Done {

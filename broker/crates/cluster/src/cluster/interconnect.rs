@@ -1,6 +1,7 @@
 //! This node's links to the other brokers, and its ear for theirs.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -178,6 +179,11 @@ impl Links for Interconnect {
         state
             .last_heard
             .map(|heard| self.env.clock.instant().duration_since(heard))
+    }
+
+    fn is_gone(&self, node: u32) -> bool {
+        let error = self.rpc.peer(node).and_then(|peer| peer.state().error);
+        matches!(error, Some(NoLink::Connect { source, .. }) if source.kind() == ErrorKind::ConnectionRefused)
     }
 
     fn last_heard(&self, node: u32) -> Option<Duration> {

@@ -258,6 +258,14 @@ impl Group {
         }
     }
 
+    /// Has the other replicas hear at once how far the log is committed, if this one leads.
+    pub(crate) async fn send_heartbeat(&self) {
+        if let Some(raft) = self.raft() {
+            // An error means that the group has stopped, which its supervisor sees.
+            let _ = raft.trigger().heartbeat().await;
+        }
+    }
+
     /// The leader as far as this replica knows; it may be gone.
     pub(crate) fn leader(&self) -> Option<u64> {
         let raft = self.raft()?;

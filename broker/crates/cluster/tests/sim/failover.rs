@@ -21,6 +21,9 @@ const FAILOVER: Duration = Duration::from_millis(1500);
 /// From the failure of one partition on a broker that lives until another leads it: a few syncs.
 const GIVEN_UP: Duration = Duration::from_millis(250);
 
+/// From the begin of a process until it has taken its place in the cluster again; no heartbeat needs to be waited for.
+const BACK: Duration = Duration::from_secs(2);
+
 fn all(running: &Running, so: impl Fn(&Cluster) -> bool) -> bool {
     let nodes: Vec<Arc<Cluster>> = running.lock().values().cloned().collect();
     nodes.iter().all(|node| so(node))
@@ -104,7 +107,8 @@ fn a_leader_that_begins_anew_at_once_is_no_leader() {
         drop(leader(&env, &running).await);
         for round in 0..12_u64 {
             let back = || running.lock().len() == 3;
-            until(&env, "all are back", back).await;
+            let took = until(&env, "all are back", back).await;
+            assert!(round == 0 || took < BACK, "{took:?} in round {round}");
             let other = Arc::clone(&running.lock()[&1]);
             let topic = other.image().topic(TOPIC).unwrap().id;
             first_leads(&env, &other, topic).await;
