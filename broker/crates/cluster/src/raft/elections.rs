@@ -28,12 +28,22 @@ use super::group::{Group, Raft};
 use super::hard_state::GroupId;
 use super::host::GroupHost;
 use super::types::RaftVote;
+use crate::links::Links;
 
 /// Silence after which a broker is taken for dead. Pings come every tenth of a second.
 const SUSPECT: Duration = Duration::from_millis(600);
 
 /// How often groups without a leader are looked at, and whether brokers are heard of.
 const TICK: Duration = Duration::from_millis(100);
+
+/// Between two looks, at least.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Groups that nobody wrote to lately and that this node does something about in one tick; the others wait for the next.
+const IDLE_AT_ONCE: usize = 64;
+
+/// For how long after a write a group is not idle.
+const BUSY: Duration = Duration::from_secs(10);
 
 /// How often all groups are looked at when nothing is known to have happened.
 const ROUND: Duration = Duration::from_secs(1);
@@ -54,6 +64,8 @@ struct Watch {
     /// The leader under whose vote a group was seen last, and that leader's incarnation then.
     leaders: BTreeMap<GroupId, (RaftVote, Option<Uuid>)>,
     doubts: BTreeMap<GroupId, Doubt>,
+    /// The last entry of each group, and when it was found to be another one than before.
+    written: BTreeMap<GroupId, (u64, Option<Instant>)>,
     /// Brokers that have begun anew since the last look.
     begun_anew: BTreeSet<u64>,
 }
@@ -75,6 +87,8 @@ pub(crate) async fn watch(host: Arc<GroupHost>, groups: impl Fn() -> Vec<Arc<Gro
     let mut watch = Watch::default();
     let begun = host.env.clock.instant();
     loop {
+        // A thousand groups that open at once ring a thousand times.
+        host.env.clock.sleep(PAUSE).await;
         tokio::select! {
             biased;
             () = stop.wait() => return,
@@ -90,19 +104,49 @@ pub(crate) async fn watch(host: Arc<GroupHost>, groups: impl Fn() -> Vec<Arc<Gro
         let mut groups = groups();
         if all {
             watch.forget_all_but(&groups);
+            watch.see_writes(&groups, host.env.clock.instant());
         } else {
             groups.retain(|group| watch.doubts.contains_key(&group.spec.id));
         }
-        for group in groups {
-            match group.raft() {
-                Some(raft) => watch.look(&host, &group, &raft, begun).await,
-                None => watch.look_at_parked(&host, &group, begun),
-            }
-        }
+        watch.look_at_all(&host, groups, begun).await;
     }
 }
 
 impl Watch {
+    /// Looks at these groups, first at those that were written to last: somebody waits for them. Where many have lost their
+    /// leader, what the others' elections cost would make these wait.
+    async fn look_at_all(&mut self, host: &GroupHost, mut groups: Vec<Arc<Group>>, begun: Instant) {
+        let written = |group: &Arc<Group>| self.written.get(&group.spec.id).and_then(|(_, at)| *at);
+        groups.sort_by_cached_key(|group| std::cmp::Reverse(written(group)));
+        let now = host.env.clock.instant();
+        let busy =
+            groups.partition_point(|group| written(group).is_some_and(|at| now.duration_since(at) < BUSY));
+        let mut left = IDLE_AT_ONCE;
+        for (place, group) in groups.iter().enumerate() {
+            if left == 0 {
+                self.round_at = None;
+                return;
+            }
+            let has_acted = match group.raft() {
+                Some(raft) => self.look(host, group, &raft, begun).await,
+                None => self.look_at_parked(host, group, begun),
+            };
+            left -= usize::from(has_acted && place >= busy);
+        }
+    }
+
+    /// Notes which groups have other entries than at the last round.
+    fn see_writes(&mut self, groups: &[Arc<Group>], now: Instant) {
+        for group in groups {
+            let last = group.spec.partition.log().and_then(|log| log.end().last);
+            let last = last.map_or(0, |id| id.index);
+            let known = self.written.entry(group.spec.id).or_insert((last, None));
+            if known.0 != last {
+                *known = (last, Some(now));
+            }
+        }
+    }
+
     /// Whether it is time to look at all groups: some broker has gone, come or begun anew, or a while has passed.
     fn is_round(&mut self, host: &GroupHost, peers: &[u32], begun: Instant) -> bool {
         let now = host.env.clock.instant();
@@ -116,6 +160,16 @@ impl Watch {
             (before.is_some() && before != *run).then_some(u64::from(*node))
         };
         self.begun_anew = state.iter().filter_map(has_begun_anew).collect();
+        for node in self
+            .begun_anew
+            .iter()
+            .filter_map(|node| i32::try_from(*node).ok())
+        {
+            host.leaders.begun_anew(node);
+        }
+        let gone = peers.iter().filter(|node| host.links.is_gone(**node));
+        host.leaders
+            .set_gone(gone.filter_map(|node| i32::try_from(*node).ok()).collect());
         let is_round = self.peers != state || self.round_at.is_none_or(|at| now >= at);
         if is_round {
             self.round_at = Some(now + ROUND);
@@ -125,14 +179,17 @@ impl Watch {
     }
 
     fn forget_all_but(&mut self, groups: &[Arc<Group>]) {
-        if self.leaders.len() > groups.len() || self.doubts.len() > groups.len() {
+        let most = self.leaders.len().max(self.doubts.len()).max(self.written.len());
+        if most > groups.len() {
             let living: BTreeSet<GroupId> = groups.iter().map(|group| group.spec.id).collect();
             self.leaders.retain(|id, _| living.contains(id));
             self.doubts.retain(|id, _| living.contains(id));
+            self.written.retain(|id, _| living.contains(id));
         }
     }
 
-    async fn look(&mut self, host: &GroupHost, group: &Group, raft: &Raft, begun: Instant) {
+    /// Looks at a group that runs; whether anything was done about it.
+    async fn look(&mut self, host: &GroupHost, group: &Group, raft: &Raft, begun: Instant) -> bool {
         let id = group.spec.id;
         let (vote, state, voters) = {
             let metrics = raft.server_metrics();
@@ -149,14 +206,14 @@ impl Watch {
         if state == ServerState::Leader || voters.len() < 2 || !voters.contains(&host.node) {
             self.doubts.remove(&id);
             self.leaders.insert(id, (vote, None));
-            return;
+            return false;
         }
         let now = host.env.clock.instant();
         let is_heard = |node: u64| node == host.node || is_heard(host, node, now.duration_since(begun));
         let was_led = self.leaders.contains_key(&id);
         if self.is_led(host, id, &vote, is_heard) {
             self.doubts.remove(&id);
-            return;
+            return false;
         }
         let doubt = self.doubt(id, vote, was_led, now);
         let turn = now.duration_since(doubt.since).as_millis() / TURN.as_millis();
@@ -168,10 +225,10 @@ impl Watch {
             .collect();
         present.sort_by_key(|node| (draining.contains(node), doubt.left == Some(*node)));
         let Some(turn) = turn.checked_sub(u128::from(doubt.is_asked_for)) else {
-            return;
+            return false;
         };
         if present.len() <= voters.len() / 2 || doubt.campaigned == Some(turn) {
-            return;
+            return false;
         }
         // Openraft refuses what follows only when the group has stopped, which its supervisor sees.
         let _ = raft
@@ -190,6 +247,7 @@ impl Watch {
             }
             let _ = raft.trigger().elect(true).await;
         }
+        true
     }
 
     /// The doubt about a group under this vote. When the vote has changed, somebody has won, or has tried and failed: all
@@ -212,10 +270,11 @@ impl Watch {
         self.doubts.entry(id).or_insert(doubt)
     }
 
-    /// Wakes a parked group whose leader is not there any more, or which leads a replica that may have lost something.
-    fn look_at_parked(&mut self, host: &GroupHost, group: &Group, begun: Instant) {
+    /// Wakes a parked group whose leader is not there any more, or which leads a replica that may have lost something;
+    /// whether it did.
+    fn look_at_parked(&mut self, host: &GroupHost, group: &Group, begun: Instant) -> bool {
         let Some((vote, voters)) = group.parked_under() else {
-            return;
+            return false;
         };
         let is_needed = if vote.leader_id().voted_for == host.node {
             !self.begun_anew.is_disjoint(&voters)
@@ -227,6 +286,7 @@ impl Watch {
         if is_needed {
             group.wake();
         }
+        is_needed
     }
 
     /// Whether the leader of this vote is there and still the one that won it.
@@ -257,10 +317,12 @@ impl Watch {
 }
 
 /// Lets go of the leader's lease if it is the leader itself that asks for votes: it leads no longer, for instance because it
-/// has begun anew before anybody missed it.
-pub(super) async fn let_go_of(raft: &Raft, candidate: u64) {
+/// has begun anew before anybody missed it. Also if it is known to be gone: who asks has only been quicker to see to it.
+pub(super) async fn let_go_of(raft: &Raft, links: &dyn Links, candidate: u64) {
     let vote = raft.server_metrics().borrow_watched().vote;
-    if vote.is_committed() && vote.leader_id().voted_for == candidate {
+    let leader = vote.leader_id().voted_for;
+    let is_gone = || u32::try_from(leader).is_ok_and(|leader| links.is_gone(leader));
+    if vote.is_committed() && (leader == candidate || is_gone()) {
         // Refused only when the group has stopped, which its supervisor sees.
         let _ = raft
             .handle_transfer_leader(TransferLeaderRequest::new(vote, NOBODY, None))

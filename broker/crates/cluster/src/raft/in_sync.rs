@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use openraft::metrics::RaftServerMetrics;
 use openraft_rt::WatchReceiver as _;
 use takhin_runtime::Shutdown;
 use takhin_runtime::clock::Instant;
@@ -15,6 +16,7 @@ use takhin_runtime::clock::Instant;
 use super::group::{Group, Life};
 use super::host::GroupHost;
 use super::parking::Parked;
+use super::types::TypeConfig;
 
 /// How often replicas are looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -46,11 +48,11 @@ struct Lag {
 }
 
 impl Led {
-    fn begin(view: &View, now: Instant) -> Self {
-        // Voters are taken to have had everything when this began.
+    /// Voters that are `in_sync` by the leader's word are taken to have had everything when this began.
+    fn begin(view: &View, now: Instant, in_sync: impl Fn(u64) -> bool) -> Self {
         let lag = |voter: &u64| {
             let lag = Lag {
-                caught_up: Some(now),
+                caught_up: in_sync(*voter).then_some(now),
                 mark: (view.last, now),
             };
             (*voter, lag)
@@ -170,6 +172,24 @@ pub(crate) async fn watch(host: Arc<GroupHost>, groups: impl Fn() -> Vec<Arc<Gro
     }
 }
 
+/// Prepares for that this replica wins: openraft sends from then on, before the term begins here, and is not to overlook a
+/// throttle.
+pub(super) fn expect_to_lead(host: &GroupHost, group: &Group, metrics: &RaftServerMetrics<TypeConfig>) {
+    let membership = metrics.membership_config.membership();
+    let was_in_sync = handed_over(host, group);
+    group.standing.learn(membership.get_joint_config(), was_in_sync);
+}
+
+/// Whether a replica counts as in sync when this node begins to lead: whom the last leader counted, and this node itself.
+/// All, if nobody has said.
+pub(super) fn handed_over(host: &GroupHost, group: &Group) -> impl Fn(u64) -> bool + use<> {
+    let (own, word) = (host.node, host.leaders.of(group.spec.id));
+    move |node| {
+        let was_in_sync = |in_sync: &[i32]| in_sync.iter().any(|broker| u64::try_from(*broker) == Ok(node));
+        node == own || word.as_ref().is_none_or(|word| was_in_sync(&word.in_sync))
+    }
+}
+
 /// How many replicas have what is committed, at least, whatever the voters are: while they change, both sets agree.
 pub(super) fn majority(configs: &[BTreeSet<u64>]) -> u16 {
     let largest = configs.iter().map(BTreeSet::len).max().unwrap_or(0);
@@ -215,7 +235,7 @@ fn look(host: &GroupHost, group: &Group) -> bool {
 fn in_sync(host: &GroupHost, group: &Group, view: &View) -> Vec<u64> {
     let now = host.env.clock.instant();
     let mut led = group.led.lock();
-    let led = led.get_or_insert_with(|| Led::begin(view, now));
+    let led = led.get_or_insert_with(|| Led::begin(view, now, handed_over(host, group)));
     led.learn(view, now);
     let is_in_sync = |node: &u64| !led.is_late(*node, now) && silence(host, *node) < ABSENT;
     group
@@ -252,7 +272,7 @@ mod tests {
     #[test]
     fn a_replica_that_is_always_late_is_in_sync_and_one_that_falls_behind_is_not() {
         let begun = Instant::now();
-        let mut led = Led::begin(&view(0, 0), begun);
+        let mut led = Led::begin(&view(0, 0), begun, |_| true);
         // A thousand entries a second, of which the other one lacks those of the last three seconds.
         let mut now = begun;
         for step in 1..200_u64 {

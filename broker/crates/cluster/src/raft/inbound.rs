@@ -4,6 +4,7 @@
 //! and is handed over before the one behind it, while answers come as the log's flushes do.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -14,7 +15,7 @@ use tokio::sync::mpsc;
 use super::elections;
 use super::group::Raft;
 use super::wire;
-use crate::links::Kind;
+use crate::links::{Kind, Links};
 
 /// Requests to append that may wait for one group's log; the next one is refused, and its sender begins again where the
 /// log ends.
@@ -33,14 +34,15 @@ pub(super) struct Append {
 #[derive(Clone)]
 pub(super) struct Inbound {
     raft: Raft,
+    links: Arc<dyn Links>,
     appends: mpsc::Sender<Append>,
 }
 
 impl Inbound {
     /// The entrance, and the queue to be served by [`serve`].
-    pub(super) fn new(raft: Raft) -> (Self, mpsc::Receiver<Append>) {
+    pub(super) fn new(raft: Raft, links: Arc<dyn Links>) -> (Self, mpsc::Receiver<Append>) {
         let (appends, queue) = mpsc::channel(MAX_WAITING);
-        (Self { raft, appends }, queue)
+        (Self { raft, links, appends }, queue)
     }
 
     /// Takes a request whose group has been read off `body`. What it returns is to be driven until it ends; requests to
@@ -52,12 +54,12 @@ impl Inbound {
             }
             return None;
         }
-        let raft = self.raft.clone();
-        Some(async move { answer(ask(&raft, kind, body).await) }.boxed())
+        let (raft, links) = (self.raft.clone(), Arc::clone(&self.links));
+        Some(async move { answer(ask(&raft, &*links, kind, body).await) }.boxed())
     }
 }
 
-async fn ask(raft: &Raft, kind: Kind, body: Bytes) -> Result<Bytes, String> {
+async fn ask(raft: &Raft, links: &dyn Links, kind: Kind, body: Bytes) -> Result<Bytes, String> {
     match kind {
         Kind::Vote => {
             let request = wire::decode_vote(body).map_err(text)?;
@@ -69,7 +71,7 @@ async fn ask(raft: &Raft, kind: Kind, body: Bytes) -> Result<Bytes, String> {
         Kind::PreVote => {
             let request = wire::decode_vote(body).map_err(text)?;
             let candidate = request.vote.leader_id().voted_for;
-            elections::let_go_of(raft, candidate).await;
+            elections::let_go_of(raft, links, candidate).await;
             raft.pre_vote(request)
                 .await
                 .map(|reply| wire::encode_vote_reply(&reply))

@@ -202,7 +202,7 @@ impl Group {
         term_begun: watch::Receiver<u64>,
         leading: Option<Leading>,
     ) -> Instance {
-        let (inbound, appends) = Inbound::new(raft.clone());
+        let (inbound, appends) = Inbound::new(raft.clone(), Arc::clone(&host.links));
         let log = Arc::clone(&ground.log);
         let running = Running {
             raft: raft.clone(),
@@ -392,6 +392,9 @@ impl Instance {
                 // Without other replicas nobody needs a heartbeat and nobody else campaigns.
                 self.raft.runtime_config().tick(has_others(&metrics));
                 group.note_vote(&metrics);
+                if leading.is_none() {
+                    in_sync::expect_to_lead(host, group, &metrics);
+                }
                 let now = leading_term(&metrics, term_begun);
                 // openraft refuses proposals and leads on while it hears of no majority, or passes leadership on. Here
                 // one refusal ends the term: see `Partition::is_over`.
@@ -471,15 +474,16 @@ fn begin_to_lead(group: &Group, host: &GroupHost, raft: &Raft, log: &Arc<Log>, t
         let voters: Vec<u64> = membership.voter_ids().collect();
         (voters, membership.get_joint_config().clone())
     };
-    // At first all are taken to be in sync: whoever is not is found out at the next look.
-    group.standing.learn(&configs, |_| true);
     let count = u16::try_from(voters.len()).unwrap_or(u16::MAX);
     partition.set_quorum(count, in_sync::majority(&configs), true);
     partition.lead(term, Arc::clone(log), Arc::new(outbox.clone()));
     let replicas = group.in_order(&voters).into_iter();
-    let replicas = replicas.filter_map(|node| i32::try_from(node).ok());
+    let was_in_sync = in_sync::handed_over(host, group);
+    let in_sync = replicas.filter(|node| was_in_sync(*node));
+    let in_sync = in_sync.filter_map(|node| i32::try_from(node).ok()).collect();
+    group.standing.learn(&configs, was_in_sync);
     host.leaders
-        .lead(group.spec.id, partition.leader_epoch(), replicas.collect());
+        .lead(group.spec.id, partition.leader_epoch(), in_sync);
     outbox
 }
 
