@@ -27,6 +27,10 @@ const PAGES: &[(&str, &str)] = &[
         "broker/crates/rpc/src/generated.rs",
         "run -q -p takhin-protos -- broker/crates/rpc/proto/link.proto",
     ),
+    (
+        "cdc/crates/pika/src/generated.rs",
+        "run -q -p takhin-protos -- cdc/crates/pika/proto/pika.proto",
+    ),
 ];
 
 /// Writes all pages, or compares them if `check`.
