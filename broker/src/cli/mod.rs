@@ -4,6 +4,7 @@ mod check_config;
 mod dev_nodes;
 mod dump_log;
 mod run;
+mod wait_for_file;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -44,6 +45,9 @@ enum Command {
     CheckConfig(ConfigArgs),
     /// Print what is in a log: one line per batch, with Raft index and Kafka offset
     DumpLog(dump_log::DumpLogArgs),
+    /// Wait until a file has a first byte, in a pod whose broker needs what is written into it
+    #[command(hide = true)]
+    WaitForFile(wait_for_file::WaitForFileArgs),
     /// Print a reference page
     #[command(hide = true)]
     Docs {
@@ -144,6 +148,7 @@ pub fn main() -> ExitCode {
         }
         Command::CheckConfig(args) => load_file(&args).and_then(|loaded| check_config::print(&loaded)),
         Command::DumpLog(args) => dump_log::dump(&args),
+        Command::WaitForFile(args) => wait_for_file::wait(&args),
         Command::Docs { page } => print(&match page {
             Page::KafkaApis => crate::docs::kafka_apis(),
             Page::AdminApi => crate::admin::document(),

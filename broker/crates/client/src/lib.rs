@@ -26,6 +26,8 @@
 //! ```
 
 mod admin;
+mod admin_batch;
+mod admin_configs;
 mod backoff;
 mod client;
 mod config;
@@ -38,6 +40,10 @@ mod record;
 mod versions;
 
 pub use admin::{NewTopic, OffsetSpec};
+pub use admin_batch::{
+    OngoingReassignment, Outcomes, PartitionDescription, Refusal, TopicDescription, TopicToCreate,
+};
+pub use admin_configs::{ConfigChange, ConfigResource, ConfigValue, Configs};
 pub use client::Client;
 pub use config::{Acks, ClientConfig};
 pub use connection::{Connection, Reply};
@@ -46,4 +52,5 @@ pub use error::{ClientError, Damage};
 pub use metadata::{Leader, Metadata};
 pub use producer::{Delivery, Producer, ProducerConfig};
 pub use record::{ConsumedRecord, Record};
+pub use takhin_protocol::ErrorCode;
 pub use takhin_protocol::record::Compression;

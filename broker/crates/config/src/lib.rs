@@ -7,6 +7,7 @@
 //! - [`live`]: settings as they are in force, with what brokers were told since the start.
 //! - [`alter`]: what a change makes of the settings of a topic or broker.
 //! - [`docs`]: the reference pages, written from the same tables.
+//! - [`yaml`]: reading and writing YAML.
 //!
 //! The crate does no I/O: whoever calls brings the text of the file and the environment. It knows what a value
 //! may be, not what it is used for.
@@ -39,6 +40,7 @@ mod topic_keys;
 mod tree;
 pub mod units;
 mod validate;
+pub mod yaml;
 
 pub use kind::{ConfigEntry, ConfigKind, ConfigSource, ConfigSynonym};
 pub use load::{ConfigError, Loaded, Sources, load};
