@@ -28,6 +28,46 @@ const PAGES: &[(&str, &str)] = &[
         "run -q -p takhin-protos -- broker/crates/rpc/proto/link.proto",
     ),
     (
+        "crds/takhinclusters.yaml",
+        "run -q -p takhin-operator -- crd --kind TakhinCluster",
+    ),
+    (
+        "charts/takhin-operator/templates/crds/takhinclusters.yaml",
+        "run -q -p takhin-operator -- crd --helm --kind TakhinCluster",
+    ),
+    (
+        "crds/topics.yaml",
+        "run -q -p takhin-operator -- crd --kind Topic",
+    ),
+    (
+        "charts/takhin-operator/templates/crds/topics.yaml",
+        "run -q -p takhin-operator -- crd --helm --kind Topic",
+    ),
+    (
+        "crds/pikasources.yaml",
+        "run -q -p takhin-operator -- crd --kind PikaSource",
+    ),
+    (
+        "charts/takhin-operator/templates/crds/pikasources.yaml",
+        "run -q -p takhin-operator -- crd --helm --kind PikaSource",
+    ),
+    (
+        "charts/takhin-operator/files/rules.yaml",
+        "run -q -p takhin-operator -- rules",
+    ),
+    (
+        "operator/tests/golden/small.yaml",
+        "run -q -p takhin-operator -- render operator/tests/golden/small.in.yaml --image takhin/takhin:test",
+    ),
+    (
+        "operator/tests/golden/prod.yaml",
+        "run -q -p takhin-operator -- render operator/tests/golden/prod.in.yaml --image takhin/takhin:test",
+    ),
+    (
+        "manifests/takhin-operator.yaml",
+        "run -q -p takhin-operator -- manifests",
+    ),
+    (
         "cdc/crates/pika/src/generated.rs",
         "run -q -p takhin-protos -- cdc/crates/pika/proto/pika.proto",
     ),

@@ -1,0 +1,187 @@
+//! `PikaSource`: the changes of a Pika server as records of topics.
+
+use k8s_openapi::api::core::v1::ResourceRequirements;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::shared::{ClusterRef, SecretKeyRef, conditions_schema};
+
+/// Follows a Pika server and writes its data set and its changes to topics of a TakhinCluster.
+#[derive(Debug, Clone, PartialEq, CustomResource, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "takhin.io",
+    version = "v1alpha1",
+    kind = "PikaSource",
+    plural = "pikasources",
+    singular = "pikasource",
+    namespaced,
+    status = "PikaSourceStatus",
+    category = "takhin",
+    shortname = "pika",
+    derive = "PartialEq",
+    doc = "Follows a Pika server and writes its data set and its changes to topics of a TakhinCluster.",
+    printcolumn(name = "Cluster", type_ = "string", json_path = ".spec.clusterRef.name"),
+    printcolumn(name = "Topic", type_ = "string", json_path = ".status.topic"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Lag", type_ = "integer", json_path = ".status.lagSeconds", description = "Seconds"),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
+        priority = 1
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
+        priority = 1
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("self.metadata.name.size() <= 40")
+        .message("metadata.name has more than 40 characters: names of pods and labels are made from it")
+)]
+#[cfg_attr(test, kube(cel))]
+#[serde(rename_all = "camelCase")]
+pub struct PikaSourceSpec {
+    /// The cluster that has the topics. Cannot be changed.
+    #[x_kube(validation = Rule::new("self == oldSelf")
+        .message("spec.clusterRef cannot be changed: make another PikaSource")
+        .reason(Reason::FieldValueForbidden))]
+    pub cluster_ref: ClusterRef,
+    /// The server that is followed.
+    pub source: PikaUpstream,
+    /// Where the records go.
+    pub sink: PikaSink,
+    /// Where to begin; looked at when there is no position yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_from: Option<PikaStart>,
+    /// Whether it stands still. It goes on from its position.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<bool>,
+    /// Image of takhin-cdc; by default the operator's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+    /// Processor and memory of the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+}
+
+/// The server that is followed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PikaUpstream {
+    /// Host name or address.
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-zA-Z0-9]([-a-zA-Z0-9.:]*[a-zA-Z0-9])?$")
+    )]
+    pub host: String,
+    /// Port for clients.
+    #[schemars(range(min = 1, max = 65_535))]
+    pub port: i32,
+    /// Secret with the password, if the server asks for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_secret_ref: Option<SecretKeyRef>,
+}
+
+/// Where the records go: one topic for everything, or a snapshot topic and a binlog topic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.topic) != has(self.topicPrefix)")
+    .message("spec.sink needs topic or topicPrefix, and not both"))]
+pub struct PikaSink {
+    /// The one topic for snapshot and changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 249), regex(pattern = r"^[a-zA-Z0-9._-]+$"))]
+    pub topic: Option<String>,
+    /// What the topics' names begin with: PREFIX.stream, or PREFIX.snapshot and PREFIX.binlog.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 240), regex(pattern = r"^[a-zA-Z0-9._-]+$"))]
+    pub topic_prefix: Option<String>,
+    /// One topic or two; only with topicPrefix. By default Single.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<TopicMode>,
+}
+
+/// How snapshot and changes share topics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum TopicMode {
+    /// One topic has both.
+    #[default]
+    Single,
+    /// Each has its own.
+    Dual,
+}
+
+/// Where to begin.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PikaStart {
+    /// Which snapshot is taken, by the names that Debezium has for them.
+    pub mode: SnapshotMode,
+}
+
+/// Which snapshot is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SnapshotMode {
+    /// One if there is no position yet, then the changes. A position that the server does not have any more is an error.
+    #[default]
+    Initial,
+    /// None: changes from now on. A position that the server does not have any more is an error.
+    NoData,
+    /// One if there is no position, or if the server does not have it any more.
+    WhenNeeded,
+}
+
+/// What is known of a source.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PikaSourceStatus {
+    /// Generation of the spec that this speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// What it does: Pending, Snapshot, Streaming, Paused and the like.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub phase: Option<String>,
+    /// The topic or topics that it writes to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 600))]
+    pub topic: Option<String>,
+    /// How far it has come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<PikaPosition>,
+    /// Bytes of binlog that it lacks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_bytes: Option<i64>,
+    /// Seconds that it is behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_seconds: Option<i64>,
+    /// Pods wished for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i32>,
+    /// Pods that are ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_replicas: Option<i32>,
+    /// Times that containers of the pod have been started again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarts: Option<i32>,
+    /// Ready, SourceConnected, SinkConnected.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "conditions_schema")]
+    pub conditions: Vec<Condition>,
+}
+
+/// A place in a binlog.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+pub struct PikaPosition {
+    /// Number of the file.
+    pub file: i64,
+    /// Bytes from its beginning.
+    pub offset: i64,
+}

@@ -1,0 +1,184 @@
+//! The Deployment of `takhin-cdc` for a PikaSource, and its configuration.
+
+use serde_json::{Value, json};
+
+use super::brokers::{container_security, pod_security};
+use super::names::{Labels, MANAGER, labels};
+use crate::api::{PikaSource, PikaSourceSpec, SnapshotMode, TopicMode};
+
+/// Port of health, metrics and status of `takhin-cdc`.
+pub const CDC_PORT: i32 = 9654;
+
+/// Label of a source's pods.
+pub const PIKA_SOURCE_LABEL: &str = "takhin.io/pika-source";
+
+/// Name of Deployment, ConfigMap and ServiceAccount of a source.
+pub fn cdc_name(source: &str) -> String {
+    format!("{source}-cdc")
+}
+
+/// What the pods of a source are selected by.
+pub fn cdc_selector(source: &str) -> Labels {
+    labels([
+        (PIKA_SOURCE_LABEL, source),
+        ("app.kubernetes.io/component", "cdc"),
+    ])
+}
+
+fn cdc_labels(source: &str) -> Labels {
+    let mut all = cdc_selector(source);
+    all.extend(labels([
+        ("app.kubernetes.io/name", "takhin-cdc"),
+        ("app.kubernetes.io/instance", source),
+        ("app.kubernetes.io/managed-by", MANAGER),
+        ("app.kubernetes.io/part-of", "takhin"),
+    ]));
+    all
+}
+
+fn object(api_version: &str, kind: &str, namespace: &str, source: &str) -> Value {
+    json!({
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": { "name": cdc_name(source), "namespace": namespace, "labels": cdc_labels(source) },
+    })
+}
+
+/// Topics of a source: of data set and changes, which may be one.
+pub fn cdc_topics(spec: &PikaSourceSpec) -> (String, String) {
+    let sink = &spec.sink;
+    match (&sink.topic, &sink.topic_prefix) {
+        (Some(topic), _) => (topic.clone(), topic.clone()),
+        (None, prefix) => {
+            let prefix = prefix.as_deref().unwrap_or_default();
+            match sink.mode.unwrap_or_default() {
+                TopicMode::Single => (format!("{prefix}.stream"), format!("{prefix}.stream")),
+                TopicMode::Dual => (format!("{prefix}.snapshot"), format!("{prefix}.binlog")),
+            }
+        }
+    }
+}
+
+/// The configuration of `takhin-cdc`, in YAML.
+pub fn cdc_file(name: &str, spec: &PikaSourceSpec, bootstrap: &str) -> Value {
+    let start = spec
+        .start_from
+        .as_ref()
+        .map(|start| start.mode)
+        .unwrap_or_default();
+    let (snapshot, binlog) = cdc_topics(spec);
+    let mut source = json!({
+        "host": spec.source.host,
+        "port": spec.source.port,
+        "cluster": name,
+        "on_position_lost": if start == SnapshotMode::WhenNeeded { "resync" } else { "stop" },
+    });
+    if spec.source.password_secret_ref.is_some() {
+        source["password_file"] = "/etc/takhin-cdc/password/password".into();
+    }
+    let mut sink = json!({ "bootstrap": [bootstrap] });
+    if snapshot == binlog {
+        sink["mode"] = "single".into();
+        sink["topic_single"] = snapshot.into();
+    } else {
+        sink["mode"] = "dual".into();
+        sink["topic_snapshot"] = snapshot.into();
+        sink["topic_binlog"] = binlog.into();
+    }
+    json!({
+        "source": source,
+        "sink": sink,
+        "checkpoint": { "dir": "/var/lib/takhin-cdc" },
+        "snapshot": { "mode": if start == SnapshotMode::NoData { "no_data" } else { "initial" } },
+        "admin": { "bind": format!("0.0.0.0:{CDC_PORT}") },
+        "telemetry": { "log_format": "json" },
+    })
+}
+
+/// ServiceAccount, ConfigMap and Deployment of a source.
+///
+/// # Errors
+/// The configuration cannot be written as YAML.
+pub fn cdc_children(
+    source: &PikaSource,
+    namespace: &str,
+    name: &str,
+    bootstrap: &str,
+    image: &str,
+) -> Result<[Value; 3], String> {
+    let spec = &source.spec;
+    let file = cdc_file(name, spec, bootstrap);
+    let text = takhin_config::yaml::to_string(&file).map_err(|error| error.to_string())?;
+    let mut account = object("v1", "ServiceAccount", namespace, name);
+    account["automountServiceAccountToken"] = false.into();
+    let mut config = object("v1", "ConfigMap", namespace, name);
+    config["data"] = json!({ "cdc.yaml": text });
+    let mut deployment = object("apps/v1", "Deployment", namespace, name);
+    deployment["spec"] = json!({
+        "replicas": if spec.paused.unwrap_or(false) { 0 } else { 1 },
+        // Two readers of one replication stream would end each other's.
+        "strategy": { "type": "Recreate" },
+        "revisionHistoryLimit": 3,
+        "selector": { "matchLabels": cdc_selector(name) },
+        "template": {
+            "metadata": {
+                "labels": cdc_labels(name),
+                "annotations": { super::CONFIG_HASH: super::hash(&file) },
+            },
+            "spec": pod(spec, name, spec.image.as_deref().unwrap_or(image)),
+        },
+    });
+    Ok([account, config, deployment])
+}
+
+fn pod(spec: &PikaSourceSpec, name: &str, image: &str) -> Value {
+    let probe = |path: &str, period: u32, failures: u32| {
+        json!({
+            "httpGet": { "path": path, "port": "admin" },
+            "periodSeconds": period,
+            "timeoutSeconds": 5,
+            "failureThreshold": failures,
+        })
+    };
+    let mut mounts = vec![
+        json!({ "name": "config", "mountPath": "/etc/takhin-cdc/config", "readOnly": true }),
+        json!({ "name": "data", "mountPath": "/var/lib/takhin-cdc" }),
+    ];
+    let mut volumes = vec![
+        json!({ "name": "config", "configMap": { "name": cdc_name(name) } }),
+        // Positions are kept in a topic too, which a new pod goes on from.
+        json!({ "name": "data", "emptyDir": {} }),
+    ];
+    if let Some(password) = &spec.source.password_secret_ref {
+        mounts.push(json!({ "name": "password", "mountPath": "/etc/takhin-cdc/password", "readOnly": true }));
+        let items = json!([{ "key": password.key, "path": "password" }]);
+        volumes.push(json!({
+            "name": "password",
+            "secret": { "secretName": password.name, "items": items, "defaultMode": 0o440 },
+        }));
+    }
+    let mut container = json!({
+        "name": "cdc",
+        "image": image,
+        "command": ["/usr/local/bin/takhin-cdc"],
+        "args": ["--config", "/etc/takhin-cdc/config/cdc.yaml"],
+        "ports": [{ "name": "admin", "containerPort": CDC_PORT }],
+        "readinessProbe": probe("/readyz", 5, 2),
+        // The process only: a source that does not answer is no reason to start again.
+        "livenessProbe": probe("/livez", 10, 6),
+        "securityContext": container_security(),
+        "volumeMounts": mounts,
+    });
+    if let Some(resources) = &spec.resources {
+        container["resources"] = json!(resources);
+    }
+    json!({
+        "serviceAccountName": cdc_name(name),
+        "automountServiceAccountToken": false,
+        "enableServiceLinks": false,
+        "terminationGracePeriodSeconds": 60,
+        "securityContext": pod_security(),
+        "containers": [container],
+        "volumes": volumes,
+    })
+}

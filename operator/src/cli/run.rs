@@ -1,0 +1,228 @@
+//! `takhin-operator run`: the controllers until SIGTERM or SIGINT, or until another operator leads.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use kube::Client;
+use takhin_runtime::telemetry::health::{Health, Probe};
+use takhin_runtime::telemetry::{http, logging, process};
+use takhin_runtime::{Env, Shutdown, shutdown};
+
+use crate::build::Images;
+use crate::control::{Context, Options, lease, run_clusters, run_pika_sources, run_topics};
+
+/// Time that the controllers have for ending what they are doing; less than what another operator waits before it begins.
+const STOPPING: Duration = Duration::from_secs(4);
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The API server is found as kubectl finds it: in a pod by its service account, elsewhere by KUBECONFIG.
+
+Examples:
+  takhin-operator run
+  takhin-operator run --watch-namespaces streaming --broker-image registry.example/takhin:0.1.0
+  takhin-operator run --no-leader-election --bind 127.0.0.1:8080 --log-format text
+
+On --bind: /livez (the process), /readyz (all resources are known, or another operator leads), /metrics.")]
+pub(super) struct RunArgs {
+    /// Namespaces whose resources are looked after, with commas between them; all if there are none
+    #[arg(
+        long,
+        env = "TAKHIN_OPERATOR_WATCH_NAMESPACES",
+        value_delimiter = ',',
+        value_name = "NAMESPACE"
+    )]
+    watch_namespaces: Vec<String>,
+    /// Image of brokers whose TakhinCluster names none
+    #[arg(long, env = "TAKHIN_OPERATOR_BROKER_IMAGE", value_name = "IMAGE", default_value = concat!("takhin/takhin:", env!("CARGO_PKG_VERSION")))]
+    broker_image: String,
+    /// Image of takhin-cdc for a PikaSource that names none
+    #[arg(long, env = "TAKHIN_OPERATOR_CDC_IMAGE", value_name = "IMAGE", default_value = concat!("takhin/takhin:", env!("CARGO_PKG_VERSION")))]
+    cdc_image: String,
+    /// What the DNS names of Services end with
+    #[arg(
+        long,
+        env = "TAKHIN_OPERATOR_CLUSTER_DOMAIN",
+        value_name = "DOMAIN",
+        default_value = "cluster.local"
+    )]
+    cluster_domain: String,
+    /// Clusters that are looked at at a time
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    max_concurrent: u16,
+    /// Health and metrics over HTTP
+    #[arg(
+        long,
+        env = "TAKHIN_OPERATOR_BIND",
+        value_name = "HOST:PORT",
+        default_value = "0.0.0.0:8080"
+    )]
+    bind: String,
+    /// Work without asking whether another operator does: only where there is none
+    #[arg(long, env = "TAKHIN_OPERATOR_NO_LEADER_ELECTION")]
+    no_leader_election: bool,
+    /// Name of the Lease that operators of the same resources compete for
+    #[arg(long, value_name = "NAME", default_value = "takhin-operator")]
+    lease_name: String,
+    /// Namespace of the Lease [default: that of the pod, or of the kubeconfig]
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
+    lease_namespace: Option<String>,
+    /// Name of this operator in the Lease and in events [default: takhin-operator]
+    #[arg(
+        long,
+        env = "POD_NAME",
+        value_name = "NAME",
+        default_value = "takhin-operator"
+    )]
+    identity: String,
+    /// Levels by target, such as info,takhin_operator=debug
+    #[arg(
+        long,
+        env = "TAKHIN_OPERATOR_LOG_LEVEL",
+        value_name = "FILTER",
+        default_value = "info,kube_runtime=warn"
+    )]
+    log_level: String,
+    /// Lines for people or for machines
+    #[arg(long, env = "TAKHIN_OPERATOR_LOG_FORMAT", value_enum, default_value_t = Format::Json)]
+    log_format: Format,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+pub(super) fn run(args: RunArgs) -> anyhow::Result<()> {
+    let options = logging::LogOptions {
+        format: match args.log_format {
+            Format::Text => logging::LogFormat::Text,
+            Format::Json => logging::LogFormat::Json,
+        },
+        filter: args.log_level.clone(),
+        broker_id: None,
+    };
+    logging::init(&options).context("--log-level")?;
+    process::register(
+        env!("CARGO_PKG_VERSION"),
+        option_env!("TAKHIN_COMMIT").unwrap_or("unknown"),
+    );
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(2)
+        .thread_name("operator")
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(serve(args))
+}
+
+/// Whether the operator at this address is ready.
+pub(super) fn check_ready(address: &str) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let http = crate::broker_api::Http::new(Env::real().clock);
+    let (is_ready, text) = runtime.block_on(http.probe(address, "/readyz"))?;
+    anyhow::ensure!(is_ready, "{address} is not ready: {}", text.trim());
+    Ok(())
+}
+
+async fn serve(args: RunArgs) -> anyhow::Result<()> {
+    let env = Env::real();
+    let stop = Shutdown::new();
+    env.tasks.spawn("signals", shutdown::signals(stop.clone()));
+    let health = Health::start(&env, &stop);
+    let listener = env.net.listen(&args.bind, "--bind").await?;
+    let serving = {
+        let (env, health, stop) = (env.clone(), health.clone(), stop.clone());
+        async move { http::serve(&env, listener, health, None, stop).await }
+    };
+    env.tasks.spawn("health", serving);
+    let client = Client::try_default()
+        .await
+        .context("cannot find an API server: neither a service account nor a kubeconfig")?;
+    let namespace = args
+        .lease_namespace
+        .clone()
+        .unwrap_or_else(|| client.default_namespace().to_owned());
+    let identity = format!("{}-{:08x}", args.identity, env.rng.next_u64() & 0xffff_ffff);
+    if args.no_leader_election {
+        return lead(&args, &env, client, &health, stop, None).await;
+    }
+    let candidate = lease::Candidate::new(
+        client.clone(),
+        env.clone(),
+        &namespace,
+        &args.lease_name,
+        &identity,
+    );
+    if !candidate.acquire(&stop).await {
+        return Ok(());
+    }
+    lead(&args, &env, client, &health, stop, Some(candidate)).await
+}
+
+async fn lead(
+    args: &RunArgs,
+    env: &Env,
+    client: Client,
+    health: &Health,
+    stop: Shutdown,
+    candidate: Option<lease::Candidate>,
+) -> anyhow::Result<()> {
+    let options = Options {
+        namespaces: args
+            .watch_namespaces
+            .iter()
+            .filter(|name| !name.is_empty())
+            .cloned()
+            .collect(),
+        images: Images {
+            broker: args.broker_image.clone(),
+            cdc: args.cdc_image.clone(),
+        },
+        domain: args.cluster_domain.clone(),
+        concurrency: args.max_concurrent,
+    };
+    let context = Context::new(client, env.clone(), options, args.identity.clone());
+    let unknown = "not all resources are known yet";
+    let clusters = health.flag(Probe::Ready, "clusters", unknown);
+    let topics = health.flag(Probe::Ready, "topics", unknown);
+    let sources = health.flag(Probe::Ready, "pika-sources", unknown);
+    let ending = Shutdown::new();
+    let working = async {
+        tokio::join!(
+            run_clusters(context.clone(), ending.clone(), clusters),
+            run_topics(context.clone(), ending.clone(), topics),
+            run_pika_sources(context.clone(), ending.clone(), sources),
+        );
+    };
+    let mut working = std::pin::pin!(working);
+    crate::control::leads(true);
+    let lost = tokio::select! {
+        () = &mut working => anyhow::bail!("the controllers have ended"),
+        () = stop.wait() => false,
+        kept = keep(candidate.as_ref(), &stop) => !kept,
+    };
+    crate::control::leads(false);
+    ending.trigger();
+    // The Lease is given back only when nothing is done any more.
+    let _ = env.clock.timeout(STOPPING, working).await;
+    if lost {
+        anyhow::bail!("another operator leads, or the Lease could not be renewed in time");
+    }
+    if let Some(candidate) = candidate {
+        candidate.release().await;
+    }
+    Ok(())
+}
+
+async fn keep(candidate: Option<&lease::Candidate>, stop: &Shutdown) -> bool {
+    match candidate {
+        Some(candidate) => candidate.keep(stop).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,218 @@
+//! The TakhinCluster controller: validate, build, apply, then at most one disruptive step, then the status.
+
+mod act;
+mod assign;
+mod children;
+mod dynamic;
+mod observe;
+mod status;
+mod volumes;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher;
+use kube::{Resource, ResourceExt as _};
+use takhin_runtime::Shutdown;
+use takhin_runtime::telemetry::health::Flag;
+use tracing::{debug, info, warn};
+
+use self::status::Report;
+use super::context::{Context, api};
+use super::error::Error;
+use super::metrics;
+use crate::api::{CLUSTER_LABEL, PAUSE, TakhinCluster, annotated};
+use crate::build::{MANAGER, Names, node_file};
+use crate::decide::scale;
+
+/// Pause between two looks at a cluster in which nothing happens.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Pause between two looks at a cluster in which something is under way.
+const BUSY: Duration = Duration::from_secs(3);
+
+/// Runs until `shutdown`. `ready` passes when the resources are known.
+pub async fn run(context: Arc<Context>, shutdown: Shutdown, ready: Flag) {
+    let mut running = futures_util::stream::FuturesUnordered::new();
+    for namespace in context.options.watched() {
+        running.push(run_one(
+            Arc::clone(&context),
+            shutdown.clone(),
+            namespace,
+            ready.clone(),
+        ));
+    }
+    while running.next().await.is_some() {}
+}
+
+async fn run_one(context: Arc<Context>, shutdown: Shutdown, namespace: Option<String>, ready: Flag) {
+    let client = &context.client;
+    let namespace = namespace.as_deref();
+    let ours = || watcher::Config::default().labels(&format!("app.kubernetes.io/managed-by={MANAGER}"));
+    let of_cluster = || watcher::Config::default().labels(CLUSTER_LABEL);
+    let config = Config::default()
+        .concurrency(context.options.concurrency)
+        .debounce(Duration::from_millis(200));
+    let controller = Controller::new(
+        api::<TakhinCluster>(client, namespace),
+        watcher::Config::default(),
+    )
+    .owns(api::<StatefulSet>(client, namespace), ours())
+    .owns(api::<Service>(client, namespace), ours())
+    .owns(api::<ConfigMap>(client, namespace), ours())
+    .owns(api::<PodDisruptionBudget>(client, namespace), ours())
+    .watches(api::<Pod>(client, namespace), of_cluster(), |pod| {
+        cluster_of(&pod)
+    })
+    .watches(
+        api::<PersistentVolumeClaim>(client, namespace),
+        of_cluster(),
+        |claim| cluster_of(&claim),
+    )
+    .with_config(config);
+    let store = controller.store();
+    let known = async {
+        // The only error is that the watch has ended, which the process does not outlive.
+        let _ = store.wait_until_ready().await;
+        ready.pass();
+        std::future::pending::<()>().await;
+    };
+    let stopping = async move { shutdown.wait().await };
+    let passes = controller
+        .graceful_shutdown_on(stopping)
+        .run(reconcile, on_error, Arc::clone(&context))
+        .for_each(|done| async move {
+            if let Err(error) = done {
+                debug!(%error, "a pass over a cluster failed");
+            }
+        });
+    tokio::select! {
+        () = passes => {}
+        () = known => {}
+    }
+}
+
+fn cluster_of<K: Resource>(object: &K) -> Option<ObjectRef<TakhinCluster>> {
+    let name = object.labels().get(CLUSTER_LABEL)?;
+    Some(ObjectRef::new(name).within(&object.namespace()?))
+}
+
+async fn reconcile(cluster: Arc<TakhinCluster>, context: Arc<Context>) -> Result<Action, Error> {
+    let begun = context.env.clock.instant();
+    let done = pass(&cluster, &context).await;
+    let took = context.env.clock.instant().saturating_duration_since(begun);
+    match &done {
+        Ok(_) => {
+            metrics::passed("takhincluster", took, context.env.clock.now_ms());
+            context.succeeded(&key(&cluster));
+        }
+        Err(error) => metrics::failed("takhincluster", error.reason(), took),
+    }
+    done
+}
+
+fn on_error(cluster: Arc<TakhinCluster>, error: &Error, context: Arc<Context>) -> Action {
+    if !error.is_conflict() {
+        warn!(namespace = cluster.namespace(), name = cluster.name_any(), %error, "cluster not reconciled");
+    }
+    Action::requeue(context.failed(&key(&cluster)))
+}
+
+fn key(cluster: &TakhinCluster) -> String {
+    format!(
+        "cluster {}/{}",
+        cluster.namespace().unwrap_or_default(),
+        cluster.name_any()
+    )
+}
+
+async fn pass(cluster: &TakhinCluster, context: &Context) -> Result<Action, Error> {
+    let names = Names::of(cluster, &context.options.domain);
+    if cluster.metadata.deletion_timestamp.is_some() {
+        // What it owns goes with it.
+        metrics::cluster_gone(&names.namespace, &names.cluster);
+        return Ok(Action::await_change());
+    }
+    let mut report = Report::new(cluster, context.now());
+    let seen = status::observed_generation(cluster);
+    if seen.is_some() && seen != cluster.metadata.generation {
+        // Whoever waits for Ready must not take the word on an older wish for one on this.
+        let mut first = Report::new(cluster, context.now());
+        first.reconciling();
+        first.write(context, cluster).await?;
+    }
+    let done = match annotated(cluster, PAUSE, "true") {
+        true => paused(cluster, context, &names, &mut report).await,
+        false => work(cluster, context, &names, &mut report).await,
+    };
+    if let Err(error) = &done {
+        report.failed(error);
+    }
+    let busy = report.is_busy();
+    report.write(context, cluster).await?;
+    done?;
+    Ok(Action::requeue(if busy { BUSY } else { IDLE }))
+}
+
+async fn paused(
+    cluster: &TakhinCluster,
+    context: &Context,
+    names: &Names,
+    report: &mut Report,
+) -> Result<(), Error> {
+    let seen = observe::observe(context, cluster, names).await?;
+    report.paused();
+    report.observed(cluster, names, &seen);
+    Ok(())
+}
+
+async fn work(
+    cluster: &TakhinCluster,
+    context: &Context,
+    names: &Names,
+    report: &mut Report,
+) -> Result<(), Error> {
+    children::ensure_token(context, cluster, names).await?;
+    let mut seen = observe::observe(context, cluster, names).await?;
+    let mut plan = scale::decide(&seen.scaling(cluster));
+    let file = match node_file(&cluster.spec, names, plan.replicas.max(cluster.spec.replicas)) {
+        Ok(file) => file,
+        Err(faults) => {
+            report.observed(cluster, names, &seen);
+            report.invalid(context, cluster, &faults).await;
+            return Ok(());
+        }
+    };
+    act::leave(context, cluster, &mut seen, &mut plan, report).await;
+    seen.services = children::apply(context, cluster, names, &file, plan.replicas).await?;
+    let growth = volumes::grow(context, cluster, names, &seen).await?;
+    seen.set = Some(children::apply_set(context, cluster, names, &file, plan.replicas).await?);
+    assign::assign(context, cluster, names, &mut seen).await?;
+    act::roll(context, cluster, names, &seen, &plan, report).await?;
+    dynamic::set(context, cluster, names, &seen, &file, report).await;
+    report.observed(cluster, names, &seen);
+    report.volumes(&growth);
+    report.scaling(cluster, &plan);
+    info_once(cluster, report);
+    Ok(())
+}
+
+fn info_once(cluster: &TakhinCluster, report: &Report) {
+    if let Some(step) = report.step() {
+        info!(
+            namespace = cluster.namespace(),
+            name = cluster.name_any(),
+            step,
+            "step taken"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,432 @@
+//! The steps that change what brokers do: leaving the cluster, restarting.
+
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use kube::api::{DeleteParams, Preconditions};
+use kube::runtime::events::EventType;
+use kube::{Api, ResourceExt as _};
+use tracing::{info, warn};
+
+use super::assign;
+use super::dynamic::client;
+use super::observe::Seen;
+use super::status::Report;
+use super::volumes;
+use crate::api::{RESTART, TakhinCluster};
+use crate::broker_api::{AdminError, BrokerApi};
+use crate::build::{CONFIG_HASH, Names};
+use crate::control::context::Context;
+use crate::control::error::Error;
+use crate::control::topics::is_ready;
+use crate::decide::roll::{self, PodState, Step};
+use crate::decide::scale::{self, Plan, list};
+
+/// How long leaders may take to leave a broker unless the wish says otherwise.
+const DRAIN_TIMEOUT: i64 = 60;
+
+/// Topics that are named where there are too many replicas for a smaller cluster.
+const NAMED: usize = 10;
+
+/// Has brokers leave that are to go, keeps those that are wished for again, forgets those that are gone; then the plan is
+/// what follows from that. What brokers say against it is told in the status.
+pub(super) async fn leave(
+    context: &Context,
+    cluster: &TakhinCluster,
+    seen: &mut Seen,
+    plan: &mut Plan,
+    report: &mut Report,
+) {
+    let Some(admin) = seen.admin.clone() else {
+        return;
+    };
+    for broker in &plan.recommission {
+        said(
+            admin.recommission(*broker).await.map(drop),
+            "recommission",
+            *broker,
+        );
+    }
+    if !plan.unregister.is_empty()
+        && let Some(client) = client(context, cluster, seen)
+    {
+        for broker in &plan.unregister {
+            match client.unregister_broker(*broker).await {
+                Ok(()) => {
+                    let note = format!("broker {broker} has left the cluster");
+                    context
+                        .event(
+                            cluster,
+                            EventType::Normal,
+                            "ScaleDownCompleted",
+                            "ScaleDown",
+                            note,
+                        )
+                        .await;
+                }
+                Err(error) => warn!(broker, %error, "broker not unregistered"),
+            }
+        }
+    }
+    if plan.decommission.is_empty() {
+        return;
+    }
+    if let Some(message) = too_many_replicas(context, cluster, seen).await {
+        // Nobody moves for a wish that cannot be fulfilled.
+        for broker in &plan.decommission {
+            let is_leaving = |one: &&crate::broker_api::Broker| one.id == *broker && one.decommissioning;
+            if seen.brokers.iter().flatten().find(is_leaving).is_some() {
+                said(
+                    admin.recommission(*broker).await.map(drop),
+                    "recommission",
+                    *broker,
+                );
+            }
+        }
+        blocked(context, cluster, report, "ReplicationFactorTooHigh", message).await;
+        plan.waiting_for = None;
+        plan.decommission.clear();
+        plan.replicas = seen.replicas().unwrap_or(plan.replicas);
+        return;
+    }
+    decommission(context, cluster, seen, &admin, plan, report).await;
+    let waiting_for = plan.waiting_for.take();
+    *plan = scale::decide(&seen.scaling(cluster));
+    plan.waiting_for = plan
+        .waiting_for
+        .take()
+        .or(waiting_for)
+        .filter(|_| plan.replicas > cluster.spec.replicas);
+}
+
+async fn decommission(
+    context: &Context,
+    cluster: &TakhinCluster,
+    seen: &mut Seen,
+    admin: &BrokerApi,
+    plan: &Plan,
+    report: &mut Report,
+) {
+    for broker in &plan.decommission {
+        match admin.decommission(*broker).await {
+            Ok(progress) => {
+                if progress.done {
+                    seen.empty.push(*broker);
+                } else if let Some(reason) = progress.reasons.first() {
+                    let message = format!("broker {broker}: {}", reason.message);
+                    blocked(context, cluster, report, "PartitionsRemaining", message).await;
+                }
+            }
+            Err(AdminError::Refused {
+                status: 409, detail, ..
+            }) => {
+                let reason = match detail.contains("vote") {
+                    true => "LastController",
+                    false => "ReplicationFactorTooHigh",
+                };
+                blocked(context, cluster, report, reason, detail).await;
+            }
+            Err(error) => warn!(broker, %error, "broker not decommissioned"),
+        }
+    }
+}
+
+async fn blocked(
+    context: &Context,
+    cluster: &TakhinCluster,
+    report: &mut Report,
+    reason: &str,
+    message: String,
+) {
+    if report.scale_down_blocked(cluster, reason, &message) {
+        context
+            .event(
+                cluster,
+                EventType::Warning,
+                "ScaleDownBlocked",
+                "ScaleDown",
+                message,
+            )
+            .await;
+    }
+}
+
+fn said(answer: Result<(), AdminError>, what: &str, broker: i32) {
+    if let Err(error) = answer {
+        warn!(broker, %error, "{what} not done");
+    }
+}
+
+/// Topics that have more replicas than there would be brokers.
+async fn too_many_replicas(context: &Context, cluster: &TakhinCluster, seen: &Seen) -> Option<String> {
+    let left = usize::try_from(cluster.spec.replicas).ok()?;
+    let topics = match client(context, cluster, seen)?.describe_topics(None).await {
+        Ok(topics) => topics,
+        Err(error) => {
+            warn!(%error, "topics not read");
+            return None;
+        }
+    };
+    let mut wide: Vec<&str> = topics
+        .iter()
+        // Internal ones are made smaller by the cluster itself.
+        .filter(|topic| !topic.name.starts_with("__"))
+        .filter(|topic| {
+            topic
+                .partitions
+                .iter()
+                .any(|partition| partition.replicas.len() > left)
+        })
+        .map(|topic| topic.name.as_str())
+        .collect();
+    if wide.is_empty() {
+        return None;
+    }
+    wide.sort_unstable();
+    let count = wide.len();
+    wide.truncate(NAMED);
+    Some(format!(
+        "{left} brokers are too few for the replicas of {count} topics ({}{}): lower their replication factor or leave \
+         spec.replicas larger",
+        wide.join(", "),
+        if count > NAMED { ", ..." } else { "" }
+    ))
+}
+
+/// The next step of a rolling restart.
+pub(super) async fn roll(
+    context: &Context,
+    cluster: &TakhinCluster,
+    names: &Names,
+    seen: &Seen,
+    plan: &Plan,
+    report: &mut Report,
+) -> Result<(), Error> {
+    let observed = observed(context, cluster, names, seen, plan);
+    let step = roll::decide(&observed);
+    report.rolling(cluster, &observed, &step);
+    let admin = || seen.admin.as_ref();
+    match &step {
+        Step::Done | Step::Wait { .. } | Step::Begin { .. } => {}
+        Step::Drain { broker } => {
+            if let Some(admin) = admin() {
+                admin.drain(*broker).await?;
+                info!(broker, cluster = names.cluster, "draining");
+            }
+        }
+        Step::Undrain { broker } => {
+            if let Some(admin) = admin() {
+                admin.undrain(*broker).await?;
+                info!(broker, cluster = names.cluster, "no longer draining");
+            }
+        }
+        Step::Replace { pod, reasons } => replace(context, cluster, names, seen, pod, reasons).await?,
+        Step::ReplaceIfSafe { pod, broker, reasons } => {
+            let Some(admin) = admin() else {
+                return replace(context, cluster, names, seen, pod, reasons).await;
+            };
+            let safety = admin.restart_safety(*broker).await?;
+            let why: Vec<&str> = safety
+                .reasons
+                .iter()
+                .map(|reason| reason.message.as_str())
+                .take(3)
+                .collect();
+            if !safety.safe && safety.waiting_helps {
+                report.roll_waits(why.join("; "));
+                return Ok(());
+            }
+            if !safety.safe {
+                let note = format!(
+                    "broker {broker} is restarted although it will be noticed: {}",
+                    why.join("; ")
+                );
+                context
+                    .event(cluster, EventType::Warning, "UnsafeRestart", "Restart", note)
+                    .await;
+            }
+            replace(context, cluster, names, seen, pod, reasons).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn replace(
+    context: &Context,
+    cluster: &TakhinCluster,
+    names: &Names,
+    seen: &Seen,
+    pod: &str,
+    reasons: &[String],
+) -> Result<(), Error> {
+    let api: Api<Pod> = Api::namespaced(context.client.clone(), &names.namespace);
+    let uid = seen
+        .pods
+        .values()
+        .find(|found| found.name_any() == pod)
+        .and_then(kube::ResourceExt::uid);
+    // Not one that has taken its place meanwhile.
+    let parameters = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid,
+            resource_version: None,
+        }),
+        ..DeleteParams::default()
+    };
+    match api.delete(pod, &parameters).await {
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    info!(pod, reasons = reasons.join(","), "pod deleted for a restart");
+    let note = format!("{pod} is restarted: {}", reasons.join(", "));
+    context
+        .event(cluster, EventType::Normal, "BrokerRestarted", "Restart", note)
+        .await;
+    Ok(())
+}
+
+fn observed(
+    context: &Context,
+    cluster: &TakhinCluster,
+    names: &Names,
+    seen: &Seen,
+    plan: &Plan,
+) -> roll::Observed {
+    let staying = plan.replicas.min(cluster.spec.replicas);
+    let pods: Vec<roll::Pod> = seen
+        .pods
+        .iter()
+        .filter(|(broker, _)| **broker < staying)
+        .map(|(broker, pod)| roll::Pod {
+            broker: *broker,
+            name: pod.name_any(),
+            state: state(pod),
+            reasons: reasons(seen, *broker, pod),
+        })
+        .collect();
+    let before = cluster.status.as_ref().and_then(|status| status.rollout.as_ref());
+    let current = before
+        .filter(|rollout| rollout.phase == "RollingUpdate")
+        .and_then(|rollout| rollout.current.clone())
+        .filter(|pod| names.broker_of(pod).is_some_and(|broker| broker < staying));
+    let since = before
+        .and_then(|rollout| rollout.since.as_deref())
+        .and_then(|since| since.parse::<k8s_openapi::jiff::Timestamp>().ok());
+    let seconds = since.map_or(0, |since| context.now().as_second() - since.as_second());
+    let rollout = cluster.spec.rollout.clone().unwrap_or_default();
+    let whole = |seconds: i64| Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    roll::Observed {
+        pods,
+        wished: usize::try_from(staying).unwrap_or(0),
+        words: seen.words(),
+        current,
+        since: whole(seconds),
+        drain_timeout: whole(rollout.drain_timeout_seconds.unwrap_or(DRAIN_TIMEOUT)),
+    }
+}
+
+/// How a pod is.
+fn state(pod: &Pod) -> PodState {
+    if pod.metadata.deletion_timestamp.is_some() {
+        return PodState::Terminating;
+    }
+    if is_ready(pod) {
+        return PodState::Ready;
+    }
+    let Some(status) = &pod.status else {
+        return PodState::NotRunning("it is new".to_owned());
+    };
+    let all = status.init_container_statuses.iter().flatten();
+    let mut all = all.chain(status.container_statuses.iter().flatten());
+    if let Some(why) = all.find_map(trouble) {
+        return PodState::NotRunning(why);
+    }
+    match status.phase.as_deref() {
+        Some("Running") => PodState::NotReady,
+        phase => PodState::NotRunning(
+            unscheduled(pod).unwrap_or_else(|| format!("it is {}", phase.unwrap_or("new"))),
+        ),
+    }
+}
+
+/// Why a container does not run, if it should.
+fn trouble(container: &ContainerStatus) -> Option<String> {
+    let state = container.state.as_ref()?;
+    if let Some(waiting) = &state.waiting {
+        let reason = waiting.reason.clone().unwrap_or_default();
+        let ordinary = ["PodInitializing", "ContainerCreating", ""];
+        return (!ordinary.contains(&reason.as_str())).then(|| match &waiting.message {
+            Some(message) => format!("{reason}: {message}"),
+            None => reason,
+        });
+    }
+    let ended = state.terminated.as_ref().filter(|ended| ended.exit_code != 0)?;
+    Some(format!(
+        "its container {} ended with code {}",
+        container.name, ended.exit_code
+    ))
+}
+
+fn unscheduled(pod: &Pod) -> Option<String> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let scheduled = conditions
+        .iter()
+        .find(|condition| condition.type_ == "PodScheduled")?;
+    (scheduled.status == "False").then(|| {
+        format!(
+            "it has no node: {}",
+            scheduled.message.clone().unwrap_or_default()
+        )
+    })
+}
+
+/// Why a pod has to be replaced.
+fn reasons(seen: &Seen, broker: i32, pod: &Pod) -> Vec<String> {
+    let mut reasons = assign::reasons(pod, seen.assignments.get(&broker));
+    let Some(set) = &seen.set else {
+        return reasons;
+    };
+    if let Some(revision) = update_revision(set)
+        && pod.labels().get("controller-revision-hash").map(String::as_str) != Some(revision)
+    {
+        reasons.push(what_changed(set, pod).to_owned());
+    } else if pod.annotations().get(RESTART) != template_annotation(set, RESTART) {
+        reasons.push("RestartRequested".to_owned());
+    }
+    if seen.claims.get(&broker).is_some_and(volumes::needs_restart) {
+        reasons.push("VolumeExpansion".to_owned());
+    }
+    reasons
+}
+
+/// The revision that pods are to have, once the StatefulSet controller has seen the template.
+fn update_revision(set: &StatefulSet) -> Option<&str> {
+    let status = set.status.as_ref()?;
+    if status.observed_generation != set.metadata.generation {
+        return None;
+    }
+    status.update_revision.as_deref()
+}
+
+fn what_changed(set: &StatefulSet, pod: &Pod) -> &'static str {
+    let differs = |name: &str| template_annotation(set, name) != pod.annotations().get(name);
+    if differs(CONFIG_HASH) {
+        "ConfigChanged"
+    } else if differs(RESTART) {
+        "RestartRequested"
+    } else {
+        "SpecChanged"
+    }
+}
+
+fn template_annotation<'a>(set: &'a StatefulSet, name: &str) -> Option<&'a String> {
+    let template = &set.spec.as_ref()?.template;
+    template.metadata.as_ref()?.annotations.as_ref()?.get(name)
+}
+
+/// Brokers that are to go, for people.
+pub(super) fn leaving(plan: &Plan, wished: i32) -> String {
+    list(&(wished..plan.replicas).collect::<Vec<_>>())
+}

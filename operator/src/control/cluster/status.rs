@@ -1,0 +1,559 @@
+//! The status of a cluster: written from scratch in each pass, and sent only when it differs.
+
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::events::EventType;
+use kube::{Api, Resource as _, ResourceExt as _};
+use serde_json::json;
+
+use super::assign::{balancer, node_port};
+use super::observe::Seen;
+use super::volumes::{Growth, capacity};
+use crate::api::{
+    BrokerStatus, ListenerStatus, ListenerType, PAUSE, QuorumStatus, RolloutStatus, TakhinCluster,
+    TakhinClusterStatus,
+};
+use crate::build::{Address, MANAGER, Names, listeners};
+use crate::control::context::Context;
+use crate::control::error::Error;
+use crate::control::metrics;
+use crate::control::topics::is_ready;
+use crate::decide::conditions::{Conditions, Holds, find};
+use crate::decide::roll::{self, Step, queue};
+use crate::decide::scale::Plan;
+
+/// How long the restart of one broker may take unless the wish says otherwise.
+const ROLLOUT_TIMEOUT: i64 = 600;
+
+/// Share of a disk in use, in percent, above which the cluster counts as degraded.
+const DISK_PERCENT: u64 = 85;
+
+/// What is to be said of a cluster after a pass.
+#[derive(Debug, Clone)]
+pub(super) struct Report {
+    status: TakhinClusterStatus,
+    conditions: Conditions,
+    now: Timestamp,
+    busy: bool,
+    step: Option<String>,
+    /// Why the rollout takes too long.
+    blocked: Option<String>,
+}
+
+/// The generation that the conditions speak of.
+pub(super) fn observed_generation(cluster: &TakhinCluster) -> Option<i64> {
+    cluster.status.as_ref()?.observed_generation
+}
+
+impl Report {
+    pub(super) fn new(cluster: &TakhinCluster, now: Timestamp) -> Self {
+        let mut status = cluster.status.clone().unwrap_or_default();
+        status.observed_generation = cluster.metadata.generation;
+        Self {
+            status,
+            conditions: Conditions::of(cluster.metadata.generation.unwrap_or(0)),
+            now,
+            busy: false,
+            step: None,
+            blocked: None,
+        }
+    }
+
+    /// Whether something is under way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy
+    }
+
+    /// What was done in this pass, for the log.
+    pub(super) fn step(&self) -> Option<&str> {
+        self.step.as_deref()
+    }
+
+    /// Nothing is known of this wish yet; what was known of the last one stays.
+    pub(super) fn reconciling(&mut self) {
+        self.carry(&self.status.conditions.clone());
+        self.conditions.say(
+            "Ready",
+            Holds::Unknown,
+            "Reconciling",
+            "the new spec is being looked at",
+        );
+    }
+
+    fn carry(&mut self, before: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition]) {
+        for old in before {
+            let holds = match old.status.as_str() {
+                "True" => Holds::True,
+                "False" => Holds::False,
+                _ => Holds::Unknown,
+            };
+            self.conditions
+                .say(&old.type_, holds, &old.reason, old.message.clone());
+        }
+    }
+
+    pub(super) fn paused(&mut self) {
+        let message = format!("the annotation {PAUSE} is true: nothing is changed");
+        self.conditions
+            .say("ReconciliationPaused", true, "Annotation", message);
+    }
+
+    pub(super) async fn invalid(&mut self, context: &Context, cluster: &TakhinCluster, faults: &[String]) {
+        let message = faults.join("; ");
+        let before = cluster
+            .status
+            .as_ref()
+            .map_or(&[][..], |status| &status.conditions);
+        let said = find(before, "Ready").is_some_and(|ready| ready.message == message);
+        self.conditions
+            .say("Ready", false, "InvalidSpec", message.clone());
+        if !said {
+            context
+                .event(cluster, EventType::Warning, "InvalidSpec", "Validate", message)
+                .await;
+        }
+    }
+
+    pub(super) fn failed(&mut self, error: &Error) {
+        self.busy = true;
+        let reason = match error {
+            Error::NameConflict { .. } => "NameConflict",
+            _ => "ReconcileError",
+        };
+        self.carry(&self.status.conditions.clone());
+        self.conditions.say("Ready", false, reason, error.to_string());
+    }
+
+    /// What there is; says Ready, Degraded and all fields but those of a change that is under way.
+    pub(super) fn observed(&mut self, cluster: &TakhinCluster, names: &Names, seen: &Seen) {
+        let wished = seen.replicas().unwrap_or(0);
+        let ready = seen.pods.values().filter(|pod| is_ready(pod)).count();
+        let ready = i32::try_from(ready).unwrap_or(i32::MAX);
+        self.status.replicas = Some(wished);
+        self.status.ready_replicas = Some(ready);
+        self.status.brokers_summary = Some(format!("{ready}/{wished}"));
+        self.status.selector = Some(names.selector_text());
+        self.status.brokers = brokers(seen);
+        if let Some(node) = &seen.node {
+            self.status.cluster_id = Some(node.cluster_id.clone());
+        }
+        if let Some(brokers) = &seen.brokers {
+            let mut versions = brokers.iter().filter_map(|broker| broker.version.as_ref());
+            let first = versions.next();
+            self.status.version = first
+                .filter(|first| versions.all(|version| version == *first))
+                .cloned();
+        }
+        self.status.quorum = seen.health.as_ref().map(|health| QuorumStatus {
+            leader: health.controller,
+        });
+        let missing = self.listeners(cluster, names, seen);
+        metrics::brokers(&names.namespace, &names.cluster, wished, ready);
+        self.readiness(cluster, seen, ready, &missing);
+        self.degraded(seen);
+        if self.conditions.get("Progressing").is_none() {
+            self.conditions
+                .say("Progressing", false, "Idle", "nothing is under way");
+        }
+    }
+
+    fn readiness(&mut self, cluster: &TakhinCluster, seen: &Seen, ready: i32, missing: &[String]) {
+        // A wish that is refused stays refused, however well the brokers are.
+        if self
+            .conditions
+            .get("Ready")
+            .is_some_and(|said| said.status == "False")
+        {
+            return;
+        }
+        let wished = seen.replicas().unwrap_or(cluster.spec.replicas);
+        let of = format!("{ready} of {wished} brokers ready");
+        let unbound: Vec<String> = seen
+            .claims
+            .values()
+            .filter(|claim| {
+                claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Pending")
+            })
+            .map(kube::ResourceExt::name_any)
+            .collect();
+        let quorum = seen.health.as_ref().map(|health| health.controller.is_some());
+        // Brokers that are still to come serve nobody yet, and nobody waits for them.
+        let members = seen
+            .brokers
+            .as_ref()
+            .and_then(|brokers| i32::try_from(brokers.len()).ok());
+        let serving =
+            ready > members.map_or(wished, |members| members.min(wished)) / 2 && quorum == Some(true);
+        self.busy |= ready < wished;
+        if !unbound.is_empty() && ready < wished {
+            let message = format!("{of}; no volume yet for {}", unbound.join(", "));
+            self.conditions.say("Ready", false, "StorageNotBound", message);
+        } else if !serving && quorum == Some(false) {
+            self.conditions.say(
+                "Ready",
+                false,
+                "QuorumLost",
+                format!("{of}; the brokers have no controller"),
+            );
+        } else if !serving {
+            let silence = seen
+                .silence
+                .as_deref()
+                .map(|why| format!("; {why}"))
+                .unwrap_or_default();
+            self.conditions
+                .say("Ready", false, "BrokersNotReady", format!("{of}{silence}"));
+        } else if !missing.is_empty() {
+            self.busy = true;
+            let message = format!("{of}; no address yet from {}", missing.join(", "));
+            self.conditions.say("Ready", false, "ListenerNotReady", message);
+        } else {
+            self.conditions
+                .say("Ready", true, "Serving", format!("{of}, quorum healthy"));
+        }
+    }
+
+    fn degraded(&mut self, seen: &Seen) {
+        let full: Vec<String> =
+            seen.brokers
+                .iter()
+                .flatten()
+                .filter(|broker| {
+                    broker.disk.as_ref().is_some_and(|disk| {
+                        disk.used_bytes / 100 * 100 >= disk.total_bytes / 100 * DISK_PERCENT
+                    })
+                })
+                .map(|broker| format!("broker {}", broker.id))
+                .collect();
+        let Some(health) = &seen.health else {
+            let why = seen.silence.clone().unwrap_or_default();
+            self.conditions.say("Degraded", Holds::Unknown, "BrokerDown", why);
+            return;
+        };
+        if !full.is_empty() {
+            let message = format!(
+                "more than {DISK_PERCENT} % of the disk in use: {}",
+                full.join(", ")
+            );
+            self.conditions.say("Degraded", true, "DiskPressure", message);
+        } else if health.healthy {
+            self.conditions
+                .say("Degraded", false, "Healthy", "nothing is wrong");
+        } else {
+            let silent = seen
+                .brokers
+                .iter()
+                .flatten()
+                .any(|broker| broker.state == "silent");
+            let reason = if silent { "BrokerDown" } else { "UnderReplicated" };
+            let reasons: Vec<&str> = health
+                .reasons
+                .iter()
+                .map(|reason| reason.message.as_str())
+                .take(5)
+                .collect();
+            self.conditions.say("Degraded", true, reason, reasons.join("; "));
+        }
+    }
+
+    /// Where clients connect. Returns the Services that have no address yet.
+    fn listeners(&mut self, cluster: &TakhinCluster, names: &Names, seen: &Seen) -> Vec<String> {
+        let mut all = Vec::new();
+        let mut missing = Vec::new();
+        for listener in listeners(&cluster.spec) {
+            let bootstrap = names.external_bootstrap(&listener.name);
+            let service = seen.services.get(&bootstrap);
+            let host_port = match listener.kind {
+                ListenerType::Internal => {
+                    let host = format!("{}.{}.svc", names.bootstrap(), names.namespace);
+                    Some(Address {
+                        host,
+                        port: listener.port,
+                    })
+                }
+                ListenerType::LoadBalancer => service.and_then(balancer).map(|host| Address {
+                    host,
+                    port: listener.port,
+                }),
+                ListenerType::NodePort => service.and_then(|service| node_port(service, seen)),
+            };
+            if host_port.is_none() {
+                missing.push(format!("Service {bootstrap}"));
+            }
+            for (broker, assignment) in &seen.assignments {
+                if assignment.missing.contains(&listener.name) {
+                    missing.push(format!(
+                        "Service {}",
+                        names.external_broker(&listener.name, *broker)
+                    ));
+                }
+            }
+            let told = seen
+                .assignments
+                .values()
+                .filter_map(|told| told.address_of(&listener.name));
+            all.push(ListenerStatus {
+                name: listener.name.clone(),
+                bootstrap_servers: host_port.map(|address| address.to_string()),
+                addresses: told.collect(),
+            });
+        }
+        self.status.listeners = all;
+        missing
+    }
+
+    /// The step of a rolling restart.
+    pub(super) fn rolling(&mut self, cluster: &TakhinCluster, observed: &roll::Observed, step: &Step) {
+        let before = cluster.status.as_ref().and_then(|status| status.rollout.clone());
+        let (current, until) = match step {
+            Step::Done => {
+                self.status.rollout = None;
+                return;
+            }
+            Step::Begin { pod, .. } => (Some(pod.clone()), None),
+            Step::Wait { pod, until } => (observed.current.clone(), Some(format!("{pod} waits for {until}"))),
+            Step::Drain { .. } | Step::Undrain { .. } | Step::ReplaceIfSafe { .. } => {
+                (observed.current.clone(), None)
+            }
+            Step::Replace { pod, .. } => (Some(pod.clone()), None),
+        };
+        self.busy = true;
+        if !matches!(step, Step::Wait { .. }) {
+            self.step = Some(format!("{step:?}"));
+        }
+        let due = queue(observed);
+        // Waiting for a pod that nobody has to restart is no rollout.
+        if due.is_empty() && current.is_none() {
+            self.status.rollout = None;
+            return;
+        }
+        let same = before.filter(|before| before.current == current && before.phase == "RollingUpdate");
+        let since = same
+            .and_then(|before| before.since)
+            .unwrap_or_else(|| self.now.to_string());
+        let remaining: Vec<String> = due
+            .iter()
+            .map(|pod| pod.name.clone())
+            .filter(|pod| Some(pod) != current.as_ref())
+            .collect();
+        let message = match (&current, &until) {
+            (Some(pod), Some(until)) => format!("restarting {pod}; {until}; {} more", remaining.len()),
+            (Some(pod), None) => format!("restarting {pod}; {} more", remaining.len()),
+            (None, until) => until.clone().unwrap_or_default(),
+        };
+        self.conditions.say("Progressing", true, "RollingUpdate", message);
+        let limit = cluster
+            .spec
+            .rollout
+            .as_ref()
+            .and_then(|rollout| rollout.timeout_seconds);
+        let limit = limit.unwrap_or(ROLLOUT_TIMEOUT);
+        if observed.since.as_secs() > u64::try_from(limit).unwrap_or(0) && current == observed.current {
+            let waits = until.clone().unwrap_or_else(|| "its turn".to_owned());
+            self.blocked = Some(format!("the restart takes longer than {limit} s: {waits}"));
+        }
+        self.status.rollout = Some(RolloutStatus {
+            phase: "RollingUpdate".to_owned(),
+            current,
+            remaining,
+            since: Some(since),
+            waiting_for: until,
+        });
+    }
+
+    /// The broker says that it may not be stopped now.
+    pub(super) fn roll_waits(&mut self, why: String) {
+        self.step = None;
+        if let Some(rollout) = &mut self.status.rollout {
+            rollout.waiting_for = Some(why);
+        }
+    }
+
+    /// Says why brokers cannot go. Returns whether that is news.
+    pub(super) fn scale_down_blocked(
+        &mut self,
+        cluster: &TakhinCluster,
+        reason: &str,
+        message: &str,
+    ) -> bool {
+        let before = cluster
+            .status
+            .as_ref()
+            .map_or(&[][..], |status| &status.conditions);
+        let news = find(before, "ScaleDownBlocked").is_none_or(|old| old.reason != reason);
+        self.conditions.say("ScaleDownBlocked", true, reason, message);
+        news
+    }
+
+    /// How far a smaller or larger cluster is.
+    pub(super) fn scaling(&mut self, cluster: &TakhinCluster, plan: &Plan) {
+        let wished = cluster.spec.replicas;
+        let have = self.status.replicas.unwrap_or(0);
+        let ready = self.status.ready_replicas.unwrap_or(0);
+        let is_rolling = self
+            .conditions
+            .get("Progressing")
+            .is_some_and(|said| said.reason == "RollingUpdate");
+        if plan.replicas > wished {
+            self.busy = true;
+            let waits = plan.waiting_for.clone();
+            let message = format!(
+                "{} to go{}",
+                super::act::leaving(plan, wished),
+                waits
+                    .as_ref()
+                    .map(|waits| format!("; waiting for {waits}"))
+                    .unwrap_or_default()
+            );
+            if !is_rolling {
+                self.conditions.say("Progressing", true, "ScalingDown", message);
+                self.phase("ScalingDown", waits);
+            }
+        } else if ready < wished && !is_rolling && have >= wished && self.was_smaller(cluster, have) {
+            self.conditions.say(
+                "Progressing",
+                true,
+                "ScalingUp",
+                format!("{ready} of {wished} brokers ready"),
+            );
+            self.phase("ScalingUp", None);
+        }
+    }
+
+    /// Whether brokers are missing because there were fewer before.
+    fn was_smaller(&self, cluster: &TakhinCluster, have: i32) -> bool {
+        let before = cluster.status.as_ref();
+        let rollout = before.and_then(|status| status.rollout.as_ref());
+        rollout.is_some_and(|rollout| rollout.phase == "ScalingUp")
+            || before.and_then(|status| status.replicas).unwrap_or(0) < have
+    }
+
+    fn phase(&mut self, phase: &str, waiting_for: Option<String>) {
+        self.status.rollout = Some(RolloutStatus {
+            phase: phase.to_owned(),
+            current: None,
+            remaining: Vec::new(),
+            since: None,
+            waiting_for,
+        });
+    }
+
+    /// How far volumes are.
+    pub(super) fn volumes(&mut self, growth: &Growth) {
+        if !growth.refused.is_empty() {
+            let message = format!(
+                "the storage class does not let volumes grow (allowVolumeExpansion): {}",
+                growth.refused.join(", ")
+            );
+            self.conditions
+                .say("StorageExpanded", false, "ResizeNotSupported", message);
+        } else if !growth.restart.is_empty() {
+            self.busy = true;
+            self.conditions.say(
+                "StorageExpanded",
+                false,
+                "RestartRequired",
+                "file systems grow when their brokers restart",
+            );
+        } else if !growth.resizing.is_empty() {
+            self.busy = true;
+            let message = format!("growing: {}", growth.resizing.join(", "));
+            self.conditions
+                .say("StorageExpanded", false, "Resizing", message.clone());
+            if self
+                .conditions
+                .get("Progressing")
+                .is_none_or(|said| said.status == "False")
+            {
+                self.conditions
+                    .say("Progressing", true, "VolumeExpansion", message);
+            }
+        } else {
+            self.conditions.say(
+                "StorageExpanded",
+                true,
+                "Expanded",
+                "all volumes have the wished size",
+            );
+        }
+    }
+
+    pub(super) fn managed_config(&mut self, names: Vec<String>) {
+        self.status.managed_config = names;
+    }
+
+    pub(super) fn config_not_applied(&mut self, message: &str) {
+        self.busy = true;
+        let message = format!("spec.config is not applied: {message}");
+        self.conditions.say("Ready", false, "ReconcileError", message);
+    }
+
+    /// Writes what differs.
+    pub(super) async fn write(mut self, context: &Context, cluster: &TakhinCluster) -> Result<(), Error> {
+        if let Some(message) = self.blocked.take() {
+            self.conditions.say("Degraded", true, "RolloutBlocked", message);
+        }
+        let before = cluster
+            .status
+            .as_ref()
+            .map_or(&[][..], |status| &status.conditions);
+        self.status.conditions = self.conditions.since(before, self.now);
+        let ready = find(&self.status.conditions, "Ready").is_some_and(|ready| ready.status == "True");
+        let namespace = cluster.namespace().unwrap_or_default();
+        metrics::ready("TakhinCluster", &namespace, &cluster.name_any(), ready);
+        if cluster.status.as_ref() == Some(&self.status) {
+            return Ok(());
+        }
+        let api: Api<TakhinCluster> = Api::namespaced(context.client.clone(), &namespace);
+        let patch = json!({
+            "apiVersion": TakhinCluster::api_version(&()),
+            "kind": TakhinCluster::kind(&()),
+            "metadata": { "name": cluster.name_any() },
+            "status": self.status,
+        });
+        metrics::patched("TakhinCluster");
+        let parameters = PatchParams::apply(MANAGER).force();
+        match api
+            .patch_status(&cluster.name_any(), &parameters, &Patch::Apply(&patch))
+            .await
+        {
+            Ok(_) => Ok(()),
+            // It was deleted meanwhile.
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn brokers(seen: &Seen) -> Vec<BrokerStatus> {
+    let broker = |(id, pod): (&i32, &k8s_openapi::api::core::v1::Pod)| {
+        let said = seen.brokers.iter().flatten().find(|said| said.id == *id);
+        BrokerStatus {
+            id: *id,
+            pod: pod.name_any(),
+            ready: is_ready(pod),
+            state: said.map(|said| said.state.clone()),
+            rack: said
+                .and_then(|said| said.rack.clone())
+                .filter(|rack| !rack.is_empty()),
+            node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+            storage: seen
+                .claims
+                .get(id)
+                .filter(|claim| capacity(claim).is_some())
+                .and_then(|claim| {
+                    Some(
+                        claim
+                            .status
+                            .as_ref()?
+                            .capacity
+                            .as_ref()?
+                            .get("storage")?
+                            .0
+                            .clone(),
+                    )
+                }),
+        }
+    };
+    seen.pods.iter().map(broker).collect()
+}

@@ -1,0 +1,167 @@
+use serde_json::json;
+
+use super::*;
+use crate::control::testing::Server;
+
+const CLUSTER: &str = "/apis/takhin.io/v1alpha1/namespaces/ns/takhinclusters/prod";
+const SET: &str = "/apis/apps/v1/namespaces/ns/statefulsets/prod";
+const BOOTSTRAP: &str = "/api/v1/namespaces/ns/services/prod-bootstrap";
+
+fn server(config: serde_json::Value) -> Server {
+    let server = Server::default();
+    let cluster = json!({
+        "apiVersion": "takhin.io/v1alpha1",
+        "kind": "TakhinCluster",
+        "metadata": { "name": "prod", "namespace": "ns", "generation": 1 },
+        "spec": {
+            "replicas": 3,
+            "storage": { "type": "PersistentVolumeClaim", "size": "1024Mi" },
+            "config": config,
+        },
+    });
+    server.put(CLUSTER, cluster);
+    server
+}
+
+async fn once(server: &Server, context: &Context) -> Result<Action, Error> {
+    let cluster = serde_json::from_value(server.get(CLUSTER).unwrap()).unwrap();
+    pass(&cluster, context).await
+}
+
+/// Status and reason of a condition.
+fn condition(server: &Server, kind: &str) -> (String, String) {
+    let cluster = server.get(CLUSTER).unwrap();
+    let conditions = cluster["status"]["conditions"].as_array().unwrap().clone();
+    let found = conditions
+        .iter()
+        .find(|condition| condition["type"] == kind)
+        .unwrap();
+    let text = |field: &str| found[field].as_str().unwrap().to_owned();
+    (text("status"), text("reason"))
+}
+
+#[tokio::test]
+async fn what_is_there_as_it_should_be_is_not_written_again() {
+    let server = server(json!({}));
+    let context = server.context();
+    once(&server, &context).await.unwrap();
+    let first = server.writes();
+    for child in [
+        SET,
+        BOOTSTRAP,
+        "/secrets",
+        "/serviceaccounts/prod-broker",
+        "/poddisruptionbudgets/prod",
+    ] {
+        assert!(
+            first.iter().any(|write| write.ends_with(child)),
+            "{child} in {first:#?}"
+        );
+    }
+    once(&server, &context).await.unwrap();
+    server.writes();
+    for _ in 0..3 {
+        once(&server, &context).await.unwrap();
+        assert_eq!(server.writes(), Vec::<String>::new());
+    }
+    // Nor by an operator that has just begun.
+    let context = server.context();
+    once(&server, &context).await.unwrap();
+    assert_eq!(server.writes(), Vec::<String>::new());
+    assert_eq!(
+        condition(&server, "Ready"),
+        ("False".to_owned(), "BrokersNotReady".to_owned())
+    );
+}
+
+#[tokio::test]
+async fn what_somebody_changes_or_takes_away_comes_back() {
+    let server = server(json!({}));
+    let context = server.context();
+    for _ in 0..2 {
+        once(&server, &context).await.unwrap();
+    }
+    server.writes();
+    server.edit(BOOTSTRAP, |service| {
+        service["spec"]["ports"][0]["port"] = 1.into()
+    });
+    once(&server, &context).await.unwrap();
+    assert_eq!(server.writes(), [format!("PATCH {BOOTSTRAP}")]);
+    let token = "/api/v1/namespaces/ns/secrets/prod-admin-token";
+    let before = server.get(token).unwrap()["data"]["token"].clone();
+    server.take(token);
+    server.take(SET);
+    once(&server, &context).await.unwrap();
+    let after = server.get(token).unwrap()["data"]["token"].clone();
+    assert!(after.is_string() && after != before);
+    assert_eq!(server.get(SET).unwrap()["spec"]["replicas"], 3);
+}
+
+#[tokio::test]
+async fn what_belongs_to_somebody_else_is_not_taken() {
+    let server = server(json!({}));
+    let other = json!({
+        "apiVersion": "apps/v1", "kind": "StatefulSet",
+        "metadata": { "name": "prod", "namespace": "ns" },
+        "spec": { "replicas": 7, "serviceName": "x", "selector": {}, "template": {} },
+    });
+    server.put(SET, other);
+    let failed = once(&server, &server.context()).await.unwrap_err();
+    assert!(matches!(failed, Error::NameConflict { .. }), "{failed}");
+    assert_eq!(server.get(SET).unwrap()["spec"]["replicas"], 7);
+    assert_eq!(
+        condition(&server, "Ready"),
+        ("False".to_owned(), "NameConflict".to_owned())
+    );
+}
+
+#[tokio::test]
+async fn a_wrong_setting_changes_nothing_and_is_told_until_it_is_mended() {
+    let server = server(json!({ "log.retention.msx": "1" }));
+    let context = server.context();
+    once(&server, &context).await.unwrap();
+    assert!(server.get(SET).is_none());
+    assert_eq!(
+        condition(&server, "Ready"),
+        ("False".to_owned(), "InvalidSpec".to_owned())
+    );
+    let message = server.get(CLUSTER).unwrap()["status"]["conditions"].to_string();
+    assert!(message.contains("did you mean log.retention.ms"), "{message}");
+    server.writes();
+    once(&server, &context).await.unwrap();
+    assert_eq!(server.writes(), Vec::<String>::new());
+    server.edit(CLUSTER, |cluster| {
+        cluster["spec"]["config"] = json!({});
+        cluster["metadata"]["generation"] = 2.into();
+    });
+    once(&server, &context).await.unwrap();
+    assert!(server.get(SET).is_some());
+}
+
+#[tokio::test]
+async fn a_conflict_is_met_with_another_pass() {
+    let server = server(json!({}));
+    let context = server.context();
+    server.fail(SET, 403);
+    assert!(once(&server, &context).await.is_err());
+    assert_eq!(
+        condition(&server, "Ready"),
+        ("False".to_owned(), "ReconcileError".to_owned())
+    );
+    server.fail("prod/status", 409);
+    let failed = once(&server, &context).await.unwrap_err();
+    assert!(failed.is_conflict());
+    once(&server, &context).await.unwrap();
+    assert!(server.get(SET).is_some());
+}
+
+#[tokio::test]
+async fn nothing_is_written_but_the_status_while_it_is_paused() {
+    let server = server(json!({}));
+    server.edit(CLUSTER, |cluster| {
+        cluster["metadata"]["annotations"][PAUSE] = "true".into()
+    });
+    once(&server, &server.context()).await.unwrap();
+    assert_eq!(server.writes(), [format!("PATCH {CLUSTER}/status")]);
+    assert_eq!(condition(&server, "ReconciliationPaused").0, "True");
+}

@@ -1,0 +1,107 @@
+//! Volumes that are to be larger.
+
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::events::EventType;
+use kube::{Api, ResourceExt as _};
+use serde_json::json;
+
+use super::observe::Seen;
+use crate::api::TakhinCluster;
+use crate::build::{MANAGER, Names, claim_size};
+use crate::control::context::Context;
+use crate::control::error::Error;
+use crate::control::metrics;
+use crate::decide::quantity::bytes;
+
+/// How far volumes are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Growth {
+    /// Claims whose volumes are still smaller than wished.
+    pub(super) resizing: Vec<String>,
+    /// Claims whose class does not let them grow.
+    pub(super) refused: Vec<String>,
+    /// Brokers whose file system grows with the next start of the pod.
+    pub(super) restart: Vec<i32>,
+}
+
+/// Has claims grow that are smaller than wished. Larger ones stay as they are.
+pub(super) async fn grow(
+    context: &Context,
+    cluster: &TakhinCluster,
+    names: &Names,
+    seen: &Seen,
+) -> Result<Growth, Error> {
+    let mut growth = Growth::default();
+    let Some(size) = claim_size(&cluster.spec) else {
+        return Ok(growth);
+    };
+    let wished = bytes(size);
+    let api: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &names.namespace);
+    for (broker, claim) in &seen.claims {
+        if needs_restart(claim) {
+            growth.restart.push(*broker);
+        }
+        if capacity(claim).is_some_and(|has| Some(has) < wished) {
+            growth.resizing.push(claim.name_any());
+        }
+        if requested(claim).is_none_or(|asked| Some(asked) >= wished) {
+            continue;
+        }
+        if !may_grow(context, claim).await? {
+            growth.resizing.retain(|name| *name != claim.name_any());
+            growth.refused.push(claim.name_any());
+            continue;
+        }
+        let patch = json!({ "spec": { "resources": { "requests": { "storage": size } } } });
+        let parameters = PatchParams {
+            field_manager: Some(MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        metrics::patched("PersistentVolumeClaim");
+        api.patch(&claim.name_any(), &parameters, &Patch::Merge(&patch))
+            .await?;
+        let note = format!("volume {} is to grow to {size}", claim.name_any());
+        context
+            .event(cluster, EventType::Normal, "VolumeExpanded", "Expand", note)
+            .await;
+    }
+    Ok(growth)
+}
+
+async fn may_grow(context: &Context, claim: &PersistentVolumeClaim) -> Result<bool, Error> {
+    let Some(class) = claim
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.storage_class_name.clone())
+    else {
+        return Ok(false);
+    };
+    let api: Api<StorageClass> = Api::all(context.client.clone());
+    let found = api.get_opt(&class).await?;
+    Ok(found
+        .and_then(|class| class.allow_volume_expansion)
+        .unwrap_or(false))
+}
+
+fn requested(claim: &PersistentVolumeClaim) -> Option<u128> {
+    let requests = claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
+    bytes(&requests.get("storage")?.0)
+}
+
+/// Size of the volume that a claim has.
+pub(super) fn capacity(claim: &PersistentVolumeClaim) -> Option<u128> {
+    bytes(&claim.status.as_ref()?.capacity.as_ref()?.get("storage")?.0)
+}
+
+/// Whether the file system waits for the next start of the pod.
+pub(super) fn needs_restart(claim: &PersistentVolumeClaim) -> bool {
+    let conditions = claim
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    conditions
+        .into_iter()
+        .any(|condition| condition.type_ == "FileSystemResizePending" && condition.status == "True")
+}

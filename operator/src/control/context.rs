@@ -1,0 +1,131 @@
+//! What all controllers share: clients, settings, caches.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::jiff::Timestamp;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Api, Client, Resource};
+use parking_lot::Mutex;
+use takhin_runtime::Env;
+use tracing::{debug, warn};
+
+use super::apply::Applied;
+use crate::broker_api::Http;
+use crate::build::{Images, MANAGER};
+
+/// Longest pause between two attempts after failures.
+const MAX_PAUSE: Duration = Duration::from_secs(300);
+
+/// Settings of the program.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Namespaces that are watched; empty for all.
+    pub namespaces: Vec<String>,
+    /// Images for wishes without their own.
+    pub images: Images,
+    /// What all names of Services end with.
+    pub domain: String,
+    /// Passes of one controller at a time.
+    pub concurrency: u16,
+}
+
+impl Options {
+    /// The namespaces to be watched; `None` stands for all of them.
+    pub fn watched(&self) -> Vec<Option<String>> {
+        match self.namespaces.is_empty() {
+            true => vec![None],
+            false => self.namespaces.iter().cloned().map(Some).collect(),
+        }
+    }
+}
+
+/// The API of a kind in one namespace or in all.
+pub fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// What all controllers share.
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// The outside world.
+    pub env: Env,
+    /// Settings of the program.
+    pub options: Options,
+    /// Brokers' admin API.
+    pub http: Http,
+    /// What was applied.
+    pub applied: Applied,
+    recorder: Recorder,
+    failures: Mutex<BTreeMap<String, u32>>,
+}
+
+impl Context {
+    /// A context without memory; `instance` is who reports events.
+    pub fn new(client: Client, env: Env, options: Options, instance: String) -> Arc<Self> {
+        let reporter = Reporter {
+            controller: MANAGER.to_owned(),
+            instance: Some(instance),
+        };
+        Arc::new(Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            http: Http::new(env.clock.clone()),
+            client,
+            env,
+            options,
+            applied: Applied::default(),
+            failures: Mutex::default(),
+        })
+    }
+
+    /// Tells of something that happened to a resource. That it cannot be told is no failure.
+    pub async fn event<K>(&self, object: &K, kind: EventType, reason: &str, action: &str, note: String)
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let event = Event {
+            type_: kind,
+            reason: reason.to_owned(),
+            // 1 kB is what an event may have.
+            note: Some(note.chars().take(1000).collect()),
+            action: action.to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = self.recorder.publish(&event, &object.object_ref(&())).await {
+            warn!(%error, reason, "event not written");
+        }
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Timestamp {
+        Timestamp::from_millisecond(self.env.clock.now_ms()).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
+    /// A pass over `key` has succeeded.
+    pub fn succeeded(&self, key: &str) {
+        self.failures.lock().remove(key);
+    }
+
+    /// A pass over `key` has failed: the pause before the next, from 1 s, twice as long with each failure in a row up to 5
+    /// minutes, give or take a fifth.
+    pub fn failed(&self, key: &str) -> Duration {
+        let failures = {
+            let mut all = self.failures.lock();
+            let count = all.entry(key.to_owned()).or_default();
+            *count = count.saturating_add(1);
+            *count
+        };
+        let pause = Duration::from_secs(1 << (failures - 1).min(9)).min(MAX_PAUSE);
+        debug!(key, failures, "a pass failed");
+        pause * u32::try_from(self.env.rng.range(80..121)).unwrap_or(100) / 100
+    }
+}

@@ -1,0 +1,19 @@
+//! The controllers: they observe, have decided by value, and do.
+
+pub mod apply;
+mod cluster;
+pub mod context;
+mod error;
+pub mod lease;
+mod metrics;
+mod pika;
+#[cfg(test)]
+mod testing;
+mod topics;
+
+pub use cluster::run as run_clusters;
+pub use context::{Context, Options};
+pub use error::Error;
+pub use metrics::leads;
+pub use pika::run as run_pika_sources;
+pub use topics::run as run_topics;

@@ -1,0 +1,271 @@
+//! The PikaSource controller: check references, apply the Deployment of `takhin-cdc`, tell what it says of itself.
+
+mod word;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
+use kube::api::ListParams;
+use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher;
+use kube::{Api, Resource as _, ResourceExt as _};
+use serde_json::json;
+use takhin_runtime::Shutdown;
+use takhin_runtime::telemetry::health::Flag;
+use tracing::{debug, warn};
+
+use self::word::{Readings, Word};
+use super::apply::apply;
+use super::context::{Context, api};
+use super::error::Error;
+use super::metrics;
+use super::topics::address;
+use crate::api::{ListenerType, PAUSE, PikaSource, TakhinCluster, annotated};
+use crate::build::{
+    Address, CDC_PORT, Names, PIKA_SOURCE_LABEL, cdc_children, cdc_name, cdc_selector, listeners, owned,
+};
+
+/// Pause between two looks at a source that follows.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// Pause between two looks at one that does not yet.
+const SOON: Duration = Duration::from_secs(5);
+
+/// Runs until `shutdown`. `ready` passes when the resources are known.
+pub async fn run(context: Arc<Context>, shutdown: Shutdown, ready: Flag) {
+    let mut running = futures_util::stream::FuturesUnordered::new();
+    for namespace in context.options.watched() {
+        running.push(run_one(
+            Arc::clone(&context),
+            shutdown.clone(),
+            namespace,
+            ready.clone(),
+        ));
+    }
+    while running.next().await.is_some() {}
+}
+
+async fn run_one(context: Arc<Context>, shutdown: Shutdown, namespace: Option<String>, ready: Flag) {
+    let client = &context.client;
+    let namespace = namespace.as_deref();
+    let ours = || watcher::Config::default().labels(PIKA_SOURCE_LABEL);
+    let config = Config::default()
+        .concurrency(context.options.concurrency)
+        .debounce(Duration::from_millis(200));
+    let controller = Controller::new(api::<PikaSource>(client, namespace), watcher::Config::default())
+        .owns(api::<Deployment>(client, namespace), ours())
+        .owns(api::<ConfigMap>(client, namespace), ours())
+        .watches(api::<Pod>(client, namespace), ours(), |pod| {
+            let name = pod.labels().get(PIKA_SOURCE_LABEL)?;
+            Some(ObjectRef::<PikaSource>::new(name).within(&pod.namespace()?))
+        })
+        .with_config(config);
+    let store = controller.store();
+    let known = async {
+        // The only error is that the watch has ended, which the process does not outlive.
+        let _ = store.wait_until_ready().await;
+        ready.pass();
+        std::future::pending::<()>().await;
+    };
+    let passes = controller
+        .graceful_shutdown_on(async move { shutdown.wait().await })
+        .run(reconcile, on_error, Arc::clone(&context))
+        .for_each(|done| async move {
+            if let Err(error) = done {
+                debug!(%error, "a pass over a PikaSource failed");
+            }
+        });
+    tokio::select! {
+        () = passes => {}
+        () = known => {}
+    }
+}
+
+fn key(source: &PikaSource) -> String {
+    format!(
+        "source {}/{}",
+        source.namespace().unwrap_or_default(),
+        source.name_any()
+    )
+}
+
+async fn reconcile(source: Arc<PikaSource>, context: Arc<Context>) -> Result<Action, Error> {
+    let begun = context.env.clock.instant();
+    let done = pass(&source, &context).await;
+    let took = context.env.clock.instant().saturating_duration_since(begun);
+    match &done {
+        Ok(_) => {
+            metrics::passed("pikasource", took, context.env.clock.now_ms());
+            context.succeeded(&key(&source));
+        }
+        Err(error) => metrics::failed("pikasource", error.reason(), took),
+    }
+    done
+}
+
+fn on_error(source: Arc<PikaSource>, error: &Error, context: Arc<Context>) -> Action {
+    if !error.is_conflict() {
+        warn!(namespace = source.namespace(), name = source.name_any(), %error, "PikaSource not reconciled");
+    }
+    Action::requeue(context.failed(&key(&source)))
+}
+
+async fn pass(source: &PikaSource, context: &Context) -> Result<Action, Error> {
+    let namespace = source.namespace().unwrap_or_default();
+    if source.metadata.deletion_timestamp.is_some() {
+        // What it owns goes with it.
+        metrics::gone("PikaSource", &namespace, &source.name_any());
+        return Ok(Action::await_change());
+    }
+    let mut word = Word::of(source);
+    let done = work(source, context, &namespace, &mut word).await;
+    if let Err(error) = &done {
+        let reason = match error {
+            Error::NameConflict { .. } => "NameConflict",
+            _ => "WorkloadNotReady",
+        };
+        word.ready(false, reason, &error.to_string());
+    }
+    let steady = word.is_ready();
+    word.write(context, source, &namespace).await?;
+    done?;
+    Ok(Action::requeue(if steady { LOOK } else { SOON }))
+}
+
+async fn work(source: &PikaSource, context: &Context, namespace: &str, word: &mut Word) -> Result<(), Error> {
+    let name = source.name_any();
+    if annotated(source, PAUSE, "true") {
+        word.reconciliation_paused();
+        return look(context, source, namespace, &name, word).await;
+    }
+    let bootstrap = match references(source, context, namespace).await? {
+        Ok(bootstrap) => bootstrap,
+        Err((reason, message)) => {
+            // What runs already goes on: a reference that is gone is no reason to stop it.
+            look(context, source, namespace, &name, word).await?;
+            word.ready(false, reason, &message);
+            return Ok(());
+        }
+    };
+    let children = cdc_children(source, namespace, &name, &bootstrap, &context.options.images.cdc);
+    let [account, config, deployment] = match children {
+        Ok(children) => children,
+        Err(message) => {
+            word.ready(false, "WorkloadNotReady", &message);
+            return Ok(());
+        }
+    };
+    let owner = json!(source.controller_owner_ref(&()));
+    apply::<ServiceAccount>(context, namespace, &owned(account, &owner)).await?;
+    apply::<ConfigMap>(context, namespace, &owned(config, &owner)).await?;
+    apply::<Deployment>(context, namespace, &owned(deployment, &owner)).await?;
+    look(context, source, namespace, &name, word).await
+}
+
+/// The address of the cluster's brokers, or what is missing: reason and message.
+async fn references(
+    source: &PikaSource,
+    context: &Context,
+    namespace: &str,
+) -> Result<Result<String, (&'static str, String)>, Error> {
+    let reference = &source.spec.cluster_ref;
+    let of = reference.namespace.as_deref().unwrap_or(namespace);
+    let clusters: Api<TakhinCluster> = Api::namespaced(context.client.clone(), of);
+    let Some(cluster) = clusters.get_opt(&reference.name).await? else {
+        let message = format!("there is no TakhinCluster {} in namespace {of}", reference.name);
+        return Ok(Err(("SinkUnreachable", message)));
+    };
+    if of != namespace
+        && !cluster
+            .spec
+            .topic_namespaces
+            .iter()
+            .any(|allowed| allowed == namespace)
+    {
+        let message = format!(
+            "TakhinCluster {of}/{} does not allow namespace {namespace}: add it to its spec.topicNamespaces",
+            reference.name
+        );
+        return Ok(Err(("SinkNotAuthorized", message)));
+    }
+    if let Some(password) = &source.spec.source.password_secret_ref {
+        let secrets: Api<Secret> = Api::namespaced(context.client.clone(), namespace);
+        let found = secrets.get_opt(&password.name).await?;
+        let has =
+            found.is_some_and(|secret| secret.data.is_some_and(|data| data.contains_key(&password.key)));
+        if !has {
+            let message = format!(
+                "spec.source.passwordSecretRef: there is no Secret {} with a key {} in namespace {namespace}",
+                password.name, password.key
+            );
+            return Ok(Err(("SourceAuthFailed", message)));
+        }
+    }
+    let names = Names::of(&cluster, &context.options.domain);
+    let all = listeners(&cluster.spec);
+    let Some(inside) = all
+        .iter()
+        .find(|listener| listener.kind == ListenerType::Internal)
+    else {
+        let message = format!(
+            "TakhinCluster {} has no listener of type Internal",
+            reference.name
+        );
+        return Ok(Err(("SinkUnreachable", message)));
+    };
+    let address = Address {
+        host: names.service_host(&names.bootstrap()),
+        port: inside.port,
+    };
+    Ok(Ok(address.to_string()))
+}
+
+/// What Deployment, pods and the process itself say.
+async fn look(
+    context: &Context,
+    source: &PikaSource,
+    namespace: &str,
+    name: &str,
+    word: &mut Word,
+) -> Result<(), Error> {
+    let deployments: Api<Deployment> = Api::namespaced(context.client.clone(), namespace);
+    let deployment = deployments.get_opt(&cdc_name(name)).await?;
+    let selector: Vec<String> = cdc_selector(name)
+        .iter()
+        .map(|(label, value)| format!("{label}={value}"))
+        .collect();
+    let pods: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
+    let pods = pods
+        .list(&ListParams::default().labels(&selector.join(",")))
+        .await?
+        .items;
+    word.workload(deployment.as_ref(), &pods);
+    if source.spec.paused.unwrap_or(false) {
+        word.paused();
+        return Ok(());
+    }
+    let running = pods.iter().find(|pod| {
+        pod.metadata.deletion_timestamp.is_none()
+            && pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
+    });
+    let ip = running.and_then(|pod| pod.status.as_ref()?.pod_ip.clone());
+    let Some(ip) = ip else {
+        word.not_running(&pods);
+        return Ok(());
+    };
+    let at = address(&ip, CDC_PORT);
+    let said = async {
+        let readings = context.http.text(&at, "/metrics").await?;
+        let probe = context.http.probe(&at, "/readyz").await?;
+        Ok::<_, crate::broker_api::AdminError>((readings, probe))
+    };
+    match said.await {
+        Ok((readings, probe)) => word.said(&Readings::parse(&readings), &probe),
+        Err(error) => word.ready(false, "WorkloadNotReady", &error.to_string()),
+    }
+    Ok(())
+}

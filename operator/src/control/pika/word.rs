@@ -1,0 +1,326 @@
+//! What is said of a source: from its metrics and probe to a status, by value, and what of it is written.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Resource as _, ResourceExt as _};
+use serde_json::json;
+
+use crate::api::{PAUSE, PikaPosition, PikaSource, PikaSourceStatus};
+use crate::build::{MANAGER, cdc_topics};
+use crate::control::context::Context;
+use crate::control::error::Error;
+use crate::control::metrics;
+use crate::decide::conditions::{Conditions, Holds};
+
+/// Seconds behind which a source counts as late.
+const LATE_SECONDS: i64 = 300;
+
+/// Series that are read of one page of metrics; more are passed over.
+const MAX_SERIES: usize = 10_000;
+
+/// Values of metrics by name and labels.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Readings(Vec<(String, BTreeMap<String, String>, f64)>);
+
+impl Readings {
+    /// Reads OpenMetrics; lines that are none are passed over.
+    pub(super) fn parse(text: &str) -> Self {
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        Self(lines.filter_map(series).take(MAX_SERIES).collect())
+    }
+
+    fn of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a BTreeMap<String, String>, i64)> {
+        let named = self.0.iter().filter(move |(found, ..)| found == name);
+        // Whole numbers by their meaning; what is larger than i64 is cut.
+        #[allow(clippy::cast_possible_truncation, reason = "`as` cuts at the bounds of i64")]
+        named.map(|(_, labels, value)| (labels, *value as i64))
+    }
+
+    fn max(&self, name: &str) -> Option<i64> {
+        self.of(name).map(|(_, value)| value).max()
+    }
+
+    /// What the databases are doing: the least far of them.
+    fn phase(&self) -> Option<&str> {
+        let phases = || self.of("takhin_cdc_phase").filter(|(_, value)| *value == 1);
+        let of = |wanted: &str| {
+            phases().find_map(|(labels, _)| labels.get("phase").filter(|phase| *phase == wanted))
+        };
+        of("snapshot").or_else(|| of("streaming")).map(String::as_str)
+    }
+
+    /// The position of the first database.
+    fn position(&self) -> Option<PikaPosition> {
+        let (labels, file) = self
+            .of("takhin_cdc_source_position_filenum")
+            .min_by_key(|(labels, _)| labels.get("db").cloned())?;
+        let offsets = self.of("takhin_cdc_source_position_offset");
+        let offset = offsets
+            .into_iter()
+            .find(|(found, _)| found.get("db") == labels.get("db"))?
+            .1;
+        Some(PikaPosition { file, offset })
+    }
+}
+
+/// One line: `name{label="value",...} number`.
+fn series(line: &str) -> Option<(String, BTreeMap<String, String>, f64)> {
+    let (series, value) = line.rsplit_once(' ')?;
+    let value = value.parse().ok()?;
+    let Some((name, labels)) = series.split_once('{') else {
+        return Some((series.to_owned(), BTreeMap::new(), value));
+    };
+    let labels = labels.strip_suffix('}')?;
+    let pairs = labels.split("\",").filter_map(|pair| {
+        let (label, value) = pair.split_once("=\"")?;
+        Some((label.to_owned(), value.trim_end_matches('"').to_owned()))
+    });
+    Some((name.to_owned(), pairs.collect(), value))
+}
+
+/// What is to be said of a source after a pass.
+pub(super) struct Word {
+    status: PikaSourceStatus,
+    conditions: Conditions,
+}
+
+impl Word {
+    pub(super) fn of(source: &PikaSource) -> Self {
+        let mut status = source.status.clone().unwrap_or_default();
+        status.observed_generation = source.metadata.generation;
+        let (snapshot, binlog) = cdc_topics(&source.spec);
+        status.topic = Some(match snapshot == binlog {
+            true => snapshot,
+            false => format!("{snapshot},{binlog}"),
+        });
+        Self {
+            status,
+            conditions: Conditions::of(source.metadata.generation.unwrap_or(0)),
+        }
+    }
+
+    pub(super) fn ready(&mut self, holds: impl Into<Holds>, reason: &str, message: &str) {
+        self.conditions.say("Ready", holds, reason, message);
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.conditions
+            .get("Ready")
+            .is_some_and(|ready| ready.status == "True")
+    }
+
+    pub(super) fn reconciliation_paused(&mut self) {
+        let message = format!("the annotation {PAUSE} is true: nothing is changed");
+        self.conditions
+            .say("ReconciliationPaused", true, "Annotation", message);
+    }
+
+    pub(super) fn paused(&mut self) {
+        self.status.phase = Some("Paused".to_owned());
+        self.ready(
+            false,
+            "Paused",
+            "spec.paused is true; it goes on from its position",
+        );
+    }
+
+    /// What Kubernetes says of the Deployment and its pods.
+    pub(super) fn workload(&mut self, deployment: Option<&Deployment>, pods: &[Pod]) {
+        let spec = deployment.and_then(|deployment| deployment.spec.as_ref());
+        let status = deployment.and_then(|deployment| deployment.status.as_ref());
+        self.status.replicas = Some(spec.and_then(|spec| spec.replicas).unwrap_or(0));
+        self.status.ready_replicas = Some(status.and_then(|status| status.ready_replicas).unwrap_or(0));
+        let containers = pods
+            .iter()
+            .filter_map(|pod| pod.status.as_ref()?.container_statuses.as_ref())
+            .flatten();
+        self.status.restarts = Some(containers.map(|container| container.restart_count).sum());
+    }
+
+    /// No pod runs.
+    pub(super) fn not_running(&mut self, pods: &[Pod]) {
+        self.status.phase = Some("Pending".to_owned());
+        let waiting = pods
+            .iter()
+            .filter_map(|pod| pod.status.as_ref()?.container_statuses.as_ref())
+            .flatten()
+            .find_map(|container| container.state.as_ref()?.waiting.clone());
+        let message = waiting.map_or_else(
+            || "no pod runs yet".to_owned(),
+            |waiting| {
+                let reason = waiting.reason.unwrap_or_default();
+                format!("no pod runs: {reason} {}", waiting.message.unwrap_or_default())
+            },
+        );
+        self.ready(false, "WorkloadNotReady", &message);
+    }
+
+    /// What the process says: its metrics, and whether and why it is not ready.
+    pub(super) fn said(&mut self, readings: &Readings, probe: &(bool, String)) {
+        if let Some(position) = readings.position() {
+            self.status.position = Some(position);
+        }
+        self.status.lag_bytes = readings.max("takhin_cdc_lag_bytes");
+        self.status.lag_seconds = readings.max("takhin_cdc_lag_seconds");
+        let (is_ready, reasons) = probe;
+        let of = |check: &str| {
+            reasons
+                .lines()
+                .find_map(|line| line.strip_prefix(check)?.strip_prefix(": "))
+        };
+        let sink = of("sink");
+        let source = of("source");
+        let say = |kind: &str, problem: Option<&str>, conditions: &mut Conditions| match problem {
+            None => conditions.say(kind, true, "Connected", "connected"),
+            Some(problem) => conditions.say(kind, false, "NotConnected", problem),
+        };
+        say("SinkConnected", sink, &mut self.conditions);
+        say("SourceConnected", source, &mut self.conditions);
+        let phase = readings.phase();
+        self.status.phase = Some(match phase {
+            Some("snapshot") => "Snapshot".to_owned(),
+            Some("streaming") => "Streaming".to_owned(),
+            _ => "Connecting".to_owned(),
+        });
+        let lag = self.status.lag_seconds.unwrap_or(0);
+        match (is_ready, phase) {
+            (false, _) if sink.is_some() => self.ready(false, "SinkUnreachable", sink.unwrap_or_default()),
+            (false, _) => {
+                let problem = source.unwrap_or_else(|| reasons.trim());
+                let reason = match problem.contains("password") || problem.contains("auth") {
+                    true => "SourceAuthFailed",
+                    false => "SourceUnreachable",
+                };
+                self.ready(false, reason, problem);
+            }
+            (true, Some("snapshot")) => self.ready(true, "Snapshotting", "the data set is being taken"),
+            (true, Some("streaming")) if lag > LATE_SECONDS => {
+                self.ready(true, "Lagging", &format!("{lag} s behind the source"));
+            }
+            (true, Some("streaming")) => {
+                let file = self.status.position.as_ref().map_or(0, |position| position.file);
+                self.ready(true, "Streaming", &format!("following binlog {file}"));
+            }
+            (true, _) => self.ready(
+                Holds::Unknown,
+                "WorkloadNotReady",
+                "connected, and no database is followed yet",
+            ),
+        }
+    }
+
+    /// Writes what differs.
+    pub(super) async fn write(
+        self,
+        context: &Context,
+        source: &PikaSource,
+        namespace: &str,
+    ) -> Result<(), Error> {
+        let name = source.name_any();
+        metrics::ready("PikaSource", namespace, &name, self.is_ready());
+        let before = source
+            .status
+            .as_ref()
+            .map_or(&[][..], |status| &status.conditions);
+        let mut status = self.status;
+        status.conditions = self.conditions.since(before, context.now());
+        if source.status.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        let api: Api<PikaSource> = Api::namespaced(context.client.clone(), namespace);
+        let patch = json!({
+            "apiVersion": PikaSource::api_version(&()),
+            "kind": PikaSource::kind(&()),
+            "metadata": { "name": name },
+            "status": status,
+        });
+        metrics::patched("PikaSource");
+        let parameters = PatchParams::apply(MANAGER).force();
+        match api.patch_status(&name, &parameters, &Patch::Apply(&patch)).await {
+            Ok(_) => Ok(()),
+            // It was deleted meanwhile.
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const METRICS: &str = "\
+# HELP takhin_cdc_phase x.
+takhin_cdc_phase{db=\"db0\",phase=\"snapshot\"} 0
+takhin_cdc_phase{db=\"db0\",phase=\"streaming\"} 1
+takhin_cdc_source_position_filenum{db=\"db1\"} 9
+takhin_cdc_source_position_filenum{db=\"db0\"} 14
+takhin_cdc_source_position_offset{db=\"db0\"} 884213
+takhin_cdc_lag_bytes{db=\"db0\"} 1204
+takhin_cdc_lag_seconds{db=\"db0\"} 1
+nonsense
+# EOF
+";
+
+    fn word() -> Word {
+        let spec = json!({
+            "clusterRef": { "name": "prod" },
+            "source": { "host": "pika", "port": 9221 },
+            "sink": { "topicPrefix": "p", "mode": "Dual" },
+        });
+        Word::of(&PikaSource::new(
+            "profiles",
+            serde_json::from_value(spec).unwrap(),
+        ))
+    }
+
+    fn reason(word: &Word) -> (String, String) {
+        let ready = word.conditions.get("Ready").unwrap();
+        (ready.status.clone(), ready.reason.clone())
+    }
+
+    #[test]
+    fn a_source_that_follows_is_told_with_position_and_lag() {
+        let mut word = word();
+        word.said(&Readings::parse(METRICS), &(true, "ok\n".to_owned()));
+        assert_eq!(word.status.topic.as_deref(), Some("p.snapshot,p.binlog"));
+        assert_eq!(word.status.phase.as_deref(), Some("Streaming"));
+        assert_eq!(
+            word.status.position,
+            Some(PikaPosition {
+                file: 14,
+                offset: 884_213
+            })
+        );
+        assert_eq!(
+            (word.status.lag_bytes, word.status.lag_seconds),
+            (Some(1204), Some(1))
+        );
+        assert_eq!(reason(&word), ("True".to_owned(), "Streaming".to_owned()));
+    }
+
+    #[test]
+    fn what_it_lacks_is_told_in_its_own_words() {
+        let told = |text: &str| {
+            let mut word = word();
+            word.said(&Readings::default(), &(false, text.to_owned()));
+            let source = word.conditions.get("SourceConnected").unwrap().status.clone();
+            (reason(&word).1, source)
+        };
+        assert_eq!(
+            told("sink: not connected\n"),
+            ("SinkUnreachable".to_owned(), "True".to_owned())
+        );
+        assert_eq!(
+            told("source: refused\n"),
+            ("SourceUnreachable".to_owned(), "False".to_owned())
+        );
+        assert_eq!(
+            told("source: wrong password\n"),
+            ("SourceAuthFailed".to_owned(), "False".to_owned())
+        );
+    }
+}

@@ -1,0 +1,175 @@
+use std::sync::Arc;
+
+use kube::runtime::{reflector, watcher};
+use serde_json::{Value, json};
+
+use super::dirty::Work;
+use super::*;
+use crate::control::testing::Server;
+
+fn path(name: &str) -> String {
+    format!("/apis/takhin.io/v1alpha1/namespaces/ns/topics/{name}")
+}
+
+fn topic(name: &str, created: &str, spec: Value) -> Value {
+    let mut spec = spec;
+    spec["clusterRef"] = json!({ "name": "prod" });
+    json!({
+        "apiVersion": "takhin.io/v1alpha1",
+        "kind": "Topic",
+        "metadata": {
+            "name": name, "namespace": "ns", "generation": 1, "creationTimestamp": created,
+        },
+        "spec": spec,
+    })
+}
+
+fn deleted(mut topic: Value, at: &str) -> Value {
+    topic["metadata"]["deletionTimestamp"] = at.into();
+    topic["metadata"]["finalizers"] = json!(["somebody/else", "takhin.io/topic"]);
+    topic
+}
+
+fn cluster() -> Value {
+    json!({
+        "apiVersion": "takhin.io/v1alpha1",
+        "kind": "TakhinCluster",
+        "metadata": { "name": "prod", "namespace": "ns", "uid": "c" },
+        "spec": { "replicas": 1, "storage": { "type": "Ephemeral" } },
+    })
+}
+
+/// One pass over all topics that the server has.
+async fn pass(server: &Server, context: &Arc<Context>, names: &[&str], cluster: Option<Value>) {
+    let (topics, mut writer) = reflector::store();
+    for name in names {
+        let topic: Topic = serde_json::from_value(server.get(&path(name)).unwrap()).unwrap();
+        writer.apply_watcher_event(&watcher::Event::Apply(topic));
+    }
+    let (clusters, mut writer) = reflector::store();
+    if let Some(cluster) = cluster {
+        let cluster: TakhinCluster = serde_json::from_value(cluster).unwrap();
+        writer.apply_watcher_event(&watcher::Event::Apply(cluster));
+    }
+    let stores = Stores {
+        topics: vec![topics],
+        clusters: vec![clusters],
+    };
+    let clients = Arc::new(brokers::Clients::new(context));
+    let key = ("ns".to_owned(), "prod".to_owned());
+    pass::run(Arc::clone(context), stores, clients, key, Work::all()).await;
+}
+
+fn ready(server: &Server, name: &str) -> (String, String) {
+    let topic = server.get(&path(name)).unwrap();
+    let ready = &topic["status"]["conditions"][0];
+    let text = |field: &str| ready[field].as_str().unwrap_or_default().to_owned();
+    (text("reason"), text("message"))
+}
+
+fn finalizers(server: &Server, name: &str) -> Value {
+    server.get(&path(name)).unwrap()["metadata"]["finalizers"].clone()
+}
+
+const OLD: &str = "2020-01-01T00:00:00Z";
+const NEW: &str = "2021-01-01T00:00:00Z";
+
+#[tokio::test]
+async fn without_its_cluster_a_topic_waits_and_holds_up_no_deletion() {
+    let server = Server::default();
+    let context = server.context();
+    server.put(&path("live"), topic("live", OLD, json!({})));
+    server.put(&path("gone"), deleted(topic("gone", OLD, json!({})), NEW));
+    pass(&server, &context, &["live", "gone"], None).await;
+    assert_eq!(ready(&server, "live").0, "ClusterNotFound");
+    assert_eq!(finalizers(&server, "gone"), json!(["somebody/else"]));
+    server.writes();
+    pass(&server, &context, &["live", "gone"], None).await;
+    assert_eq!(server.writes(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_older_resource_has_the_topic_and_the_younger_is_told_so() {
+    let server = Server::default();
+    let context = server.context();
+    server.put(
+        &path("first"),
+        topic("first", OLD, json!({ "topicName": "orders" })),
+    );
+    server.put(&path("orders"), topic("orders", NEW, json!({})));
+    let names = ["first", "orders"];
+    pass(&server, &context, &names, Some(cluster())).await;
+    let (reason, message) = ready(&server, "orders");
+    assert_eq!(reason, "TopicNameConflict");
+    assert!(message.contains("ns/first"), "{message}");
+    // Nobody answers, which is another matter.
+    assert_eq!(ready(&server, "first").0, "ClusterNotReady");
+    // The younger one may go without its topic, the older one may not.
+    for name in names {
+        server.edit(&path(name), |topic| *topic = deleted(topic.clone(), NEW));
+    }
+    let namespace = "/api/v1/namespaces/ns";
+    server.put(
+        namespace,
+        json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "ns" } }),
+    );
+    pass(&server, &context, &names, Some(cluster())).await;
+    assert_eq!(finalizers(&server, "orders"), json!(["somebody/else"]));
+    assert_eq!(ready(&server, "first").0, "DeletionBlocked");
+    assert_eq!(finalizers(&server, "first").as_array().unwrap().len(), 2);
+    // A namespace that goes is not held up.
+    server.edit(namespace, |namespace| {
+        namespace["metadata"]["deletionTimestamp"] = NEW.into()
+    });
+    pass(&server, &context, &["first"], Some(cluster())).await;
+    assert_eq!(finalizers(&server, "first"), json!(["somebody/else"]));
+}
+
+#[tokio::test]
+async fn what_is_kept_or_nobodys_business_goes_at_once() {
+    let server = Server::default();
+    let context = server.context();
+    server.put(
+        &path("kept"),
+        deleted(topic("kept", OLD, json!({ "deletionPolicy": "Retain" })), NEW),
+    );
+    let mut free = deleted(topic("free", OLD, json!({})), NEW);
+    free["metadata"]["annotations"] = json!({ "takhin.io/managed": "false" });
+    server.put(&path("free"), free);
+    let mut paused = deleted(topic("paused", OLD, json!({})), NEW);
+    paused["metadata"]["annotations"] = json!({ "takhin.io/pause-reconciliation": "true" });
+    server.put(&path("paused"), paused);
+    pass(&server, &context, &["kept", "free", "paused"], Some(cluster())).await;
+    for name in ["kept", "free", "paused"] {
+        assert_eq!(finalizers(&server, name), json!(["somebody/else"]), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn only_namespaces_that_the_cluster_names_may_have_topics_in_it() {
+    let server = Server::default();
+    let context = server.context();
+    let mut other = topic("t", OLD, json!({}));
+    other["metadata"]["namespace"] = "team".into();
+    other["spec"]["clusterRef"]["namespace"] = "ns".into();
+    let there = "/apis/takhin.io/v1alpha1/namespaces/team/topics/t";
+    server.put(there, other.clone());
+    let (topics, mut writer) = reflector::store();
+    writer.apply_watcher_event(&watcher::Event::Apply(serde_json::from_value(other).unwrap()));
+    let told = async |cluster: Value| {
+        let (clusters, mut writer) = reflector::store();
+        writer.apply_watcher_event(&watcher::Event::Apply(serde_json::from_value(cluster).unwrap()));
+        let stores = Stores {
+            topics: vec![topics.clone()],
+            clusters: vec![clusters],
+        };
+        let clients = Arc::new(brokers::Clients::new(&context));
+        let key = ("ns".to_owned(), "prod".to_owned());
+        pass::run(Arc::clone(&context), stores, clients, key, Work::all()).await;
+        server.get(there).unwrap()["status"]["conditions"][0]["reason"].clone()
+    };
+    assert_eq!(told(cluster()).await, "ClusterNotFound");
+    let mut open = cluster();
+    open["spec"]["topicNamespaces"] = json!(["team"]);
+    assert_eq!(told(open).await, "ClusterNotReady");
+}
