@@ -9,7 +9,7 @@ use rustix::fs::sync;
 
 use crate::admin::Admin;
 use crate::batches::Batches;
-use crate::broker::{Broker, Durability, Kind, Launcher};
+use crate::broker::{Broker, Durability, Kind, Launcher, Trio};
 use crate::load::{Closed, Outcome, Span, Target};
 use crate::points::{Load, Produce, Scenario};
 use crate::probe::{self, Limits};
@@ -54,6 +54,8 @@ pub(crate) struct Bench {
     /// How brokers are started.
     pub(crate) launcher: Launcher,
     sides: [Option<Broker>; 2],
+    /// The clusters of the sides, where they run.
+    pub(crate) trios: [Option<Trio>; 2],
     sink: Option<Broker>,
     topics: u32,
     /// Records per second of side A in W-1, once known.
@@ -80,6 +82,7 @@ impl Bench {
             options,
             launcher,
             sides: [None, None],
+            trios: [None, None],
             sink: None,
             topics: 0,
             peer_max: None,
@@ -180,12 +183,7 @@ impl Bench {
             self.sink = Some(self.launcher.start_new(Kind::Sink, "sink")?);
         }
         let sink = self.sink.as_ref().context("the sink")?;
-        let target = Target {
-            addr: sink.addr,
-            pid: sink.pid(),
-            topic: "sink".into(),
-            partitions: load.partitions,
-        };
+        let target = Target::of(sink.addr, sink.pid(), "sink", load.partitions);
         let measured = self.options.measured / 2;
         let outcome = closed(
             load,
@@ -251,12 +249,7 @@ impl Bench {
         let broker = self.side(run.side)?;
         let mut admin = Admin::connect(broker.addr)?;
         admin.create(&topic, partitions, &broker.topic_configs(run.durability))?;
-        let target = Target {
-            addr: broker.addr,
-            pid: broker.pid(),
-            topic,
-            partitions,
-        };
+        let target = Target::of(broker.addr, broker.pid(), topic, partitions);
         let outcome = work(&target).and_then(|outcome| {
             let stored = admin.records(&target.topic, partitions)?;
             let acknowledged = outcome.total_records;

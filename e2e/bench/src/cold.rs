@@ -12,8 +12,8 @@ use rustix::fs::{Advice, fadvise};
 
 use crate::admin::Admin;
 use crate::bench::{Bench, Run, VALUE_LEN};
-use crate::load::{Open, Outcome, Span, Target, catch_up, histogram, usage_since};
-use crate::proc::{self, Usage};
+use crate::load::{Open, Outcome, Span, Target, catch_up, histogram};
+use crate::proc::Usage;
 use crate::run::{CONSUMERS, FILL, batches, fill};
 use crate::sample::{self, Sample};
 
@@ -131,9 +131,9 @@ fn cold_passes(target: &Target, span: Span, end: i64, pages: &Pages) -> Result<O
     let stop = AtomicBool::new(false);
     let pass = || -> Result<_> {
         pages.forget()?;
-        let (before, begin) = (proc::usage(target.pid)?, Instant::now());
+        let (before, begin) = (target.usage()?, Instant::now());
         let read = catch_up(target, end, CONSUMERS, &stop)?;
-        Ok((read, begin.elapsed(), usage_since(target.pid, before)?))
+        Ok((read, begin.elapsed(), target.usage_since(before)?))
     };
     pass()?;
     let mut outcome = Outcome {
@@ -167,7 +167,7 @@ fn without_and_with_reader(
 ) -> Result<Outcome> {
     let alone = open.run(hot, &batches()?)?;
     let stop = AtomicBool::new(false);
-    let before = proc::usage(hot.pid)?;
+    let before = hot.usage()?;
     let (mixed, read) = thread::scope(|scope| {
         let reader = scope.spawn(|| -> Result<_> {
             let (mut records, begin) = (0, Instant::now());
@@ -184,7 +184,7 @@ fn without_and_with_reader(
         anyhow::Ok((mixed?, read))
     })?;
     let bytes = read.0 * VALUE_LEN as u64;
-    let from_disk = check_cold(usage_since(hot.pid, before)?.read_bytes, bytes)?;
+    let from_disk = check_cold(hot.usage_since(before)?.read_bytes, bytes)?;
     sample.extend(factor(&alone.latency, &mixed.latency));
     sample.insert("cold_mb_s", bytes as f64 / 1e6 / read.1.as_secs_f64().max(1e-9));
     sample.insert("disk_read_ratio", from_disk);

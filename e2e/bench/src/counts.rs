@@ -68,7 +68,7 @@ impl Bench {
                     (after - before) / (outcome.records as f64 / 62.0).max(1.0),
                 );
             }
-            let (calls, (requests, _, _)) = trace::calls(target.pid, &dir, || work(target, span))?;
+            let (calls, (requests, _, _)) = trace::calls(target.pids[0], &dir, || work(target, span))?;
             let per_request = |calls: u64| calls as f64 / requests.max(1) as f64;
             sample.insert("syscalls_req", per_request(calls.values().sum()));
             let of = |name: &str| calls.get(name).copied().unwrap_or(0);
@@ -76,7 +76,8 @@ impl Bench {
                 "flushes_req",
                 per_request(of("fsync") + of("fdatasync") + of("syncfs")),
             );
-            let (bytes_in, (_, payload, outcome)) = trace::bytes_in(target.pid, &dir, || work(target, span))?;
+            let (bytes_in, (_, payload, outcome)) =
+                trace::bytes_in(target.pids[0], &dir, || work(target, span))?;
             sample.insert("bytes_in_ratio", bytes_in as f64 / payload.max(1) as f64);
             Ok(Outcome {
                 total_records: 0,

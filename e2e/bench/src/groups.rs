@@ -61,7 +61,7 @@ impl Bench {
             let mut admin = Admin::connect(target.addr)?;
             admin.create(&topic, i32::try_from(MEMBERS)?, &[])?;
             admin.wait_for_coordinator(&topic)?;
-            let before = proc::rss(target.pid)?;
+            let before = proc::rss(target.pids[0])?;
             let begin = Instant::now();
             let wanted = Wanted {
                 prefix: topic.clone(),
@@ -73,7 +73,7 @@ impl Bench {
             let mut joined = Groups::join(target.addr, wanted)?;
             sample.insert("join_s", begin.elapsed().as_secs_f64());
             let (beside, commits) = produce_and_commit(run.span, target, &mut joined)?;
-            let after = proc::rss(target.pid)?;
+            let after = proc::rss(target.pids[0])?;
             ensure!(joined.all_joined(), "members were lost while they committed");
             joined.leave()?;
             admin.delete(&topic)?;

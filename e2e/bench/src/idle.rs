@@ -103,7 +103,7 @@ impl Bench {
         let configs = broker.topic_configs(run.durability);
         let mut admin = Admin::connect(broker.addr)?;
         let begin = Instant::now();
-        admin.create_only(&topic, partitions, &configs)?;
+        admin.create_only(&topic, partitions, 1, &configs)?;
         admin.wait_for_metadata(&topic, partitions)?;
         let led = begin.elapsed();
         admin.wait_for_leaders(&topic, partitions)?;
@@ -132,12 +132,7 @@ impl Bench {
 
 fn new_topic(broker: &Broker, run: Run, topic: &str, partitions: i32) -> Result<Target> {
     Admin::connect(broker.addr)?.create(topic, partitions, &broker.topic_configs(run.durability))?;
-    Ok(Target {
-        addr: broker.addr,
-        pid: broker.pid(),
-        topic: topic.to_owned(),
-        partitions,
-    })
+    Ok(Target::of(broker.addr, broker.pid(), topic, partitions))
 }
 
 /// Growth from `before` to `after` bytes in KiB for each of `count` things; negative where memory was given back.
@@ -146,7 +141,7 @@ fn kib_each(before: u64, after: u64, count: f64) -> f64 {
 }
 
 /// Part of one core, in percent.
-fn percent(used: Duration, elapsed: Duration) -> f64 {
+pub(crate) fn percent(used: Duration, elapsed: Duration) -> f64 {
     100.0 * used.as_secs_f64() / elapsed.as_secs_f64().max(1e-9)
 }
 

@@ -24,6 +24,7 @@ mod scenarios;
 mod sink;
 mod start;
 mod trace;
+mod trio;
 mod wire;
 
 use std::ffi::OsStr;

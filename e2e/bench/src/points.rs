@@ -40,6 +40,27 @@ pub(crate) enum Load {
     CountConsume,
     /// Time of the codec alone, by its own example.
     Codec,
+    /// W-1 on many partitions, and on four.
+    ManyPartitions(Produce),
+    /// Closed loop of producers, three brokers.
+    Replicated(Produce),
+    /// Open loop, three brokers.
+    ReplicatedOpen(f64),
+    /// Three brokers with so many empty partitions: CPU.
+    IdleTrio(i32),
+    /// The end of a leader among three brokers with so many other partitions.
+    Gap(Strike, i32),
+    /// A third replica of as many bytes as `ConsumeWarm` reads.
+    Copy,
+}
+
+/// How a broker ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Strike {
+    /// SIGKILL.
+    Kill,
+    /// SIGTERM.
+    Terminate,
 }
 
 /// A closed loop.
@@ -92,6 +113,8 @@ pub(crate) enum Limit {
     SyncRpc(f64),
     /// At most this value.
     AtMost(f64),
+    /// At least this value.
+    AtLeast(f64),
 }
 
 /// A judged figure.
@@ -145,7 +168,11 @@ impl Scenario {
         !self.is_count()
             && !matches!(
                 self.load,
-                Load::Memory | Load::IdlePartitions(_) | Load::IdleConnections
+                Load::Memory
+                    | Load::IdlePartitions(_)
+                    | Load::IdleConnections
+                    | Load::IdleTrio(_)
+                    | Load::Gap(..)
             )
     }
 

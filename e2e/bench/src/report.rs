@@ -237,6 +237,7 @@ fn limit(point: &Point, judged: &Judged, b: Option<f64>) -> Option<(f64, bool)> 
             Some((b / limit, b <= limit * times))
         }
         Limit::AtMost(most) => Some((b, b <= most)),
+        Limit::AtLeast(least) => Some((b, b >= least)),
     }
 }
 
@@ -248,6 +249,7 @@ fn limit_text(limit: Limit) -> String {
         Limit::Cold(part) => format!("of L-COLD, ≥ {part}"),
         Limit::SyncRpc(times) => format!("× (L-SYNC + L-RPC), ≤ {times}"),
         Limit::AtMost(most) => format!("≤ {}", short(most)),
+        Limit::AtLeast(least) => format!("≥ {}", short(least)),
     }
 }
 

@@ -53,6 +53,17 @@ impl Bench {
             }
             Load::ConsumeCold => return self.consume_cold(run),
             Load::Mixed => return self.mixed(run),
+            Load::Replicated(load) => {
+                self.on_replicated(run, load.partitions, |target| closed(load, run.span, target))?
+            }
+            Load::ReplicatedOpen(rate) => {
+                let open = Open { rate, span: run.span };
+                self.on_replicated(run, 4, |target| open.run(target, &batches()?))?
+            }
+            Load::ManyPartitions(load) => return self.many_partitions(load, run),
+            Load::IdleTrio(partitions) => return self.idle_trio(partitions, run),
+            Load::Gap(strike, partitions) => return self.gap(strike, partitions, run),
+            Load::Copy => return self.copy(self.options.consume_bytes, run),
             Load::Create(partitions) => return self.create(partitions, run),
             Load::IdlePartitions(partitions) => return self.idle_partitions(partitions, run),
             Load::IdleConnections => return self.idle_connections(run),
@@ -65,6 +76,16 @@ impl Bench {
             Load::Codec => return crate::codec::sample(self.options.kinds[run.side]),
         };
         Ok(sample::of_outcome(&outcome))
+    }
+
+    /// `load`, whose records are small and go to many partitions, as a part of W-1 on the same broker.
+    fn many_partitions(&mut self, load: Produce, run: Run) -> Result<Sample> {
+        let w1 = self.on_topic(run, FILL.partitions, |target| closed(FILL, run.span, target))?;
+        let many = self.on_topic(run, load.partitions, |target| closed(load, run.span, target))?;
+        let mut sample = sample::of_outcome(&many);
+        let [of_w1, of_many] = [&w1, &many].map(|outcome| sample::of_outcome(outcome)["mb_s"]);
+        sample.insert("mb_s_factor", of_many / of_w1.max(1e-9));
+        Ok(sample)
     }
 }
 

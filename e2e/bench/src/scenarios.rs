@@ -1,7 +1,7 @@
 //! The table of scenarios, and of the points of `docs/performance.md` that each of them decides.
 
 use crate::broker::Durability::{self, Cached, Flushed};
-use crate::points::{Limit, Load, Point, Produce, Rate, Scenario, Start};
+use crate::points::{Limit, Load, Point, Produce, Rate, Scenario, Start, Strike};
 
 const W1: Produce = Produce {
     value_len: 1024,
@@ -17,6 +17,17 @@ const W3: Produce = Produce {
     records: 1,
     ..W1
 };
+
+/// What small effective batches of ten producers on many partitions come to: 16 KiB, Kafka's `batch.size`.
+const W7: Produce = Produce {
+    partitions: 1000,
+    connections: 10,
+    records: 15,
+    ..W1
+};
+
+/// 20 MB/s of 1 KiB.
+const W8_RATE: f64 = 20e6 / 1024.0;
 
 /// Once through user space, with the requests' own bytes.
 const ONE_COPY: Limit = Limit::AtMost(1.05);
@@ -357,6 +368,97 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             limited(info("PG-35", "produce_records_ratio", false), Limit::AtMost(1.0)),
             limited(info("PG-35", "fetch_ratio", false), Limit::AtMost(1.0)),
         ],
+    ),
+    of(
+        "w7-1000-cached",
+        CACHED,
+        Load::ManyPartitions(W7),
+        &[
+            limited(more("PG-16", "mb_s_factor", 1.0, 1.0), Limit::AtLeast(0.4)),
+            info("PG-16", "mb_s", true),
+        ],
+    ),
+    of(
+        "w7-1000-flushed",
+        FLUSHED,
+        Load::ManyPartitions(W7),
+        &[
+            limited(more("PG-16", "mb_s_factor", 1.0, 1.0), Limit::AtLeast(0.25)),
+            info("PG-16", "mb_s", true),
+        ],
+    ),
+    of(
+        "w8-cached",
+        CACHED,
+        Load::Replicated(W1),
+        &[more("PG-14", "mb_s", 1.0, 1.5), info("PG-14", "cpu_s_gb", false)],
+    ),
+    of(
+        "w8-flushed",
+        FLUSHED,
+        Load::Replicated(W1),
+        &[more("PG-14", "mb_s", 1.0, 1.5), info("PG-14", "cpu_s_gb", false)],
+    ),
+    of(
+        "w8-flushed-vs-cached",
+        [Cached, Flushed],
+        Load::Replicated(W1),
+        &[info("PG-14", "mb_s", true)],
+    ),
+    of(
+        "w8-20mb-flushed-vs-cached",
+        [Cached, Flushed],
+        Load::ReplicatedOpen(W8_RATE),
+        &[
+            info("PG-15", "p50_us", false),
+            limited(less("PG-15", "p99_us", 1.0, 0.5), Limit::AtMost(10_000.0)),
+            info("PG-15", "p999_us", false),
+        ],
+    ),
+    of(
+        "copy",
+        CACHED,
+        Load::Copy,
+        &[more("PG-30", "copy_mb_s", 1.0, 1.5)],
+    ),
+    of(
+        "idle-trio-1000",
+        CACHED,
+        Load::IdleTrio(1000),
+        &[limited(
+            less("PG-24", "idle_cpu_percent", 1.0, 0.5),
+            Limit::AtMost(8.0),
+        )],
+    ),
+    of(
+        "gap-kill-1000",
+        CACHED,
+        Load::Gap(Strike::Kill, 1000),
+        &[limited(
+            less("PG-22", "gap_ms", 0.5, 0.15),
+            Limit::AtMost(1_500.0),
+        )],
+    ),
+    of(
+        "gap-term-1000",
+        CACHED,
+        Load::Gap(Strike::Terminate, 1000),
+        &[limited(less("PG-23", "gap_ms", 1.0, 0.3), Limit::AtMost(100.0))],
+    ),
+    of(
+        "idle-trio-4000",
+        CACHED,
+        Load::IdleTrio(4000),
+        &[limited(
+            less("PG-26", "idle_cpu_percent", 1.0, 1.0),
+            Limit::AtMost(32.0),
+        )],
+    ),
+    of(
+        "gap-kill-4000",
+        CACHED,
+        Load::Gap(Strike::Kill, 4000),
+        &[limited(less("PG-26", "gap_ms", 1.0, 1.0), Limit::AtMost(1_500.0))],
     ),
     // Last, because what ten thousand members commit stays in the topic of offsets.
     of(

@@ -93,12 +93,7 @@ fn start_empty(launcher: &Launcher, kind: Kind, batches: &Batches) -> Result<Sam
 }
 
 fn target(broker: &Broker) -> Target {
-    Target {
-        addr: broker.addr,
-        pid: broker.pid(),
-        topic: TOPIC.into(),
-        partitions: PARTITIONS,
-    }
+    Target::of(broker.addr, broker.pid(), TOPIC, PARTITIONS)
 }
 
 /// Produces a record, again and again until it is acknowledged.

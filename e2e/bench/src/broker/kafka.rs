@@ -1,4 +1,4 @@
-//! Apache Kafka: one KRaft node with 1 GiB of heap and the settings of its own start script.
+//! Apache Kafka: KRaft nodes, each broker and controller, with 1 GiB of heap and the settings of its own start script.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Launcher, free_addr};
+use super::{Launcher, Member, free_addr};
 
 /// `KAFKA_JVM_PERFORMANCE_OPTS` of `kafka-run-class.sh`.
 const JVM: [&str; 8] = [
@@ -32,15 +32,21 @@ rootLogger.level = warn
 rootLogger.appenderRef.console.ref = console
 ";
 
-/// Writes the configuration into `dir` and formats its data directory.
-pub(super) fn format(launcher: &Launcher, dir: &Path) -> Result<()> {
-    let (kafka, controller) = (free_addr()?, free_addr()?);
+/// Writes the configuration of one member into `dir` and formats its data directory.
+pub(super) fn format(launcher: &Launcher, dir: &Path, member: &Member<'_>) -> Result<()> {
+    let (kafka, controller) = (free_addr()?, member.own());
+    let voters = (1..)
+        .zip(member.peers)
+        .map(|(id, addr): (usize, _)| format!("{id}@{addr}"))
+        .collect::<Vec<_>>()
+        .join(",");
+    let replicas = member.peers.len().min(3).to_string();
     let data = dir.join("data");
     let mut properties = String::new();
     for (key, value) in [
         ("process.roles", "broker,controller"),
-        ("node.id", "1"),
-        ("controller.quorum.voters", &format!("1@{controller}")),
+        ("node.id", &member.id.to_string()),
+        ("controller.quorum.voters", &voters),
         (
             "listeners",
             &format!("PLAINTEXT://{kafka},CONTROLLER://{controller}"),
@@ -48,8 +54,8 @@ pub(super) fn format(launcher: &Launcher, dir: &Path) -> Result<()> {
         ("advertised.listeners", &format!("PLAINTEXT://{kafka}")),
         ("controller.listener.names", "CONTROLLER"),
         ("log.dirs", &data.display().to_string()),
-        ("offsets.topic.replication.factor", "1"),
-        ("transaction.state.log.replication.factor", "1"),
+        ("offsets.topic.replication.factor", &replicas),
+        ("transaction.state.log.replication.factor", &replicas),
         ("transaction.state.log.min.isr", "1"),
         ("auto.create.topics.enable", "false"),
         // A rebalance takes what it takes; waiting for members that may come would hide it.

@@ -2,6 +2,7 @@
 
 mod kafka;
 mod takhin;
+mod trio;
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
+pub(crate) use self::trio::Trio;
 use crate::admin::Admin;
 
 /// How long a broker may take to start or stop.
@@ -72,6 +74,20 @@ pub(crate) struct Launcher {
     pub(crate) core: Option<usize>,
 }
 
+/// Which member of a cluster a broker is.
+struct Member<'a> {
+    /// Its id, from 1 on.
+    id: usize,
+    /// Where the members find each other, in the order of ids.
+    peers: &'a [SocketAddr],
+}
+
+impl Member<'_> {
+    fn own(&self) -> SocketAddr {
+        self.peers[self.id - 1]
+    }
+}
+
 /// A running broker; killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Broker {
@@ -89,12 +105,24 @@ pub(crate) struct Broker {
 impl Launcher {
     /// Prepares `name`'s directory, formatting it where the program wants that, and starts a broker on it.
     pub(crate) fn start_new(&self, kind: Kind, name: &str) -> Result<Broker> {
+        let own = Member {
+            id: 1,
+            peers: &[free_addr()?],
+        };
+        let dir = self.prepare(kind, name, &own)?;
+        self.start(kind, &dir)
+    }
+
+    /// Prepares the directory `name` for a member of a cluster.
+    fn prepare(&self, kind: Kind, name: &str, member: &Member<'_>) -> Result<PathBuf> {
         let dir = self.work_dir.join(name);
         std::fs::create_dir_all(&dir)?;
-        if kind == Kind::Kafka {
-            kafka::format(self, &dir)?;
+        match kind {
+            Kind::Kafka => kafka::format(self, &dir, member)?,
+            Kind::Takhin => takhin::prepare(&dir, member)?,
+            Kind::Sink => {}
         }
-        self.start(kind, &dir)
+        Ok(dir)
     }
 
     /// Starts a broker on a directory that was used before.

@@ -1,4 +1,4 @@
-//! Takhin: one node with its defaults, but for addresses, directory, and what both sides have alike: as many connections
+//! Takhin: nodes with their defaults, but for addresses, directory, and what both sides have alike: as many connections
 //! as come, and rebalances without an initial delay.
 
 use std::fs;
@@ -6,9 +6,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
-use super::{Launcher, free_addr};
+use super::{Launcher, Member, free_addr};
+
+/// What a restart keeps: the address for other brokers, then lines of the configuration.
+const MEMBERSHIP: &str = "membership";
 
 /// What starts it, its Kafka listener, its admin listener. The addresses are chosen anew each time.
 pub(super) fn command(launcher: &Launcher, dir: &Path) -> Result<(Command, SocketAddr, Option<SocketAddr>)> {
@@ -19,18 +22,16 @@ pub(super) fn command(launcher: &Launcher, dir: &Path) -> Result<(Command, Socke
     );
     let (kafka, admin) = (free_addr()?, free_addr()?);
     let config = dir.join("takhin.yaml");
-    let rpc = rpc_addr(&config)?;
-    let data = dir.join("data");
+    let membership = fs::read_to_string(dir.join(MEMBERSHIP))?;
+    let (rpc, membership) = membership.split_once('\n').context("the node is not prepared")?;
     let text = format!(
-        "node: {{ id: 1, data_dir: {} }}\n\
-         cluster: {{ name: bench, seeds: [\"{rpc}\"] }}\n\
+        "{membership}\
          kafka:\n\
          \x20 listeners: [ {{ name: internal, bind: \"{kafka}\", advertise: \"{kafka}\" }} ]\n\
          \x20 limits: {{ max_connections: 1000000, max_connections_per_ip: 1000000 }}\n\
          \x20 groups: {{ initial_rebalance_delay: 0ms }}\n\
          rpc: {{ bind: \"{rpc}\", advertise: \"{rpc}\" }}\n\
-         admin: {{ bind: \"{admin}\" }}\n",
-        data.display()
+         admin: {{ bind: \"{admin}\" }}\n"
     );
     fs::write(&config, text)?;
     let mut command = Command::new(&launcher.takhin);
@@ -38,14 +39,15 @@ pub(super) fn command(launcher: &Launcher, dir: &Path) -> Result<(Command, Socke
     Ok((command, kafka, Some(admin)))
 }
 
-/// The address at which the cluster knows this node: a restart keeps it.
-fn rpc_addr(config: &Path) -> Result<SocketAddr> {
-    let text = fs::read_to_string(config).unwrap_or_default();
-    match text
-        .split_once("seeds: [\"")
-        .and_then(|(_, rest)| rest.split_once('"'))
-    {
-        Some((addr, _)) => Ok(addr.parse()?),
-        None => free_addr(),
-    }
+/// Notes in `dir` which member of a cluster it is for, and where the members know each other: a restart keeps that.
+pub(super) fn prepare(dir: &Path, member: &Member<'_>) -> Result<()> {
+    let seeds: Vec<_> = member.peers.iter().map(|addr| format!("\"{addr}\"")).collect();
+    let text = format!(
+        "{}\nnode: {{ id: {}, data_dir: {} }}\ncluster: {{ name: bench, seeds: [{}] }}\n",
+        member.own(),
+        member.id,
+        dir.join("data").display(),
+        seeds.join(", ")
+    );
+    Ok(fs::write(dir.join(MEMBERSHIP), text)?)
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 
 use super::conn::{Conns, Sent};
-use super::{Outcome, Span, Target, histogram, nanos, usage_since};
+use super::{Outcome, Span, Target, histogram, nanos};
 use crate::batches::Batches;
 use crate::proc;
 
@@ -15,7 +15,7 @@ const STALL: Duration = Duration::from_secs(60);
 /// A closed loop of producers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Closed {
-    /// Connections, all served by one thread.
+    /// Connections to each broker that leads, all served by one thread.
     pub(crate) connections: usize,
     /// Requests in flight per connection.
     pub(crate) in_flight: usize,
@@ -29,26 +29,26 @@ impl Closed {
     /// Runs it. Latency is from sending to acknowledgement.
     pub(crate) fn run(&self, target: &Target, batches: &Batches) -> Result<Outcome> {
         let records = self.records.min(batches.max());
-        let requests = (0..target.partitions).map(|p| batches.request(&target.topic, p, records));
-        let requests = requests.collect::<Result<Vec<_>>>()?;
-        let mut conns = Conns::open(target.addr, self.connections)?;
-        let mut turn = 0;
+        let led = target.by_leader();
+        let mut turns = Vec::new();
+        for partitions in led.values() {
+            let requests = partitions
+                .iter()
+                .map(|p| batches.request(&target.topic, *p, records));
+            turns.push((requests.collect::<Result<Vec<_>>>()?, 0));
+        }
+        let addresses = led.keys().flat_map(|addr| vec![*addr; self.connections]);
+        let mut conns = Conns::open(addresses)?;
         let mut send = |conns: &mut Conns, index: usize| -> Result<()> {
-            let request = requests[turn % requests.len()].clone();
-            turn += 1;
-            conns.0[index].send(
-                request,
-                Sent {
-                    at: Instant::now(),
-                    first: 0,
-                    records,
-                },
-            )
+            let (requests, turn) = &mut turns[index / self.connections];
+            let request = requests[*turn % requests.len()].clone();
+            *turn += 1;
+            conns.0[index].send(request, Sent::now(records))
         };
-        for index in (0..self.connections).flat_map(|index| vec![index; self.in_flight]) {
+        for index in (0..conns.0.len()).flat_map(|index| vec![index; self.in_flight]) {
             send(&mut conns, index)?;
         }
-        let mut tally = Tally::new(target.pid, self.span)?;
+        let mut tally = Tally::new(target, self.span)?;
         let mut answered = Vec::new();
         let mut last = Instant::now();
         while !tally.over(last)? || !conns.idle() {
@@ -69,8 +69,8 @@ impl Closed {
 }
 
 /// Counts what falls into the measured time.
-struct Tally {
-    pid: u32,
+struct Tally<'a> {
+    target: &'a Target,
     begin: Instant,
     end: Instant,
     before: Option<proc::Usage>,
@@ -78,8 +78,8 @@ struct Tally {
     outcome: Outcome,
 }
 
-impl Tally {
-    fn new(pid: u32, span: Span) -> Result<Self> {
+impl<'a> Tally<'a> {
+    fn new(target: &'a Target, span: Span) -> Result<Self> {
         let begin = Instant::now() + span.warm_up;
         let outcome = Outcome {
             requests: 0,
@@ -91,7 +91,7 @@ impl Tally {
             total_records: 0,
         };
         Ok(Self {
-            pid,
+            target,
             begin,
             end: begin + span.measured,
             before: None,
@@ -108,12 +108,12 @@ impl Tally {
     fn over(&mut self, now: Instant) -> Result<bool> {
         if self.before.is_none() && now >= self.begin {
             self.begin = now;
-            self.before = Some(proc::usage(self.pid)?);
+            self.before = Some(self.target.usage()?);
         }
         if let (Some(before), None) = (self.before, self.done)
             && now >= self.end
         {
-            self.done = Some((now, usage_since(self.pid, before)?));
+            self.done = Some((now, self.target.usage_since(before)?));
         }
         Ok(self.ended())
     }

@@ -24,6 +24,17 @@ pub(crate) struct Sent {
     pub(crate) records: usize,
 }
 
+impl Sent {
+    /// So many records, sent now, whose numbers are of no interest.
+    pub(crate) fn now(records: usize) -> Self {
+        Self {
+            at: Instant::now(),
+            first: 0,
+            records,
+        }
+    }
+}
+
 /// A connection to a broker that carries Produce requests.
 #[derive(Debug)]
 pub(crate) struct Conn {
@@ -121,12 +132,10 @@ impl Conn {
 pub(crate) struct Conns(pub(crate) Vec<Conn>);
 
 impl Conns {
-    /// Opens `count` connections.
-    pub(crate) fn open(addr: SocketAddr, count: usize) -> Result<Self> {
-        (0..count)
-            .map(|_| Conn::open(addr))
-            .collect::<Result<_>>()
-            .map(Self)
+    /// Opens a connection to each of these addresses, in their order.
+    pub(crate) fn open(addresses: impl IntoIterator<Item = SocketAddr>) -> Result<Self> {
+        let conns = addresses.into_iter().map(Conn::open);
+        conns.collect::<Result<_>>().map(Self)
     }
 
     /// Whether every request was answered.

@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use takhin_protocol::record::{BatchHeader, scan};
 
-use super::{Outcome, Span, Target, histogram, usage_since};
-use crate::proc;
+use super::{Outcome, Span, Target, histogram};
 use crate::wire::{self, FetchLimits, Position};
 
 /// Where consumers begin.
@@ -53,9 +52,9 @@ impl Consume {
                 .collect();
             let window = || -> Result<_> {
                 thread::sleep(self.span.warm_up);
-                let (first, before, begin) = (read(), proc::usage(target.pid)?, Instant::now());
+                let (first, before, begin) = (read(), target.usage()?, Instant::now());
                 thread::sleep(self.span.measured);
-                Ok((first, read(), usage_since(target.pid, before)?, begin.elapsed()))
+                Ok((first, read(), target.usage_since(before)?, begin.elapsed()))
             };
             let window = window();
             // First of all, or a failure would leave them running and this scope waiting.

@@ -13,24 +13,28 @@ const IN_FLIGHT: usize = 5;
 /// Writes `rounds` full batches into each partition of `target`.
 pub(crate) fn fill(target: &Target, batches: &Batches, rounds: usize) -> Result<()> {
     let records = batches.max();
-    let requests = (0..target.partitions).map(|p| batches.request(&target.topic, p, records));
+    let led = target.by_leader();
+    let mut conns = Conns::open(led.keys().copied())?;
+    let requests = led.values().map(|partitions| {
+        let requests = partitions
+            .iter()
+            .map(|p| batches.request(&target.topic, *p, records));
+        requests.collect::<Result<Vec<_>>>()
+    });
     let requests = requests.collect::<Result<Vec<_>>>()?;
-    let mut conns = Conns::open(target.addr, 1)?;
-    let mut todo = (0..rounds).flat_map(|_| &requests);
+    let mut left = requests.iter().map(|each| rounds * each.len()).sum::<usize>();
+    let mut todo: Vec<_> = requests
+        .iter()
+        .map(|each| (0..rounds).flat_map(move |_| each))
+        .collect();
     let mut last = Instant::now();
-    let mut left = rounds * requests.len();
     while left > 0 {
-        while conns.0[0].in_flight() < IN_FLIGHT
-            && let Some(request) = todo.next()
-        {
-            conns.0[0].send(
-                request.clone(),
-                Sent {
-                    at: Instant::now(),
-                    first: 0,
-                    records,
-                },
-            )?;
+        for (conn, todo) in conns.0.iter_mut().zip(&mut todo) {
+            while conn.in_flight() < IN_FLIGHT
+                && let Some(request) = todo.next()
+            {
+                conn.send(request.clone(), Sent::now(records))?;
+            }
         }
         conns.turn(Duration::from_millis(50), |_, _, _, now| {
             left -= 1;
@@ -46,16 +50,9 @@ pub(crate) fn fill(target: &Target, batches: &Batches, rounds: usize) -> Result<
 
 /// Writes one record into partition 0.
 pub(crate) fn one(target: &Target, batches: &Batches) -> Result<()> {
-    let mut conns = Conns::open(target.addr, 1)?;
+    let mut conns = Conns::open([target.leader(0)])?;
     let request = batches.request(&target.topic, 0, 1)?;
-    conns.0[0].send(
-        request,
-        Sent {
-            at: Instant::now(),
-            first: 0,
-            records: 1,
-        },
-    )?;
+    conns.0[0].send(request, Sent::now(1))?;
     let give_up = Instant::now() + Duration::from_secs(60);
     while !conns.idle() {
         ensure!(Instant::now() < give_up, "no answer for a minute");

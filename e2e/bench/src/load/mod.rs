@@ -8,7 +8,9 @@ mod end_to_end;
 mod fill;
 mod group;
 mod open;
+mod pulse;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -22,20 +24,67 @@ pub(crate) use end_to_end::EndToEnd;
 pub(crate) use fill::{fill, one};
 pub(crate) use group::{Commits, Groups, Wanted};
 pub(crate) use open::Open;
+pub(crate) use pulse::Pulse;
 
 use crate::proc::{self, Usage};
 
-/// What is driven: a topic of a broker.
+/// What is driven: a topic of a broker, or of a cluster of brokers.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
-    /// Its listener.
+    /// A listener: of the broker, or of any of them.
     pub(crate) addr: SocketAddr,
-    /// Its process.
-    pub(crate) pid: u32,
+    /// Processes whose use of the machine is counted.
+    pub(crate) pids: Vec<u32>,
     /// The topic.
     pub(crate) topic: String,
     /// Partitions of the topic.
     pub(crate) partitions: i32,
+    /// The listener of each partition's leader; none where `addr` leads them all.
+    pub(crate) leaders: Vec<SocketAddr>,
+}
+
+impl Target {
+    /// A topic of one broker.
+    pub(crate) fn of(addr: SocketAddr, pid: u32, topic: impl Into<String>, partitions: i32) -> Self {
+        Self {
+            addr,
+            pids: vec![pid],
+            topic: topic.into(),
+            partitions,
+            leaders: Vec::new(),
+        }
+    }
+
+    /// Where the partition is led.
+    pub(crate) fn leader(&self, partition: i32) -> SocketAddr {
+        let index = usize::try_from(partition).unwrap_or(0);
+        self.leaders.get(index).copied().unwrap_or(self.addr)
+    }
+
+    /// The partitions by who leads them.
+    pub(crate) fn by_leader(&self) -> BTreeMap<SocketAddr, Vec<i32>> {
+        let mut led = BTreeMap::<_, Vec<_>>::new();
+        for partition in 0..self.partitions {
+            led.entry(self.leader(partition)).or_default().push(partition);
+        }
+        led
+    }
+
+    /// What its brokers have used since they started.
+    pub(crate) fn usage(&self) -> Result<Usage> {
+        let mut usages = self.pids.iter().map(|pid| proc::usage(*pid));
+        usages.try_fold(Usage::default(), |sum, usage| Ok(sum.and(usage?)))
+    }
+
+    /// What its brokers have used since `before`.
+    pub(crate) fn usage_since(&self, before: Usage) -> Result<Usage> {
+        let now = self.usage()?;
+        Ok(Usage {
+            cpu: now.cpu.saturating_sub(before.cpu),
+            disk_bytes: now.disk_bytes.saturating_sub(before.disk_bytes),
+            read_bytes: now.read_bytes.saturating_sub(before.read_bytes),
+        })
+    }
 }
 
 /// How long a load runs.
@@ -73,14 +122,4 @@ pub(crate) fn histogram() -> Result<Histogram<u64>> {
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// The usage of `pid` since `before`.
-pub(crate) fn usage_since(pid: u32, before: Usage) -> Result<Usage> {
-    let now = proc::usage(pid)?;
-    Ok(Usage {
-        cpu: now.cpu.saturating_sub(before.cpu),
-        disk_bytes: now.disk_bytes.saturating_sub(before.disk_bytes),
-        read_bytes: now.read_bytes.saturating_sub(before.read_bytes),
-    })
 }

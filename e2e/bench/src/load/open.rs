@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use super::conn::{Conns, Sent};
-use super::{Outcome, Span, Target, histogram, nanos, usage_since};
+use super::{Outcome, Span, Target, histogram, nanos};
 use crate::batches::Batches;
-use crate::proc;
 
 /// Requests in flight per connection; Kafka's `max.in.flight.requests.per.connection`.
 const IN_FLIGHT: usize = 5;
@@ -19,7 +18,7 @@ const IN_FLIGHT: usize = 5;
 /// How long after the end of the schedule answers may still come.
 const DRAIN: Duration = Duration::from_secs(20);
 
-/// An open loop on one connection.
+/// An open loop on one connection to each broker that leads.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Open {
     /// Records per second.
@@ -81,10 +80,13 @@ impl Open {
     /// Runs it on a schedule that somebody else knows too.
     pub(crate) fn run_on(&self, schedule: Schedule, target: &Target, batches: &Batches) -> Result<Outcome> {
         let (warm_up, total) = self.counts();
-        let mut conns = Conns::open(target.addr, 1)?;
+        let leaders: Vec<_> = target.by_leader().into_keys().collect();
+        let led_by = (0..target.partitions).map(|p| leaders.partition_point(|addr| *addr < target.leader(p)));
+        let led_by: Vec<_> = led_by.collect();
+        let mut conns = Conns::open(leaders)?;
         let (mut sent, mut acked, mut requests) = (0_u64, 0_u64, 0_u64);
         let mut latency = histogram()?;
-        let mut partition = 0;
+        let mut turn = 0;
         let mut before = None;
         let give_up = schedule.due(total) + DRAIN;
         while acked < total {
@@ -95,14 +97,15 @@ impl Open {
                 total - acked
             );
             if before.is_none() && sent >= warm_up {
-                before = Some(proc::usage(target.pid)?);
+                before = Some(target.usage()?);
             }
             let waiting = schedule.count(now).min(total).saturating_sub(sent);
-            if now >= schedule.start && waiting > 0 && conns.0[0].in_flight() < IN_FLIGHT {
+            let open = next_open(&conns, &led_by, turn);
+            if let Some(partition) = open.filter(|_| now >= schedule.start && waiting > 0) {
                 let records = usize::try_from(waiting)?.min(batches.max());
-                let request = batches.request(&target.topic, partition, records)?;
-                partition = (partition + 1) % target.partitions;
-                conns.0[0].send(
+                let request = batches.request(&target.topic, i32::try_from(partition)?, records)?;
+                turn = partition + 1;
+                conns.0[led_by[partition]].send(
                     request,
                     Sent {
                         at: now,
@@ -113,7 +116,7 @@ impl Open {
                 sent += records as u64;
                 continue;
             }
-            let wait = if conns.0[0].in_flight() < IN_FLIGHT && sent < total {
+            let wait = if open.is_some() && sent < total {
                 schedule.due(sent).saturating_duration_since(now)
             } else {
                 Duration::from_millis(50)
@@ -136,10 +139,18 @@ impl Open {
             bytes: records * batches.value_len() as u64,
             elapsed: schedule.start.elapsed().saturating_sub(self.span.warm_up),
             latency,
-            broker: usage_since(target.pid, before.unwrap_or_default())?,
+            broker: target.usage_since(before.unwrap_or_default())?,
             total_records: total,
         })
     }
+}
+
+/// The first partition from `turn` on, around, whose leader's connection may carry one more request.
+fn next_open(conns: &Conns, led_by: &[usize], turn: usize) -> Option<usize> {
+    let around = (0..led_by.len()).map(|step| (turn + step) % led_by.len());
+    around
+        .into_iter()
+        .find(|partition| conns.0[led_by[*partition]].in_flight() < IN_FLIGHT)
 }
 
 #[cfg(test)]
