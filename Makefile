@@ -13,10 +13,10 @@ SEEDS ?= 1000
 FIRST ?= 1
 FUZZ_TARGETS := frame_decode request_decode record_batch segment_recovery
 
-.PHONY: help build run test verify fix generate bench compat fuzz coverage sim chaos failover
+.PHONY: help build run test test-api verify fix generate bench compat fuzz coverage sim chaos failover
 
 help: ## this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 
 build: ## the broker, optimised: target/release/takhin
 	@.ci/tools cc
@@ -29,6 +29,13 @@ run: ## build the broker and start one for development; ARGS="--kafka 127.0.0.1:
 
 test: ## everything that fits one machine: format, lints, tests, stock clients, faults
 	@.ci/test
+
+test-api: ## the operator against a real API server, which is built once from Go modules; ARGS="crds" runs what has that in its name
+	@.ci/tools cc
+	@bash e2e/setup/kubernetes.sh >/dev/null
+	@if [ -z "$${TAKHIN_BIN:-}" ]; then cargo build -q --locked -p takhin-broker; fi
+	@if [ -z "$${TAKHIN_OPERATOR_BIN:-}" ]; then cargo build -q --locked -p takhin-operator; fi
+	@cargo test -q --locked -p takhin-e2e --test api -- $(ARGS)
 
 verify: ## what a change must pass before it is pushed: `make test` without the client suites; edits nothing
 	@.ci/test --without-clients

@@ -3,7 +3,8 @@
 //! A suite starts a [`Broker`] (takhin, or Apache Kafka to prove the suite itself), lets clients that others wrote work
 //! against it, hurts it, and compares every byte that comes back. [`broker`] starts and kills, [`process`] runs the
 //! clients, [`wire`] speaks the protocol by hand where a stock client is too well-behaved, [`disk`] makes file systems
-//! that fill up or lose power, and [`checker`] decides what a crash may and may not do to acknowledged records.
+//! that fill up or lose power, [`checker`] decides what a crash may and may not do to acknowledged records, and
+//! [`kubernetes`] runs a real API server.
 //!
 //! Invariants: nothing here sleeps for a fixed time, it polls a condition until a deadline; a missing tool is a failure
 //! and never a skipped test; every process and mount is gone when its value is dropped.
@@ -17,6 +18,7 @@ pub mod cluster;
 pub mod committer;
 pub mod disk;
 pub mod kcat;
+pub mod kubernetes;
 pub mod process;
 pub mod pulse;
 pub mod records;

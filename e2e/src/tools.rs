@@ -92,3 +92,28 @@ pub fn java_source(program: &str) -> Result<Command> {
 pub fn kcat() -> Command {
     Command::new("kcat")
 }
+
+/// A program of this workspace: what the variable names, else the newer one of the release and the debug build.
+///
+/// # Errors
+/// There is none; `make` says what builds it.
+pub fn built(variable: &str, program: &str, make: &str) -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os(variable) {
+        let path = PathBuf::from(path);
+        ensure!(path.exists(), "{variable}={} does not exist", path.display());
+        return Ok(path);
+    }
+    let target = match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) => PathBuf::from(dir),
+        None => checkout()?.join("target"),
+    };
+    let built = |profile| {
+        let path = target.join(profile).join(program);
+        let time = path.metadata().and_then(|m| m.modified()).ok()?;
+        Some((time, path))
+    };
+    let newest = [built("release"), built("debug")].into_iter().flatten().max();
+    let (_, path) =
+        newest.with_context(|| format!("no {program} in {}/{{release,debug}}: {make}", target.display()))?;
+    Ok(path)
+}

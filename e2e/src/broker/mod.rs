@@ -18,6 +18,8 @@ use crate::process::{self, Running};
 use crate::wait;
 use crate::wire;
 
+pub(crate) use takhin::http_get;
+
 /// Which broker the suites run against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -180,7 +182,7 @@ impl Broker {
     /// # Errors
     /// When the broker does not answer.
     pub fn metric(&self, series: &str) -> Result<f64> {
-        let answer = takhin::http_get(self.admin, "/metrics")?;
+        let answer = http_get(self.admin, "/metrics")?;
         let value = answer
             .lines()
             .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
@@ -379,7 +381,7 @@ pub fn takhin_binary() -> Result<PathBuf> {
 const PORTS: Range<u16> = 10_000..32_000;
 
 /// Loopback addresses that nothing listened on a moment ago, and that this process has not given to anybody yet.
-fn free_addresses<const N: usize>() -> Result<[SocketAddr; N]> {
+pub(crate) fn free_addresses<const N: usize>() -> Result<[SocketAddr; N]> {
     static GIVEN: AtomicU32 = AtomicU32::new(0);
     let count = u32::from(PORTS.end - PORTS.start);
     // Suites that run side by side begin at places of their own.

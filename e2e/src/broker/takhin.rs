@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 
 use super::Broker;
 use crate::tools;
@@ -34,28 +34,7 @@ pub(super) fn command(broker: &Broker) -> Result<Command> {
 
 /// `TAKHIN_BIN`, else the newer one of the release and the debug build of this checkout.
 pub(super) fn binary() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("TAKHIN_BIN") {
-        let path = PathBuf::from(path);
-        ensure!(path.exists(), "TAKHIN_BIN={} does not exist", path.display());
-        return Ok(path);
-    }
-    let target = match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(dir) => PathBuf::from(dir),
-        None => tools::checkout()?.join("target"),
-    };
-    let built = |profile| {
-        let path = target.join(profile).join("takhin");
-        let time = path.metadata().and_then(|m| m.modified()).ok()?;
-        Some((time, path))
-    };
-    let newest = [built("release"), built("debug")].into_iter().flatten().max();
-    let (_, path) = newest.with_context(|| {
-        format!(
-            "no takhin in {}/{{release,debug}}: cargo build -p takhin-broker",
-            target.display()
-        )
-    })?;
-    Ok(path)
+    tools::built("TAKHIN_BIN", "takhin", "cargo build -p takhin-broker")
 }
 
 /// Whether `GET /readyz` answers 200.
@@ -67,7 +46,7 @@ pub(super) fn is_ready(admin: SocketAddr) -> bool {
 }
 
 /// The whole answer to one HTTP/1.0 request, status line and head included.
-pub(super) fn http_get(address: SocketAddr, path: &str) -> Result<String> {
+pub(crate) fn http_get(address: SocketAddr, path: &str) -> Result<String> {
     http(address, "GET", path, "")
 }
 

@@ -46,8 +46,8 @@ const WALLS: &[(&str, &[&str])] = &[
     ("prost", &["takhin-rpc", "takhin-pika"]),
     ("rustix", &["takhin-runtime"]),
     ("serde_norway", &["takhin-config"]),
-    ("kube", &["takhin-operator"]),
-    ("k8s-openapi", &["takhin-operator"]),
+    ("kube", &["takhin-operator", "takhin-e2e"]),
+    ("k8s-openapi", &["takhin-operator", "takhin-e2e"]),
     ("schemars", &["takhin-operator"]),
 ];
 

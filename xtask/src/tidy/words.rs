@@ -33,7 +33,7 @@ const MACHINE_PATHS: &[&str] = &[
 ];
 
 /// Texts of others, and lists of names that are not ours.
-const EXEMPT: &[&str] = &["Cargo.lock", "LICENSE", "package-lock.json"];
+const EXEMPT: &[&str] = &["Cargo.lock", "LICENSE", "go.sum", "package-lock.json"];
 
 /// Banned marks, words and paths in every text.
 pub(super) fn check(tree: &Tree) -> Vec<String> {
