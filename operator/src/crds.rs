@@ -70,8 +70,11 @@ fn tidy(schema: &mut Value) {
     let Some(object) = schema.as_object_mut() else {
         return;
     };
-    // A field that may be missing need not also take null: server-side apply tells the two apart.
-    object.remove("nullable");
+    // A field that may be missing need not also take null: server-side apply tells the two apart. But a map whose last key
+    // is taken out by it becomes null, and `config: {}` would be refused.
+    if !object.get("additionalProperties").is_some_and(Value::is_object) {
+        object.remove("nullable");
+    }
     // Not known to Kubernetes, which would warn about them.
     if matches!(
         object.get("format").and_then(Value::as_str),

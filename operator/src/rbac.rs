@@ -22,19 +22,25 @@ type Rule = (
 );
 
 const RULES: &[Rule] = &[
+    // What takes the finalizers from Topics: roles go with their namespace, often before the Topics in it, and without this
+    // nobody could let the namespace go. Finalizers are in the metadata.
     (
-        Scope::Watched,
-        "takhin.io",
-        &["takhinclusters", "pikasources"],
-        &["get", "list", "watch"],
-    ),
-    // Finalizers are in the metadata.
-    (
-        Scope::Watched,
+        Scope::Everywhere,
         "takhin.io",
         &["topics"],
-        &["get", "list", "watch", "patch"],
+        &["list", "watch", "patch"],
     ),
+    (
+        Scope::Everywhere,
+        "takhin.io",
+        &["takhinclusters"],
+        &["list", "watch"],
+    ),
+    // Whether it goes: a Topic in it is then not held up.
+    (Scope::Everywhere, "", &["namespaces"], &["get"]),
+    // A PikaSource asks for its cluster.
+    (Scope::Watched, "takhin.io", &["takhinclusters"], &["get"]),
+    (Scope::Watched, "takhin.io", &["pikasources"], &["list", "watch"]),
     (
         Scope::Watched,
         "takhin.io",
@@ -85,8 +91,6 @@ const RULES: &[Rule] = &[
         &["persistentvolumeclaims"],
         &["list", "watch", "patch"],
     ),
-    // Whether it goes: a Topic in it is then not held up.
-    (Scope::Watched, "", &["namespaces"], &["get"]),
     (
         Scope::Watched,
         "policy",

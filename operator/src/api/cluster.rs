@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use super::cluster_status::{
     BrokerStatus, ListenerStatus, QuorumStatus, RolloutStatus, TakhinClusterStatus,
 };
-use super::shared::SecretKeyRef;
+use super::shared::{SecretKeyRef, null_is_default};
 
 /// A cluster of Takhin brokers.
 #[derive(Debug, Clone, PartialEq, CustomResource, Serialize, Deserialize, KubeSchema)]
@@ -98,7 +98,11 @@ pub struct TakhinClusterSpec {
     /// Settings of the brokers, values as text: under Kafka's names those that can be set while brokers run, such as
     /// log.retention.ms, and by their place in the node file all others, such as storage.flush_parallelism. Only the
     /// others restart brokers.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     #[schemars(schema_with = "config_schema")]
     #[x_kube(validation = Rule::new(
         "!self.exists(k, k in ['node.id', 'node.data_dir', 'node.rack', 'broker.rack', 'log.dirs', 'listeners', \
@@ -238,7 +242,11 @@ pub struct ListenerSpec {
     #[schemars(range(min = 1, max = 65_535))]
     pub bootstrap_node_port: Option<i32>,
     /// Annotations of the Services, for whoever provides load balancers or names.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     #[schemars(schema_with = "annotations_schema")]
     pub service_annotations: BTreeMap<String, String>,
     /// From where the port can be reached if there is a NetworkPolicy; by default from everywhere.
@@ -313,7 +321,11 @@ pub struct SchedulingSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub required: Option<bool>,
     /// Labels that a node must have.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     #[schemars(schema_with = "annotations_schema")]
     pub node_selector: BTreeMap<String, String>,
     /// Takes the place of the operator's rule that brokers avoid each other.
@@ -338,11 +350,19 @@ pub struct SchedulingSpec {
 #[serde(rename_all = "camelCase")]
 pub struct PodMetadata {
     /// Labels; those of the operator win.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     #[schemars(schema_with = "annotations_schema")]
     pub labels: BTreeMap<String, String>,
     /// Annotations; those of the operator win.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     #[schemars(schema_with = "annotations_schema")]
     pub annotations: BTreeMap<String, String>,
 }
@@ -390,6 +410,7 @@ pub struct NetworkPolicySpec {
 fn config_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
+        "nullable": true,
         "maxProperties": 100,
         "additionalProperties": { "type": "string", "maxLength": 4096 }
     })
@@ -398,6 +419,7 @@ fn config_schema(_: &mut SchemaGenerator) -> Schema {
 fn annotations_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
+        "nullable": true,
         "maxProperties": 64,
         "additionalProperties": { "type": "string", "maxLength": 4096 }
     })

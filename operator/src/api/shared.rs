@@ -2,7 +2,7 @@
 
 use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A `TakhinCluster`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
@@ -38,6 +38,15 @@ pub enum DeletionPolicy {
     Delete,
     /// It stays.
     Retain,
+}
+
+/// Null is as good as nothing: an API server stores it where server-side apply takes the last key out of a map.
+pub(super) fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// The schema of a list of conditions: a map by type, so that several writers do not fight.

@@ -213,6 +213,27 @@ fn what_is_right_is_accepted_and_may_change_as_it_should() {
 }
 
 #[test]
+fn a_map_whose_last_key_was_taken_out_is_empty() {
+    let spec = json!({ "clusterRef": { "name": "prod" }, "config": null });
+    assert!(
+        serde_json::from_value::<TopicSpec>(spec)
+            .unwrap()
+            .config
+            .is_empty()
+    );
+    let listener = json!({ "name": "a", "port": 9092, "type": "Internal", "serviceAnnotations": null });
+    let spec = with(
+        with(cluster(), "/config", Value::Null),
+        "/listeners",
+        json!([listener]),
+    );
+    let mut spec = spec;
+    spec["config"] = Value::Null;
+    let spec: TakhinClusterSpec = serde_json::from_value(spec).unwrap();
+    assert!(spec.config.is_empty() && spec.listeners[0].service_annotations.is_empty());
+}
+
+#[test]
 fn definitions_are_small_and_have_bounds() {
     for crd in [TakhinCluster::crd(), Topic::crd(), PikaSource::crd()] {
         let kind = crd.spec.names.kind.clone();

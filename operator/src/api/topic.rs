@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use super::shared::{ClusterRef, DeletionPolicy, conditions_schema};
+use super::shared::{ClusterRef, DeletionPolicy, conditions_schema, null_is_default};
 
 /// A topic of a TakhinCluster. What stands here is brought into the cluster; what somebody changes there is reverted.
 #[derive(Debug, Clone, PartialEq, CustomResource, Serialize, Deserialize, KubeSchema)]
@@ -85,7 +85,11 @@ pub struct TopicSpec {
     pub deletion_policy: Option<DeletionPolicy>,
     /// Topic settings under Kafka's names, values as text. Settings that are not named are left alone; one that is removed
     /// here goes back to the broker's default.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     #[schemars(schema_with = "config_schema")]
     pub config: BTreeMap<String, String>,
 }
@@ -94,6 +98,7 @@ pub struct TopicSpec {
 pub(super) fn config_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "object",
+        "nullable": true,
         "maxProperties": 100,
         "additionalProperties": { "type": "string", "maxLength": 4096 }
     })
@@ -119,7 +124,11 @@ pub struct TopicStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replication_factor: Option<i32>,
     /// Values in force of the settings that this resource manages.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     #[schemars(schema_with = "config_schema")]
     pub config: BTreeMap<String, String>,
     /// Ready, and Drifted where a change was reverted.

@@ -51,6 +51,9 @@ pub(super) struct RunArgs {
     /// Clusters that are looked at at a time
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     max_concurrent: u16,
+    /// Seconds after which all topics are compared with what their brokers have although nothing has happened
+    #[arg(long, env = "TAKHIN_OPERATOR_TOPIC_RESYNC_SECONDS", value_name = "N", default_value_t = 120, value_parser = clap::value_parser!(u16).range(5..))]
+    topic_resync_seconds: u16,
     /// Health and metrics over HTTP
     #[arg(
         long,
@@ -186,6 +189,7 @@ async fn lead(
         },
         domain: args.cluster_domain.clone(),
         concurrency: args.max_concurrent,
+        topic_resync: Duration::from_secs(args.topic_resync_seconds.into()),
     };
     let context = Context::new(client, env.clone(), options, args.identity.clone());
     let unknown = "not all resources are known yet";

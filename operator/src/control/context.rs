@@ -30,6 +30,8 @@ pub struct Options {
     pub domain: String,
     /// Passes of one controller at a time.
     pub concurrency: u16,
+    /// Pause after which all topics of a cluster are looked at although nothing has happened.
+    pub topic_resync: Duration,
 }
 
 impl Options {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
@@ -46,6 +47,7 @@ impl Server {
             },
             domain: "cluster.local".to_owned(),
             concurrency: 1,
+            topic_resync: Duration::from_secs(120),
         };
         Context::new(
             Client::new(service, "default"),

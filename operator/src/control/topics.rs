@@ -3,7 +3,7 @@
 //! ```text
 //! watch of Topics ──────┐                  ┌─ one pass per cluster at a time ─┐
 //! watch of TakhinClusters ┼─▶ dirty names ──▶│ observe · decide · change · tell │──▶ names to look at again
-//! 2 minutes ────────────┘    100 ms later   └──────────────────────────────────┘
+//! the resync ───────────┘    100 ms later   └──────────────────────────────────┘
 //! ```
 //!
 //! Bounds: 100 topics in a request that changes, 500 in one that asks, 16 requests to the API server at a time.
@@ -32,9 +32,6 @@ use self::dirty::{Dirty, Work};
 use super::context::Context;
 use super::metrics;
 use crate::api::{TakhinCluster, Topic};
-
-/// Pause after which all topics of a cluster are looked at although nothing has happened.
-const RESYNC: Duration = Duration::from_secs(120);
 
 /// A cluster's namespace and name.
 pub(super) type ClusterKey = (String, String);

@@ -46,7 +46,8 @@ pub(super) async fn grow(
         if capacity(claim).is_some_and(|has| Some(has) < wished) {
             growth.resizing.push(claim.name_any());
         }
-        if requested(claim).is_none_or(|asked| Some(asked) >= wished) {
+        // A claim that has no volume yet cannot be changed; it grows once it has one.
+        if !is_bound(claim) || requested(claim).is_none_or(|asked| Some(asked) >= wished) {
             continue;
         }
         if !may_grow(context, claim).await? {
@@ -83,6 +84,10 @@ async fn may_grow(context: &Context, claim: &PersistentVolumeClaim) -> Result<bo
     Ok(found
         .and_then(|class| class.allow_volume_expansion)
         .unwrap_or(false))
+}
+
+fn is_bound(claim: &PersistentVolumeClaim) -> bool {
+    claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound")
 }
 
 fn requested(claim: &PersistentVolumeClaim) -> Option<u128> {

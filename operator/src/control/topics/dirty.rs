@@ -8,7 +8,7 @@ use kube::ResourceExt as _;
 use takhin_runtime::Clock;
 use takhin_runtime::clock::Instant;
 
-use super::{ClusterKey, Fingerprints, RESYNC};
+use super::{ClusterKey, Fingerprints};
 use crate::api::{MANAGED, PAUSE, TakhinCluster, Topic};
 
 /// How long the first change waits for others to join it.
@@ -155,11 +155,6 @@ fn fingerprint(of: impl FnOnce(&mut DefaultHasher)) -> u64 {
     let mut hasher = DefaultHasher::new();
     of(&mut hasher);
     hasher.finish()
-}
-
-/// When all topics of a cluster are looked at again.
-pub(super) fn resync() -> (Duration, Work) {
-    (RESYNC, Work::all())
 }
 
 #[cfg(test)]

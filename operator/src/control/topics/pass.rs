@@ -13,7 +13,7 @@ use takhin_client::{Client, ClientError, ConfigResource, Configs, ErrorCode, Ref
 use tracing::{debug, warn};
 
 use super::brokers::{Clients, NotReady, racks};
-use super::dirty::{Work, resync};
+use super::dirty::Work;
 use super::finish::{self, FINALIZER, Word};
 use super::{ClusterKey, Stores};
 use crate::api::{DeletionPolicy, MANAGED, PAUSE, TakhinCluster, Topic, annotated};
@@ -38,6 +38,9 @@ const SOON: Duration = Duration::from_secs(2);
 
 /// Age of a deletion in a namespace that goes, after which a cluster that does not answer holds it up no longer.
 const PATIENCE_SECONDS: i64 = 60;
+
+/// Longest pause while a resource that is deleted waits for its topic to go.
+const HELD_UP: Duration = Duration::from_secs(15);
 
 /// A pass has ended.
 pub(super) struct Done {
@@ -68,6 +71,8 @@ pub(super) struct Pass {
     again: Vec<String>,
     /// A time was waited for in vain.
     trouble: Option<&'static str>,
+    /// Whether somebody waits for a resource to go.
+    holds_up: bool,
 }
 
 pub(super) async fn run(
@@ -90,6 +95,7 @@ pub(super) async fn run(
         key,
         again: Vec::new(),
         trouble: None,
+        holds_up: false,
     };
     let cluster = stores
         .cluster(&pass.key)
@@ -113,12 +119,13 @@ impl Pass {
             Some(_) => {
                 let mut work = Work::of(self.again);
                 work.all = true;
-                Some((self.context.failed(&label), work))
+                let pause = self.context.failed(&label);
+                Some((if self.holds_up { pause.min(HELD_UP) } else { pause }, work))
             }
             None => {
                 self.context.succeeded(&label);
                 Some(match self.again.is_empty() {
-                    true => resync(),
+                    true => (self.context.options.topic_resync, Work::all()),
                     false => (SOON, Work::of(self.again)),
                 })
             }
@@ -440,16 +447,19 @@ impl Pass {
     }
 
     /// What is said of topics that cannot be deleted now. A namespace that goes is not held up for long.
-    async fn blocked(&self, deleted: &[Item], message: &str) -> Vec<Word> {
+    async fn blocked(&mut self, deleted: &[Item], message: &str) -> Vec<Word> {
         let mut words = Vec::new();
+        let mut namespaces = BTreeMap::new();
         for item in deleted {
+            self.holds_up = true;
+            let namespace = item.topic.namespace().unwrap_or_default();
             let since = item.topic.metadata.deletion_timestamp.as_ref();
             let age = since.map_or(0, |since| self.context.now().as_second() - since.0.as_second());
-            if age >= PATIENCE_SECONDS
-                && self
-                    .is_terminating(&item.topic.namespace().unwrap_or_default())
-                    .await
-            {
+            if age >= PATIENCE_SECONDS && !namespaces.contains_key(&namespace) {
+                let goes = self.is_terminating(&namespace).await;
+                namespaces.insert(namespace.clone(), goes);
+            }
+            if age >= PATIENCE_SECONDS && namespaces.get(&namespace) == Some(&true) {
                 words.push(Word::release(&item.topic));
                 continue;
             }
