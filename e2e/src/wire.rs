@@ -4,6 +4,7 @@
 //! non-flexible versions (request header v1, response header v0), which every broker since 0.11 understands.
 
 mod groups;
+mod metadata;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PropagationPolicy,
 };
@@ -16,6 +17,9 @@ use crate::wait;
 
 /// Field manager of the tests.
 const MANAGER: &str = "e2e";
+
+/// Requests at a time where there are many.
+const AT_A_TIME: usize = 16;
 
 /// Kinds: name, group, version, plural, and whether its objects have a namespace.
 const KINDS: &[(&str, &str, &str, &str, bool)] = &[
@@ -187,6 +191,28 @@ impl Kube {
         self.put(object, PatchParams::apply(manager).force())
     }
 
+    /// Server-side apply of many objects, some at a time.
+    ///
+    /// # Errors
+    /// The API server says no to one of them.
+    pub fn apply_all(&self, objects: &[Value]) -> Result<()> {
+        let parameters = PatchParams::apply(MANAGER).force().validation_strict();
+        let mut calls = Vec::with_capacity(objects.len());
+        for object in objects {
+            calls.push((self.api_of(object)?, object));
+        }
+        let calls = futures_util::stream::iter(calls).map(|((api, name), object)| {
+            let parameters = &parameters;
+            async move {
+                api.patch(&name, parameters, &Patch::Apply(object))
+                    .await
+                    .map(drop)
+            }
+        });
+        let answers = calls.buffer_unordered(AT_A_TIME).try_collect::<()>();
+        Ok(self.runtime.block_on(answers)?)
+    }
+
     /// Whether it would be accepted; nothing changes.
     ///
     /// # Errors
@@ -267,6 +293,32 @@ impl Kube {
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Deletes an object although somebody would have to let go of it first.
+    ///
+    /// # Errors
+    /// The API server says no.
+    pub fn delete_now(&self, kind: &str, namespace: &str, name: &str) -> Result<()> {
+        let api = self.api(kind, namespace)?;
+        let parameters = DeleteParams::default().grace_period(0);
+        self.runtime.block_on(api.delete(name, &parameters))?;
+        Ok(())
+    }
+
+    pub(super) fn bind(&self, namespace: &str, pod: &str, node: &str) -> Result<()> {
+        let binding = serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": { "name": pod, "namespace": namespace },
+            "target": { "apiVersion": "v1", "kind": "Node", "name": node },
+        });
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/binding");
+        let request = http::Request::post(path)
+            .header("content-type", "application/json")
+            .body(serde_json::to_vec(&binding)?)?;
+        self.runtime.block_on(self.client.request_text(request))?;
+        Ok(())
     }
 
     /// Waits until `probe` finds in an object what it looks for.

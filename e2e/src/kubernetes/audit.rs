@@ -45,6 +45,8 @@ pub struct Entry {
     pub name: String,
     /// HTTP status of the answer.
     pub code: u16,
+    /// Whether it was not allowed by any role.
+    pub is_forbidden: bool,
     /// When it was answered, in the API server's words.
     pub at: String,
 }
@@ -136,7 +138,15 @@ struct Line {
     object_ref: Object,
     #[serde(default)]
     response_status: Status,
+    #[serde(default)]
+    annotations: Annotations,
     stage_timestamp: String,
+}
+
+#[derive(Default, Deserialize)]
+struct Annotations {
+    #[serde(rename = "authorization.k8s.io/decision", default)]
+    decision: String,
 }
 
 #[derive(Deserialize)]
@@ -174,6 +184,7 @@ impl From<Line> for Entry {
             namespace: object.namespace,
             name: object.name,
             code: line.response_status.code,
+            is_forbidden: line.annotations.decision == "forbid",
             at: line.stage_timestamp,
         }
     }

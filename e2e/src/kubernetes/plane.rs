@@ -133,6 +133,9 @@ impl ControlPlane {
 
     fn client(&self, program: &str, arguments: &[&str]) -> Result<String> {
         let mut command = self.programs.client(program, &self.admin)?;
+        // What an earlier call has learned of the kinds may be out of date by now.
+        let cache = tempfile::tempdir_in(&self.folder)?;
+        command.env("KUBECACHEDIR", cache.path());
         Ok(process::run(command.args(arguments), Duration::from_secs(120))?.text())
     }
 
@@ -232,7 +235,7 @@ fn api_server(programs: &Programs, folder: &Path, etcd: SocketAddr, secure: Sock
         "--service-account-key-file=service-accounts.pub",
         "--token-auth-file=tokens.csv",
         "--authorization-mode=RBAC",
-        // As on OpenShift: who makes an owner wait for what it owns needs a right for that.
+        // As on OpenShift, where some rights are asked for that elsewhere are not.
         "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
         "--audit-policy-file=audit-policy.yaml",
         "--audit-log-path=audit.log",

@@ -67,3 +67,19 @@ pub fn cannot_pull(kube: &Kube, namespace: &str, pod: &str) -> Result<()> {
     kube.merge_status("Pod", namespace, pod, &json!({ "status": status }))
         .map(drop)
 }
+
+/// A pod has a node: what a scheduler would say.
+///
+/// # Errors
+/// It has one already.
+pub fn bind(kube: &Kube, namespace: &str, pod: &str, node: &str) -> Result<()> {
+    kube.bind(namespace, pod, node)
+}
+
+/// A pod's containers have ended, and it is to go: what a kubelet would say in the end.
+///
+/// # Errors
+/// The API server says no.
+pub fn ends(kube: &Kube, namespace: &str, pod: &str) -> Result<()> {
+    kube.delete_now("Pod", namespace, pod)
+}

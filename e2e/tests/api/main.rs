@@ -3,8 +3,19 @@
 //! `cargo test -p takhin-e2e --test api` runs all; a word after `--` picks those whose name contains it. The operator and
 //! the broker are programs of this workspace, `TAKHIN_OPERATOR_BIN` and `TAKHIN_BIN` or the newest builds.
 
+mod admission;
+mod brokers;
+mod children;
 mod crds;
+mod crowd;
+mod helm;
+mod leader;
+mod outage;
+mod rights;
+mod room;
+mod sources;
 mod stage;
+mod topics;
 
 use libtest_mimic::Arguments;
 use stage::Suites;
@@ -16,5 +27,17 @@ fn main() {
 
     let mut suites = Suites::default();
     crds::add(&mut suites);
+    admission::add(&mut suites);
+    brokers::add(&mut suites);
+    topics::add(&mut suites);
+    sources::add(&mut suites);
+    children::add(&mut suites);
+    leader::add(&mut suites);
+    outage::add(&mut suites);
+    crowd::add(&mut suites);
+    helm::add(&mut suites);
+    if arguments.filter.is_none() {
+        rights::add(&mut suites);
+    }
     suites.run(&arguments).exit()
 }

@@ -9,6 +9,8 @@ use libtest_mimic::{Arguments, Conclusion, Trial};
 use takhin_e2e::kubernetes::ControlPlane;
 use takhin_e2e::tools;
 
+use crate::rights;
+
 /// All tests, in the order in which they run.
 #[derive(Debug, Default)]
 pub(crate) struct Suites {
@@ -50,7 +52,9 @@ fn with_plane(shared: &mut Option<ControlPlane>, test: fn(&ControlPlane) -> Resu
             plane
         }
     };
-    test(&plane)?;
+    let done = test(&plane);
+    rights::remember(&plane)?;
+    done?;
     plane.check()?;
     *shared = Some(plane);
     Ok(())

@@ -1,0 +1,194 @@
+//! What happens to brokers' pods: images that do not come, nodes and their addresses, volumes that grow.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use takhin_e2e::kubernetes::{ControlPlane, pods, text};
+
+use crate::room::Room;
+use crate::stage::Suites;
+
+pub(crate) fn add(suites: &mut Suites) {
+    suites.add("brokers: a wrong image is mended by a right one", image);
+    suites.add("brokers: pods are told rack and address of their node", nodes);
+    suites.add("brokers: volumes grow, around pods that stay", volumes);
+}
+
+fn image(plane: &ControlPlane) -> Result<()> {
+    let room = Room::new(plane, "image")?;
+    let operator = room.lone_operator()?;
+    let spec = |image: &str| json!({ "replicas": 1, "image": image, "storage": { "type": "Ephemeral" } });
+    room.kube()
+        .apply(&room.ours("TakhinCluster", "prod", spec("no/such:image")))?;
+    let pod = room.soon("Pod", "prod-0")?;
+    pods::cannot_pull(room.kube(), &room.name, "prod-0")?;
+    room.condition("TakhinCluster", "prod", "Ready", ("False", "BrokersNotReady"))?;
+    room.kube()
+        .apply(&room.ours("TakhinCluster", "prod", spec("some/such:image")))?;
+    room.wait("Pod", "prod-0", "to be a new one with the right image", |now| {
+        let other = now["metadata"]["uid"] != pod["metadata"]["uid"];
+        (other && now["spec"]["containers"][0]["image"] == "some/such:image").then_some(())
+    })
+    .with_context(|| operator.tail())?;
+    let events = room.kube().list("Event", &room.name)?;
+    ensure!(
+        events
+            .iter()
+            .any(|event| text(event, "/reason") == "BrokerRestarted"),
+        "no event"
+    );
+    room.leave()
+}
+
+fn nodes(plane: &ControlPlane) -> Result<()> {
+    let room = Room::new(plane, "nodes")?;
+    let operator = room.lone_operator()?;
+    room.kube().apply(&json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": { "name": "n1", "labels": { "topology.kubernetes.io/zone": "z1" } },
+    }))?;
+    let status = json!({ "addresses": [{ "type": "InternalIP", "address": "192.0.2.7" }] });
+    room.kube()
+        .merge_status("Node", "", "n1", &json!({ "status": status }))?;
+    let spec = json!({
+        "replicas": 1,
+        "storage": { "type": "Ephemeral" },
+        "rack": { "topologyKey": "topology.kubernetes.io/zone" },
+        "listeners": [
+            { "name": "internal", "port": 9092, "type": "Internal" },
+            { "name": "external", "port": 9094, "type": "NodePort" },
+        ],
+    });
+    room.kube().apply(&room.ours("TakhinCluster", "prod", spec))?;
+    room.soon("Pod", "prod-0")?;
+    pods::bind(room.kube(), &room.name, "prod-0", "n1")?;
+    let told = room
+        .wait("Pod", "prod-0", "to be told", |pod| {
+            pod.pointer("/metadata/annotations/takhin.io~1node").cloned()
+        })
+        .with_context(|| operator.tail())?;
+    ensure!(told.as_str() == Some(r#"{"rack":"z1"}"#), "{told}");
+    let service = room.soon("Service", "prod-external-0")?;
+    let port = &service["spec"]["ports"][0]["nodePort"];
+    ensure!(port.is_number(), "{service:#}");
+    let pod = room.soon("Pod", "prod-0")?;
+    let listeners = text(&pod, "/metadata/annotations/takhin.io~1listeners");
+    ensure!(listeners.contains(&format!("192.0.2.7:{port}")), "{listeners}");
+    room.wait(
+        "TakhinCluster",
+        "prod",
+        "the address of the listener",
+        |cluster| {
+            let listeners = cluster.pointer("/status/listeners")?.as_array()?;
+            let address = text(
+                listeners.iter().find(|listener| listener["name"] == "external")?,
+                "/bootstrapServers",
+            );
+            address.starts_with("192.0.2.7:").then_some(())
+        },
+    )?;
+    pods::ends(room.kube(), &room.name, "prod-0")?;
+    room.kube().delete("Node", "", "n1")?;
+    room.leave()
+}
+
+fn volumes(plane: &ControlPlane) -> Result<()> {
+    let room = Room::new(plane, "volumes")?;
+    let operator = room.lone_operator()?;
+    for (name, may) in [("grows", true), ("stays", false)] {
+        room.kube().apply(&json!({
+            "apiVersion": "storage.k8s.io/v1",
+            "kind": "StorageClass",
+            "metadata": { "name": name },
+            "provisioner": "example.com/none",
+            "allowVolumeExpansion": may,
+        }))?;
+    }
+    for class in ["grows", "stays"] {
+        with_size(&room, class, "1Gi")?;
+    }
+    let claim = |cluster: &str| format!("data-{cluster}-0");
+    // Before there is a volume nothing can grow, and nothing else may suffer.
+    room.soon("PersistentVolumeClaim", &claim("grows"))?;
+    with_size(&room, "grows", "2Gi")?;
+    room.condition("TakhinCluster", "grows", "Ready", ("False", "StorageNotBound"))?;
+    wait_template(&room, "grows", "2Gi")?;
+    for class in ["grows", "stays"] {
+        room.soon("PersistentVolumeClaim", &claim(class))?;
+        bound(&room, &claim(class), "1Gi")?;
+    }
+    asks_for(&room, &claim("grows"), "2Gi").with_context(|| operator.tail())?;
+    let pod = room.soon("Pod", "grows-0")?;
+    with_size(&room, "grows", "3Gi")?;
+    asks_for(&room, &claim("grows"), "3Gi")?;
+    wait_template(&room, "grows", "3Gi")?;
+    room.condition("TakhinCluster", "grows", "StorageExpanded", ("False", "Resizing"))?;
+    bound(&room, &claim("grows"), "3Gi")?;
+    room.condition("TakhinCluster", "grows", "StorageExpanded", ("True", "Expanded"))?;
+    let now = room.soon("Pod", "grows-0")?;
+    ensure!(
+        pod["metadata"]["uid"] == now["metadata"]["uid"],
+        "the pod was replaced"
+    );
+
+    with_size(&room, "stays", "2Gi")?;
+    let said = room.condition(
+        "TakhinCluster",
+        "stays",
+        "StorageExpanded",
+        ("False", "ResizeNotSupported"),
+    )?;
+    ensure!(
+        said.contains("allowVolumeExpansion") && said.contains("data-stays-0"),
+        "{said}"
+    );
+    for name in ["grows", "stays"] {
+        room.kube().delete("StorageClass", "", name)?;
+    }
+    room.leave()
+}
+
+/// A cluster of one broker, with the name of its storage class.
+fn with_size(room: &Room<'_>, class: &str, size: &str) -> Result<()> {
+    let storage = json!({ "type": "PersistentVolumeClaim", "size": size, "className": class });
+    let spec = json!({ "replicas": 1, "storage": storage });
+    room.kube()
+        .apply(&room.ours("TakhinCluster", class, spec))
+        .map(drop)
+}
+
+/// The claim is to have this size.
+fn asks_for(room: &Room<'_>, claim: &str, size: &str) -> Result<()> {
+    room.wait(
+        "PersistentVolumeClaim",
+        claim,
+        &format!("to ask for {size}"),
+        |claim| (text(claim, "/spec/resources/requests/storage") == size).then_some(()),
+    )
+}
+
+/// The StatefulSet gives new claims this size.
+fn wait_template(room: &Room<'_>, cluster: &str, size: &str) -> Result<()> {
+    room.wait(
+        "StatefulSet",
+        cluster,
+        &format!("to have claims of {size}"),
+        |set: &Value| {
+            let place = "/spec/volumeClaimTemplates/0/spec/resources/requests/storage";
+            (text(set, place) == size).then_some(())
+        },
+    )
+}
+
+/// Says of a claim what a provisioner would.
+fn bound(room: &Room<'_>, claim: &str, size: &str) -> Result<()> {
+    let status = json!({ "phase": "Bound", "capacity": { "storage": size } });
+    room.kube()
+        .merge_status(
+            "PersistentVolumeClaim",
+            &room.name,
+            claim,
+            &json!({ "status": status }),
+        )
+        .map(drop)
+}

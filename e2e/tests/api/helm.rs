@@ -1,0 +1,162 @@
+//! The chart with the real helm, and the plain manifests with the real kubectl.
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+use takhin_e2e::kubernetes::{ControlPlane, Operator, text};
+use takhin_e2e::tools;
+
+use crate::room::{SOON, chart, namespace};
+use crate::stage::Suites;
+
+pub(crate) fn add(suites: &mut Suites) {
+    suites.add("helm: lint, and values that the schema refuses", lint);
+    suites.add("helm: installed, upgraded, removed; the kinds stay", installed);
+    suites.add("helm: the plain manifests do the same", plain);
+}
+
+fn lint(plane: &ControlPlane) -> Result<()> {
+    let chart = chart()?;
+    plane.helm(&["lint", "--strict", &chart])?;
+    let digest = format!("image.digest=sha256:{}", "0".repeat(64));
+    let everything = [
+        "metrics.serviceMonitor.enabled=true",
+        "metrics.podMonitor.enabled=true",
+        "metrics.prometheusRule.enabled=true",
+        "networkPolicy.enabled=true",
+        &digest,
+        "global.imageRegistry=registry.example",
+        "watchNamespaces={a,b}",
+    ];
+    let mut arguments = vec![
+        "template",
+        "takhin",
+        &chart,
+        "--api-versions",
+        "monitoring.coreos.com/v1",
+    ];
+    for value in everything {
+        arguments.extend(["--set", value]);
+    }
+    let rendered = plane.helm(&arguments)?;
+    for wanted in [
+        "ServiceMonitor",
+        "PodMonitor",
+        "PrometheusRule",
+        "kind: NetworkPolicy",
+        "registry.example/takhin",
+    ] {
+        ensure!(rendered.contains(wanted), "no {wanted}");
+    }
+    // A value that is wrong, and what has to be named.
+    for (value, named) in [
+        ("replicas=3", "replicas"),
+        ("replicaCount=many", "replicaCount"),
+        ("image.pullPolicy=Sometimes", "pullPolicy"),
+        ("watchNamespaces=a", "watchNamespaces"),
+        ("metrics.serviceMonitor.enable=true", "enable"),
+        ("logFormat=xml", "logFormat"),
+    ] {
+        let said = plane.helm(&["template", "takhin", &chart, "--set", value]);
+        let Err(said) = said else {
+            anyhow::bail!("--set {value} is accepted");
+        };
+        ensure!(said.to_string().contains(named), "--set {value}: {said}");
+    }
+    Ok(())
+}
+
+fn installed(plane: &ControlPlane) -> Result<()> {
+    let (kube, chart, space) = (plane.kube(), chart()?, "helm-installed");
+    namespace(kube, space)?;
+    // The kinds are there already, applied by hand; a release takes them over only if it is told to.
+    let release = ["takhin", &chart, "--namespace", space, "--take-ownership"];
+    plane.helm(&[&["install"], &release[..]].concat())?;
+    // Nothing makes pods run here; that they are made says that they are restricted.
+    kube.wait(("Deployment", space, "takhin"), "two pods", SOON, |found| {
+        (found["status"]["replicas"] == 2).then_some(())
+    })?;
+    works(plane, space, "takhin")?;
+    plane.helm(&[&["upgrade"], &release[..], &["--set", "replicaCount=1"]].concat())?;
+    kube.wait(("Deployment", space, "takhin"), "one pod", SOON, |found| {
+        (found["spec"]["replicas"] == 1).then_some(())
+    })?;
+    plane.helm(&["uninstall", "takhin", "--namespace", space])?;
+    kube.gone("Deployment", space, "takhin", SOON)?;
+    for kind in [
+        "takhinclusters.takhin.io",
+        "topics.takhin.io",
+        "pikasources.takhin.io",
+    ] {
+        ensure!(
+            kube.get("CustomResourceDefinition", "", kind)?.is_some(),
+            "{kind} is gone"
+        );
+    }
+    kube.delete("Namespace", "", space)
+}
+
+fn plain(plane: &ControlPlane) -> Result<()> {
+    let file = tools::checkout()?.join("manifests/takhin-operator.yaml");
+    plane.kubectl(&[
+        "apply",
+        "--server-side",
+        "--validate=strict",
+        "--warnings-as-errors",
+        "-f",
+        &file.to_string_lossy(),
+    ])?;
+    let (kube, space) = (plane.kube(), "takhin-system");
+    kube.wait(
+        ("Deployment", space, "takhin-operator"),
+        "two pods",
+        SOON,
+        |found| (found["status"]["replicas"] == 2).then_some(()),
+    )?;
+    works(plane, space, "takhin-operator")?;
+    plane.kubectl(&["delete", "-f", &file.to_string_lossy(), "--wait=false"])?;
+    Ok(())
+}
+
+/// An operator with the installed account looks after all namespaces.
+fn works(plane: &ControlPlane, space: &str, account: &str) -> Result<()> {
+    let kube = plane.kube();
+    let kubeconfig = plane.service_account(space, account)?;
+    let log = plane.audit().from_now()?;
+    let mut operator = Operator::start(
+        &kubeconfig,
+        plane.folder(),
+        &format!("{space}-all"),
+        &["--lease-namespace", space],
+    )?;
+    operator.ready()?;
+    let shop = format!("{space}-shop");
+    namespace(kube, &shop)?;
+    let object = |kind: &str, name: &str, spec: Value| {
+        json!({
+            "apiVersion": "takhin.io/v1alpha1",
+            "kind": kind,
+            "metadata": { "name": name, "namespace": shop },
+            "spec": spec,
+        })
+    };
+    let spec = json!({ "replicas": 1, "storage": { "type": "Ephemeral" } });
+    kube.apply(&object("TakhinCluster", "demo", spec))?;
+    kube.wait(("Pod", &shop, "demo-0"), "to be there", SOON, |pod| {
+        (!pod.is_null()).then_some(())
+    })?;
+    let lease = kube.get("Lease", space, "takhin-operator")?.unwrap_or_default();
+    ensure!(
+        text(&lease, "/spec/holderIdentity").starts_with(space),
+        "{lease:#}"
+    );
+    operator.stop()?;
+    let user = format!("system:serviceaccount:{space}:{account}");
+    let forbidden: Vec<_> = log
+        .of_user(&user)?
+        .into_iter()
+        .filter(|entry| entry.is_forbidden)
+        .collect();
+    ensure!(forbidden.is_empty(), "not allowed: {forbidden:#?}");
+    kube.delete("Namespace", "", &shop)?;
+    Ok(())
+}
