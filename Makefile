@@ -11,9 +11,10 @@ export CARGO_TERM_PROGRESS_WHEN ?= never
 SECONDS_PER_TARGET ?= 60
 SEEDS ?= 1000
 FIRST ?= 1
+TAG ?= dev
 FUZZ_TARGETS := frame_decode request_decode record_batch segment_recovery
 
-.PHONY: help build run test test-api verify fix generate bench compat fuzz coverage sim chaos failover
+.PHONY: help build run images test test-api e2e verify fix generate bench compat fuzz coverage sim chaos failover
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
@@ -27,6 +28,10 @@ run: ## build the broker and start one for development; ARGS="--kafka 127.0.0.1:
 	cargo build --release --locked -p takhin-broker
 	@exec "$${CARGO_TARGET_DIR:-target}/release/takhin" dev $(ARGS)
 
+images: ## the images takhin/takhin and takhin/takhin-operator, TAG=dev, from Dockerfile.*; BASE=IMAGE for another base than none
+	@.ci/tools cc
+	@bash e2e/setup/images.sh "$(TAG)"
+
 test: ## everything that fits one machine: format, lints, tests, stock clients, faults
 	@.ci/test
 
@@ -36,6 +41,17 @@ test-api: ## the operator against a real API server, which is built once from Go
 	@if [ -z "$${TAKHIN_BIN:-}" ]; then cargo build -q --locked -p takhin-broker; fi
 	@if [ -z "$${TAKHIN_OPERATOR_BIN:-}" ]; then cargo build -q --locked -p takhin-operator; fi
 	@cargo test -q --locked -p takhin-e2e --test api -- $(ARGS)
+
+e2e: ## the chart on a whole Kubernetes of three nodes on this machine; needs root; ARGS="story" runs what has that in its name
+	@.ci/tools cc
+	@bash e2e/setup/kubernetes.sh kube etcd helm coredns >/dev/null
+	@bash e2e/setup/nodes.sh >/dev/null
+	@bash e2e/setup/python.sh >/dev/null
+	@if [ -z "$${TAKHIN_BIN:-}" ]; then cargo build --release --locked -p takhin-broker; fi
+	@if [ -z "$${TAKHIN_OPERATOR_BIN:-}" ]; then cargo build -q --locked -p takhin-operator; fi
+	@target="$${CARGO_TARGET_DIR:-$$PWD/target}"; \
+	export TAKHIN_BIN="$${TAKHIN_BIN:-$$target/release/takhin}" TAKHIN_OPERATOR_BIN="$${TAKHIN_OPERATOR_BIN:-$$target/debug/takhin-operator}"; \
+	cargo test -q --locked -p takhin-e2e --test nodes -- $(ARGS)
 
 verify: ## what a change must pass before it is pushed: `make test` without the client suites; edits nothing
 	@.ci/test --without-clients

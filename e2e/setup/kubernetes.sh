@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the programs of a real Kubernetes from Go modules: once, about ten minutes of one core; a second run takes no time.
 #
-#   kubernetes.sh [PART...]      parts are the folders of e2e/kubernetes; by default kube, etcd and helm
+#   kubernetes.sh [PART...]      parts are those folders of e2e/kubernetes that have a go.mod; by default kube, etcd and helm
 #
 # Prints the folders that have them, with colons between: ${TAKHIN_CACHE:-$HOME/.cache/takhin}/kubernetes/PART-HASH, where
 # HASH is of the part's go.mod, go.sum and main.go. They may be deleted at any time. With KUBE_TEST_BIN nothing is built,
@@ -29,6 +29,7 @@ module_of() {
         kube) echo k8s.io/kubernetes ;;
         etcd) echo go.etcd.io/etcd/server/v3 ;;
         helm) echo helm.sh/helm/v4 ;;
+        coredns) echo github.com/coredns/coredns ;;
     esac
 }
 

@@ -41,6 +41,7 @@ const KINDS: &[(&str, &str, &str, &str, bool)] = &[
     ("Secret", "", "v1", "secrets", true),
     ("ServiceAccount", "", "v1", "serviceaccounts", true),
     ("PersistentVolumeClaim", "", "v1", "persistentvolumeclaims", true),
+    ("PersistentVolume", "", "v1", "persistentvolumes", false),
     ("Event", "events.k8s.io", "v1", "events", true),
     ("StatefulSet", "apps", "v1", "statefulsets", true),
     ("Deployment", "apps", "v1", "deployments", true),

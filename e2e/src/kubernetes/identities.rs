@@ -18,6 +18,10 @@ const SERVER_NAME: &str = "kubernetes.default.svc";
 const USERS: &[(&str, &str, &str)] = &[
     ("admin", "e2e-admin", "system:masters"),
     ("controller-manager", "system:kube-controller-manager", ""),
+    ("scheduler", "system:kube-scheduler", ""),
+    ("proxy", "system:kube-proxy", ""),
+    // It only looks.
+    ("dns", "e2e-dns", "system:masters"),
 ];
 
 /// The files of one control plane.
@@ -25,18 +29,24 @@ const USERS: &[(&str, &str, &str)] = &[
 pub(super) struct Identities {
     folder: PathBuf,
     server: String,
-    tokens: Vec<(&'static str, String)>,
+    tokens: Vec<(String, String)>,
 }
 
 impl Identities {
-    /// Makes tokens and keys in `folder` for an API server at `server`.
-    pub(super) fn make(folder: &Path, server: &str) -> Result<Self> {
+    /// Makes tokens and keys in `folder` for an API server at `server`, and for the kubelets of `nodes`.
+    pub(super) fn make(folder: &Path, server: &str, nodes: &[String]) -> Result<Self> {
         let mut tokens = Vec::new();
         let mut table = String::new();
-        for (name, user, group) in USERS {
+        let users = USERS
+            .iter()
+            .map(|(name, user, group)| ((*name).to_owned(), (*user).to_owned(), *group));
+        let nodes = nodes
+            .iter()
+            .map(|node| (node.clone(), format!("system:node:{node}"), "system:nodes"));
+        for (name, user, group) in users.chain(nodes) {
             let token = secret()?;
             writeln!(table, "{token},{user},{user},{group}")?;
-            tokens.push((*name, token));
+            tokens.push((name, token));
         }
         fs::write(folder.join("tokens.csv"), table)?;
         let [private, public] = signing_key()?;
@@ -49,7 +59,7 @@ impl Identities {
         })
     }
 
-    /// The kubeconfig of one of [`USERS`].
+    /// The kubeconfig of one of [`USERS`], or of a node.
     pub(super) fn kubeconfig(&self, name: &str) -> Result<PathBuf> {
         let found = self.tokens.iter().find(|(of, _)| *of == name);
         let (_, token) = found.ok_or_else(|| anyhow!("nobody is called {name}"))?;

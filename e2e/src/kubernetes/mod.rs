@@ -14,10 +14,12 @@
 mod api;
 pub mod audit;
 mod identities;
+pub mod nodes;
 pub mod operator;
 mod plane;
 pub mod pods;
 mod programs;
+mod server;
 
 pub use api::{Kube, Refusal, condition, refusal, text};
 pub use audit::{Audit, Entry};

@@ -1,24 +1,20 @@
 //! The processes of a control plane.
 
-use std::fs::{self, OpenOptions};
-use std::net::SocketAddr;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use tempfile::TempDir;
 
 use super::api::Kube;
 use super::audit::{self, Audit};
 use super::identities::Identities;
 use super::programs::Programs;
+use super::server::Server;
 use crate::broker::free_addresses;
-use crate::process::{self, Running};
-use crate::wait;
-
-/// A start on a machine that is busy with other things.
-const START_LIMIT: Duration = Duration::from_secs(120);
+use crate::process;
 
 /// A control plane; everything of it ends with the value.
 #[derive(Debug)]
@@ -34,12 +30,16 @@ pub struct ControlPlane {
     folder: TempDir,
 }
 
-/// One process, with what it has written.
-#[derive(Debug)]
-struct Server {
-    name: &'static str,
-    log: PathBuf,
-    process: Running,
+/// Where a control plane listens, and for whom.
+struct Place<'a> {
+    /// etcd, for other members, which there are none.
+    peers: SocketAddr,
+    /// etcd, for the API server.
+    clients: SocketAddr,
+    /// The API server.
+    secure: SocketAddr,
+    /// Names of nodes that may join.
+    nodes: &'a [String],
 }
 
 impl ControlPlane {
@@ -48,18 +48,47 @@ impl ControlPlane {
     /// # Errors
     /// A program is missing, ends, or is not ready in time; the message has the end of its log.
     pub fn start() -> Result<Self> {
+        let [peers, clients, secure] = free_addresses()?;
+        Self::start_at(&Place {
+            peers,
+            clients,
+            secure,
+            nodes: &[],
+        })
+    }
+
+    /// Starts one for nodes of these names; they and their pods reach it at `address`, which is this machine's.
+    ///
+    /// # Errors
+    /// As [`ControlPlane::start`].
+    pub(super) fn start_with_nodes(address: Ipv4Addr, nodes: &[String]) -> Result<Self> {
+        let [peers, clients] = free_addresses()?;
+        Self::start_at(&Place {
+            peers,
+            clients,
+            secure: (address, 6443).into(),
+            nodes,
+        })
+    }
+
+    fn start_at(place: &Place<'_>) -> Result<Self> {
         let begun = Instant::now();
         let programs = Programs::find()?;
         // The path of a socket in it may have 107 bytes.
         let folder = tempfile::Builder::new().prefix("takhin-kube-").tempdir()?;
-        let [peers, clients, secure] = free_addresses()?;
-        let identities = Identities::make(folder.path(), &format!("https://{secure}"))?;
+        let Place {
+            peers,
+            clients,
+            secure,
+            nodes,
+        } = *place;
+        let identities = Identities::make(folder.path(), &format!("https://{secure}"), nodes)?;
         fs::write(folder.path().join("audit-policy.yaml"), audit::POLICY)?;
         let mut etcd = etcd(&programs, folder.path(), clients, peers)?;
         etcd.until("etcd takes connections", || {
             Ok(std::net::TcpStream::connect(clients).is_ok())
         })?;
-        let mut api_server = api_server(&programs, folder.path(), clients, secure)?;
+        let mut api_server = api_server(&programs, folder.path(), place)?;
         let certificate = folder.path().join("certs/apiserver.crt");
         api_server.until("its certificate", || Ok(certificate.exists()))?;
         let admin = identities.kubeconfig("admin")?;
@@ -98,6 +127,16 @@ impl ControlPlane {
     /// A folder that goes with the control plane.
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Its programs.
+    pub(super) fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
+    /// Who may ask.
+    pub(super) fn identities(&self) -> &Identities {
+        &self.identities
     }
 
     /// The kubeconfig of the administrator.
@@ -141,12 +180,12 @@ impl ControlPlane {
 
     /// Stops the API server as if its machine hung; it answers again after [`thaw`](Self::thaw).
     pub fn freeze(&self) -> Result<()> {
-        self.api_server.process.freeze()
+        self.api_server.process().freeze()
     }
 
     /// Has the API server go on.
     pub fn thaw(&self) -> Result<()> {
-        self.api_server.process.thaw()
+        self.api_server.process().thaw()
     }
 
     /// Fails if one of the processes has ended.
@@ -164,50 +203,6 @@ impl ControlPlane {
     }
 }
 
-impl Server {
-    fn start(name: &'static str, program: &Path, folder: &Path, arguments: &[String]) -> Result<Self> {
-        let path = folder.join(format!("{name}.log"));
-        let log = OpenOptions::new().create(true).append(true).open(&path)?;
-        // The kernel ends it when this process dies, whatever the reason.
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--pdeathsig", "KILL"])
-            .arg(program)
-            .args(arguments)
-            .current_dir(folder);
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        Ok(Self {
-            name,
-            log: path,
-            process: Running::start(&mut command)?,
-        })
-    }
-
-    fn until(&mut self, what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
-        let waited = wait::until(what, START_LIMIT, || {
-            self.check()?;
-            holds()
-        });
-        waited.with_context(|| self.tail())
-    }
-
-    fn check(&mut self) -> Result<()> {
-        match self.process.ended()? {
-            Some(status) => bail!("{} {}\n{}", self.name, process::ending(status), self.tail()),
-            None => Ok(()),
-        }
-    }
-
-    fn tail(&self) -> String {
-        let text = fs::read(&self.log).unwrap_or_default();
-        format!(
-            "{}:\n{}",
-            self.name,
-            process::tail(&String::from_utf8_lossy(&text), 30)
-        )
-    }
-}
-
 fn etcd(programs: &Programs, folder: &Path, clients: SocketAddr, peers: SocketAddr) -> Result<Server> {
     let arguments = [
         "--data-dir=etcd".to_owned(),
@@ -220,21 +215,19 @@ fn etcd(programs: &Programs, folder: &Path, clients: SocketAddr, peers: SocketAd
         format!("--initial-advertise-peer-urls=http://{peers}"),
         format!("--initial-cluster=default=http://{peers}"),
     ];
-    Server::start("etcd", &programs.path("etcd")?, folder, &arguments)
+    Server::start_here("etcd", &programs.path("etcd")?, folder, &arguments)
 }
 
-fn api_server(programs: &Programs, folder: &Path, etcd: SocketAddr, secure: SocketAddr) -> Result<Server> {
+fn api_server(programs: &Programs, folder: &Path, place: &Place<'_>) -> Result<Server> {
     let mut arguments: Vec<String> = [
         "--cert-dir=certs",
         "--service-cluster-ip-range=10.96.0.0/16",
-        // An address for documentation: nobody reaches the API server from a pod, for there is none.
-        "--advertise-address=192.0.2.1",
-        "--endpoint-reconciler-type=none",
         "--service-account-issuer=https://kubernetes.default.svc",
         "--service-account-signing-key-file=service-accounts.key",
         "--service-account-key-file=service-accounts.pub",
         "--token-auth-file=tokens.csv",
-        "--authorization-mode=RBAC",
+        "--authorization-mode=Node,RBAC",
+        "--allow-privileged=true",
         // As on OpenShift, where some rights are asked for that elsewhere are not.
         "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
         "--audit-policy-file=audit-policy.yaml",
@@ -243,11 +236,18 @@ fn api_server(programs: &Programs, folder: &Path, etcd: SocketAddr, secure: Sock
     .map(str::to_owned)
     .into();
     arguments.extend([
-        format!("--etcd-servers=http://{etcd}"),
-        format!("--bind-address={}", secure.ip()),
-        format!("--secure-port={}", secure.port()),
+        format!("--etcd-servers=http://{}", place.clients),
+        format!("--bind-address={}", place.secure.ip()),
+        format!("--secure-port={}", place.secure.port()),
     ]);
-    Server::start(
+    let reached: &[&str] = if place.nodes.is_empty() {
+        // An address for documentation: nobody reaches the API server from a pod, for there is none.
+        &["--advertise-address=192.0.2.1", "--endpoint-reconciler-type=none"]
+    } else {
+        &["--kubelet-preferred-address-types=InternalIP"]
+    };
+    arguments.extend(reached.iter().map(|argument| (*argument).to_owned()));
+    Server::start_here(
         "kube-apiserver",
         &programs.path("kube-apiserver")?,
         folder,
@@ -263,10 +263,12 @@ fn controller_manager(programs: &Programs, folder: &Path, identities: &Identitie
         "--use-service-account-credentials=true",
         "--leader-elect=false",
         "--secure-port=0",
+        // A node that is away is noticed after 20 s instead of 50.
+        "--node-monitor-grace-period=20s",
     ]
     .map(str::to_owned)
     .into();
     arguments.push(format!("--kubeconfig={}", kubeconfig.display()));
     let program = programs.path("kube-controller-manager")?;
-    Server::start("kube-controller-manager", &program, folder, &arguments)
+    Server::start_here("kube-controller-manager", &program, folder, &arguments)
 }

@@ -192,7 +192,8 @@ async fn work(
     act::leave(context, cluster, &mut seen, &mut plan, report).await;
     seen.services = children::apply(context, cluster, names, &file, plan.replicas).await?;
     let growth = volumes::grow(context, cluster, names, &seen).await?;
-    seen.set = Some(children::apply_set(context, cluster, names, &file, plan.replicas).await?);
+    let set = Box::pin(children::apply_set(context, cluster, names, &file, plan.replicas));
+    seen.set = Some(set.await?);
     assign::assign(context, cluster, names, &mut seen).await?;
     act::roll(context, cluster, names, &seen, &plan, report).await?;
     dynamic::set(context, cluster, names, &seen, &file, report).await;

@@ -63,6 +63,15 @@ impl Conditions {
         });
     }
 
+    /// Keeps what was said before, as it was said: of the spec that it spoke of. What has been said since stands.
+    pub fn keep(&mut self, before: &[Condition]) {
+        for old in before {
+            if self.get(&old.type_).is_none() {
+                self.said.push(old.clone());
+            }
+        }
+    }
+
     /// What was said of this.
     pub fn get(&self, kind: &str) -> Option<&Condition> {
         find(&self.said, kind)
@@ -86,6 +95,21 @@ pub fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_kept_speaks_of_the_spec_that_it_spoke_of() {
+        let mut before = Conditions::of(1);
+        before.say("StorageExpanded", true, "Expanded", "");
+        before.say("Ready", true, "Serving", "");
+        let before = before.since(&[], Timestamp::UNIX_EPOCH);
+        let mut now = Conditions::of(2);
+        now.say("Ready", false, "ReconcileError", "");
+        now.keep(&before);
+        let now = now.since(&before, Timestamp::UNIX_EPOCH);
+        let generation = |kind| find(&now, kind).unwrap().observed_generation;
+        assert_eq!(generation("StorageExpanded"), Some(1));
+        assert_eq!((generation("Ready"), now.len()), (Some(2), 2));
+    }
 
     #[test]
     fn the_time_changes_only_with_the_status() {

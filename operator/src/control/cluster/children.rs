@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
@@ -122,6 +123,10 @@ async fn remove_services(
     Ok(())
 }
 
+/// How often a StatefulSet that is going is looked for, and how long after each look; it is a matter of one or two.
+const LOOKS: usize = 20;
+const LOOK: Duration = Duration::from_millis(100);
+
 /// The StatefulSet. One whose claims are to have another size is made anew around its pods, which stay.
 pub(super) async fn apply_set(
     context: &Context,
@@ -135,26 +140,44 @@ pub(super) async fn apply_set(
         broker_set(cluster, names, file, &context.options.images, replicas),
         &owner(cluster),
     );
-    if let Some(found) = api.get_opt(&names.cluster).await?
-        && template_size(&found).as_deref().and_then(bytes) != claim_size(&cluster.spec).and_then(bytes)
-        && found.metadata.deletion_timestamp.is_none()
-        && found
+    if let Some(found) = api.get_opt(&names.cluster).await? {
+        let is_ours = found
             .owner_references()
             .iter()
-            .any(|owner| Some(&owner.uid) == cluster.meta().uid.as_ref())
-    {
-        let parameters = DeleteParams {
-            propagation_policy: Some(PropagationPolicy::Orphan),
-            ..DeleteParams::default()
-        };
-        api.delete(&names.cluster, &parameters).await?;
-        info!(
-            namespace = names.namespace,
-            name = names.cluster,
-            "StatefulSet made anew for a new size of volumes"
-        );
+            .any(|owner| Some(&owner.uid) == cluster.meta().uid.as_ref());
+        let has = template_size(&found).as_deref().and_then(bytes);
+        let mut leaves = found.metadata.deletion_timestamp.is_some();
+        if is_ours && !leaves && has != claim_size(&cluster.spec).and_then(bytes) {
+            let parameters = DeleteParams {
+                propagation_policy: Some(PropagationPolicy::Orphan),
+                ..DeleteParams::default()
+            };
+            api.delete(&names.cluster, &parameters).await?;
+            leaves = true;
+            info!(
+                namespace = names.namespace,
+                name = names.cluster,
+                "StatefulSet made anew for a new size of volumes"
+            );
+        }
+        // It is there until its pods have been told that they have no owner; what is applied until then goes with it.
+        if leaves && !is_gone(context, &api, &found).await? {
+            return Ok(found);
+        }
     }
     put(context, &names.namespace, &wish).await
+}
+
+/// Waits a little for the end of a StatefulSet that is being deleted; whether it has come. If not, its end wakes the next pass.
+async fn is_gone(context: &Context, api: &Api<StatefulSet>, set: &StatefulSet) -> Result<bool, Error> {
+    for _ in 0..LOOKS {
+        let found = api.get_opt(&set.name_any()).await?;
+        if found.is_none_or(|found| found.metadata.uid != set.metadata.uid) {
+            return Ok(true);
+        }
+        context.env.clock.sleep(LOOK).await;
+    }
+    Ok(false)
 }
 
 /// The size that new claims get from a StatefulSet.

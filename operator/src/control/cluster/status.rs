@@ -71,25 +71,13 @@ impl Report {
 
     /// Nothing is known of this wish yet; what was known of the last one stays.
     pub(super) fn reconciling(&mut self) {
-        self.carry(&self.status.conditions.clone());
+        self.conditions.keep(&self.status.conditions);
         self.conditions.say(
             "Ready",
             Holds::Unknown,
             "Reconciling",
             "the new spec is being looked at",
         );
-    }
-
-    fn carry(&mut self, before: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition]) {
-        for old in before {
-            let holds = match old.status.as_str() {
-                "True" => Holds::True,
-                "False" => Holds::False,
-                _ => Holds::Unknown,
-            };
-            self.conditions
-                .say(&old.type_, holds, &old.reason, old.message.clone());
-        }
     }
 
     pub(super) fn paused(&mut self) {
@@ -120,7 +108,7 @@ impl Report {
             Error::NameConflict { .. } => "NameConflict",
             _ => "ReconcileError",
         };
-        self.carry(&self.status.conditions.clone());
+        self.conditions.keep(&self.status.conditions);
         self.conditions.say("Ready", false, reason, error.to_string());
     }
 

@@ -1,0 +1,145 @@
+//! Changes of a cluster under load, and what befalls it meanwhile: nothing that was acknowledged is lost.
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+use takhin_e2e::kubernetes::nodes::Cluster;
+use takhin_e2e::kubernetes::{condition, text};
+
+use crate::house::{House, LIMIT};
+use crate::stage::{SYSTEM, Suites};
+
+pub(crate) fn add(suites: &mut Suites) {
+    suites.add("changes::restart_while_the_operator_dies", restart);
+    suites.add("changes::from_three_brokers_to_five_and_back", scale);
+    suites.add("changes::an_image_that_is_not_there_and_then_is", image);
+    suites.add("changes::a_node_cut_off_and_back", node);
+    suites.add("changes::larger_volumes", volumes);
+}
+
+/// A restart that somebody asks for replaces every pod, one at a time, also when the operator that does it is killed.
+fn restart(cluster: &Cluster) -> Result<()> {
+    let house = House::build(cluster, "restart")?;
+    let before = house.pods()?;
+    let writer = house.write()?;
+    house.change(&json!({ "metadata": { "annotations": { "takhin.io/restart": "now" } } }))?;
+    house.reason("Progressing", "RollingUpdate")?;
+    let lease = cluster
+        .kube()
+        .get("Lease", SYSTEM, "takhin-operator")?
+        .unwrap_or_default();
+    let leader = text(&lease, "/spec/holderIdentity");
+    let operators = cluster.kube().list("Pod", SYSTEM)?;
+    let names = operators.iter().map(|pod| text(pod, "/metadata/name"));
+    let leading: Vec<&str> = names.filter(|name| leader.starts_with(name)).collect();
+    ensure!(leading.len() == 1, "{leader} is no pod's");
+    cluster.plane().kubectl(&[
+        "delete",
+        "pod",
+        "-n",
+        SYSTEM,
+        leading[0],
+        "--grace-period=0",
+        "--force",
+    ])?;
+    let mut fewest = before.len();
+    house.wait("TakhinCluster", "prod", "every pod to be another one", |seen| {
+        let ready = seen.pointer("/status/readyReplicas")?.as_u64()?;
+        fewest = fewest.min(usize::try_from(ready).ok()?);
+        let now = house.pods().ok()?;
+        let replaced = before
+            .iter()
+            .all(|(name, uid)| now.get(name).is_some_and(|now| now != uid));
+        replaced.then_some(())
+    })?;
+    house.quiet()?;
+    ensure!(fewest >= before.len() - 1, "{fewest} brokers were ready at once");
+    house.check(writer)?;
+    house.leave()
+}
+
+/// Brokers come and take replicas, and go after they have given theirs away; fewer than a topic has replicas is refused.
+fn scale(cluster: &Cluster) -> Result<()> {
+    let house = House::build(cluster, "scale")?;
+    let writer = house.write()?;
+    house.change(&json!({ "spec": { "replicas": 5 } }))?;
+    house.quiet()?;
+    house.change(&json!({ "spec": { "replicas": 3 } }))?;
+    house.quiet()?;
+    ensure!(house.pods()?.len() == 3, "{:?}", house.pods()?);
+    house.change(&json!({ "spec": { "replicas": 2 } }))?;
+    let message = house.wait("TakhinCluster", "prod", "to refuse two brokers", |seen| {
+        let (status, _, message) = condition(seen, "ScaleDownBlocked")?;
+        (status == "True").then(|| message.to_owned())
+    })?;
+    ensure!(message.contains("orders"), "it names no topic: {message}");
+    ensure!(house.pods()?.len() == 3, "{:?}", house.pods()?);
+    house.change(&json!({ "spec": { "replicas": 3 } }))?;
+    house.quiet()?;
+    house.check(writer)?;
+    house.leave()
+}
+
+/// Of an image that cannot be pulled one broker suffers, and the right one mends it.
+fn image(cluster: &Cluster) -> Result<()> {
+    let house = House::build(cluster, "image")?;
+    let writer = house.write()?;
+    let before = house.pods()?;
+    house.change(&json!({ "spec": { "image": "takhin/takhin:missing" } }))?;
+    house.wait(
+        "TakhinCluster",
+        "prod",
+        "to say that the image is missing",
+        |seen| {
+            let said = ["Progressing", "Degraded", "Ready"].map(|kind| condition(seen, kind));
+            let names =
+                |(_, _, message): (&str, &str, &str)| message.contains("takhin:missing").then_some(());
+            said.into_iter().flatten().find_map(names)
+        },
+    )?;
+    let replaced = house.pods()?;
+    let left = before
+        .iter()
+        .filter(|(name, uid)| replaced.get(*name) == Some(*uid))
+        .count();
+    ensure!(left == 2, "{left} of three brokers were left alone");
+    house.change(&json!({ "spec": { "image": null } }))?;
+    house.quiet()?;
+    house.check(writer)?;
+    house.leave()
+}
+
+/// A broker whose node is cut off is missed, told of, and comes back by itself.
+fn node(cluster: &Cluster) -> Result<()> {
+    let house = House::build(cluster, "node")?;
+    let writer = house.write()?;
+    cluster.connect("n3", false)?;
+    let degraded = house.wait("TakhinCluster", "prod", "to be degraded", |seen| {
+        let (status, _, message) = condition(seen, "Degraded")?;
+        (status == "True").then(|| message.to_owned())
+    });
+    cluster.connect("n3", true)?;
+    eprintln!("        {}", degraded?);
+    house.quiet()?;
+    house.check(writer)?;
+    house.leave()
+}
+
+/// A larger size makes every broker's volume larger.
+fn volumes(cluster: &Cluster) -> Result<()> {
+    let house = House::build(cluster, "volumes")?;
+    let writer = house.write()?;
+    house.change(&json!({ "spec": { "storage": { "size": "2Gi" } } }))?;
+    house.reason("StorageExpanded", "Expanded")?;
+    for claim in cluster.kube().list("PersistentVolumeClaim", "volumes")? {
+        let (name, size) = (
+            text(&claim, "/metadata/name"),
+            text(&claim, "/status/capacity/storage"),
+        );
+        ensure!(size == "2Gi", "{name} has {size}");
+    }
+    house.quiet()?;
+    house.check(writer)?;
+    // With the namespace everything goes, whatever the order.
+    cluster.kube().delete("Namespace", "", "volumes")?;
+    cluster.kube().gone("Namespace", "", "volumes", LIMIT)
+}

@@ -1,0 +1,176 @@
+//! A TakhinCluster in a namespace of its own, and what tests ask of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use takhin_e2e::kubernetes::nodes::{CLASS, Cluster, address};
+use takhin_e2e::kubernetes::{condition, text};
+use takhin_e2e::writer::{self, Writer};
+
+/// Time for pods to come and go, on a machine that is busy with other things.
+pub(crate) const LIMIT: Duration = Duration::from_secs(240);
+
+/// Partitions of the topic that is written to.
+const PARTITIONS: i32 = 6;
+
+/// A cluster called `prod`.
+pub(crate) struct House<'a> {
+    /// Where it is.
+    pub(crate) cluster: &'a Cluster,
+    /// Its namespace.
+    pub(crate) namespace: &'static str,
+}
+
+impl<'a> House<'a> {
+    /// Makes one of three brokers, with a topic `orders` of three replicas, and waits until it is ready.
+    pub(crate) fn build(cluster: &'a Cluster, namespace: &'static str) -> Result<Self> {
+        let house = Self { cluster, namespace };
+        house.apply(&json!({
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {
+                "name": namespace,
+                "labels": { "pod-security.kubernetes.io/enforce": "restricted" },
+            },
+        }))?;
+        house.apply(&json!({
+            "apiVersion": "takhin.io/v1alpha1",
+            "kind": "TakhinCluster",
+            "metadata": { "name": "prod", "namespace": namespace },
+            "spec": {
+                "replicas": 3,
+                "storage": { "type": "PersistentVolumeClaim", "size": "1Gi", "className": CLASS },
+                "rack": { "topologyKey": "topology.kubernetes.io/zone" },
+                "listeners": [
+                    { "name": "internal", "port": 9092, "type": "Internal" },
+                    { "name": "external", "port": 9094, "type": "NodePort" },
+                ],
+            },
+        }))?;
+        house.quiet()?;
+        house.apply(&json!({
+            "apiVersion": "takhin.io/v1alpha1",
+            "kind": "Topic",
+            "metadata": { "name": "orders", "namespace": namespace },
+            "spec": {
+                "clusterRef": { "name": "prod" },
+                "partitions": PARTITIONS,
+                "replicationFactor": 3,
+                "config": { "min.insync.replicas": "2" },
+            },
+        }))?;
+        house.wait("Topic", "orders", "to be ready", |seen| {
+            let (status, ..) = condition(seen, "Ready")?;
+            (status == "True").then_some(())
+        })?;
+        Ok(house)
+    }
+
+    /// `kubectl apply`, which finds out about new kinds.
+    pub(crate) fn apply(&self, object: &Value) -> Result<()> {
+        let file = self.cluster.plane().folder().join("applied.json");
+        std::fs::write(&file, object.to_string())?;
+        self.cluster
+            .plane()
+            .kubectl(&["apply", "-f", &file.to_string_lossy()])
+            .map(drop)
+    }
+
+    /// Changes the TakhinCluster.
+    pub(crate) fn change(&self, patch: &Value) -> Result<()> {
+        let kube = self.cluster.kube();
+        kube.merge("TakhinCluster", self.namespace, "prod", patch)
+            .map(drop)
+    }
+
+    /// Waits for something of an object in the namespace.
+    pub(crate) fn wait<T>(
+        &self,
+        kind: &str,
+        name: &str,
+        what: &str,
+        probe: impl FnMut(&Value) -> Option<T>,
+    ) -> Result<T> {
+        eprintln!("        waiting for {kind} {name}: {what}");
+        let place = (kind, self.namespace, name);
+        self.cluster.kube().wait(place, what, LIMIT, probe)
+    }
+
+    /// Waits until the cluster is as it is wished now, all brokers are there, and nothing is under way.
+    pub(crate) fn quiet(&self) -> Result<()> {
+        self.wait("TakhinCluster", "prod", "to be quiet", |seen| {
+            let at = |place: &str| seen.pointer(place).cloned();
+            let current = at("/status/observedGeneration") == at("/metadata/generation");
+            let whole = at("/status/readyReplicas") == at("/spec/replicas")
+                && at("/status/replicas") == at("/spec/replicas");
+            let (ready, ..) = condition(seen, "Ready")?;
+            let (moving, ..) = condition(seen, "Progressing")?;
+            let (degraded, ..) = condition(seen, "Degraded")?;
+            (current && whole && [ready, moving, degraded] == ["True", "False", "False"]).then_some(())
+        })
+    }
+
+    /// Waits until a condition that speaks of the cluster as it is wished now has this reason; its message.
+    pub(crate) fn reason(&self, kind: &str, reason: &str) -> Result<String> {
+        let what = format!("{kind} to be {reason}");
+        self.wait("TakhinCluster", "prod", &what, |seen| {
+            let all = seen.pointer("/status/conditions")?.as_array()?;
+            let said = all.iter().find(|said| said["type"] == kind)?;
+            let current = said.get("observedGeneration") == seen.pointer("/metadata/generation");
+            (current && said["reason"] == reason).then(|| text(said, "/message").to_owned())
+        })
+    }
+
+    /// The brokers' pods: uid by name.
+    pub(crate) fn pods(&self) -> Result<BTreeMap<String, String>> {
+        let pods = self.cluster.kube().list("Pod", self.namespace)?;
+        let named = pods.iter().map(|pod| {
+            let word = |place| text(pod, place).to_owned();
+            (word("/metadata/name"), word("/metadata/uid"))
+        });
+        Ok(named.collect())
+    }
+
+    /// Where clients outside begin.
+    pub(crate) fn outside(&self) -> Result<String> {
+        let service = self
+            .cluster
+            .kube()
+            .get("Service", self.namespace, "prod-external-bootstrap")?;
+        let service = service.context("no Service for clients outside")?;
+        let port = service.pointer("/spec/ports/0/nodePort").and_then(Value::as_u64);
+        Ok(format!("{}:{}", address(1), port.context("no node port")?))
+    }
+
+    /// Where clients inside begin.
+    pub(crate) fn inside(&self) -> String {
+        format!("prod-bootstrap.{}.svc:9092", self.namespace)
+    }
+
+    /// Has a stock client outside write to `orders` all the while.
+    pub(crate) fn write(&self) -> Result<Writer> {
+        let mut writer = Writer::start_at(300, &self.outside()?, "orders", PARTITIONS)?;
+        writer.wait_each(5, LIMIT)?;
+        Ok(writer)
+    }
+
+    /// Ends the writing after some more records everywhere, and reads everything back inside: nothing that was acknowledged
+    /// is lost or there twice.
+    pub(crate) fn check(&self, mut writer: Writer) -> Result<()> {
+        writer.wait_each(5, LIMIT)?;
+        let report = writer::check(&self.inside(), "orders", &writer.finish()?)?;
+        eprintln!("        {} records acknowledged", report.acked);
+        ensure!(report.acked > 0 && report.faults.is_empty(), "{report:?}");
+        Ok(())
+    }
+
+    /// Takes it away, and waits until the namespace is gone.
+    pub(crate) fn leave(self) -> Result<()> {
+        let kube = self.cluster.kube();
+        kube.delete("Namespace", "", self.namespace)?;
+        eprintln!("        waiting for the namespace to be gone");
+        kube.gone("Namespace", "", self.namespace, LIMIT)
+    }
+}

@@ -1,0 +1,26 @@
+//! The operator, by its chart, on a whole Kubernetes: pods that run the images, reached by stock clients.
+//!
+//! `make e2e` builds what it needs and runs all; a word after `--` picks those tests whose name contains it. Needs root: it
+//! works in a network and mounts of its own.
+
+mod changes;
+mod house;
+mod stage;
+mod story;
+
+use libtest_mimic::Arguments;
+
+fn main() {
+    if let Err(error) = takhin_e2e::kubernetes::nodes::enter() {
+        eprintln!("error: {error:#}");
+        std::process::exit(1);
+    }
+    let mut arguments = Arguments::from_args();
+    // Two cores, and one cluster for all.
+    arguments.test_threads = Some(1);
+
+    let mut suites = stage::Suites::default();
+    story::add(&mut suites);
+    changes::add(&mut suites);
+    suites.run(&arguments).exit()
+}

@@ -1,0 +1,49 @@
+//! From nothing to a cluster with a topic, as a new user would.
+
+use std::io::{Seek as _, Write as _};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use takhin_e2e::kubernetes::nodes::Cluster;
+use takhin_e2e::{kcat, process, tools};
+
+use crate::house::House;
+use crate::stage::Suites;
+
+pub(crate) fn add(suites: &mut Suites) {
+    suites.add("story::a_cluster_and_a_topic_from_nothing", from_nothing);
+}
+
+/// Pods under the restricted profile, found by the names of Services inside, and by node ports outside.
+fn from_nothing(cluster: &Cluster) -> Result<()> {
+    let house = House::build(cluster, "story")?;
+    let printed = cluster.plane().kubectl(&["get", "takhin", "-n", "story"])?;
+    eprintln!("{printed}");
+    for words in ["takhincluster.takhin.io/prod", "topic.takhin.io/orders", "3/3"] {
+        ensure!(printed.contains(words), "no {words} in:\n{printed}");
+    }
+    let (inside, outside) = (house.inside(), house.outside()?);
+    let placed = kcat::placements(&inside, "orders")?;
+    let whole = placed.iter().all(|placed| placed.in_sync == 3);
+    ensure!(placed.len() == 6 && whole, "{placed:?}");
+    for bootstrap in [&inside, &outside] {
+        produce(bootstrap, "orders", 100)?;
+    }
+    for bootstrap in [&inside, &outside] {
+        let records = kcat::consume(bootstrap, "orders", None, "beginning")?.len();
+        ensure!(records == 200, "{records} records of 200 at {bootstrap}");
+    }
+    house.leave()
+}
+
+fn produce(bootstrap: &str, topic: &str, records: usize) -> Result<()> {
+    let lines: String = (0..records).map(|n| format!("key-{n}:value-{n}\n")).collect();
+    let mut file = tempfile::tempfile()?;
+    file.write_all(lines.as_bytes())?;
+    file.rewind()?;
+    let mut command = tools::kcat();
+    command.args(["-P", "-b", bootstrap, "-t", topic, "-K", ":", "-X", "acks=all"]);
+    let output = process::run_with_input(&mut command, file.into(), Duration::from_secs(60))?;
+    ensure!(output.status.success(), "kcat: {}", output.stderr);
+    Ok(())
+}
