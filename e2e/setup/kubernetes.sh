@@ -91,7 +91,7 @@ build() {
     rm -rf "$home.part"
     mkdir -p "$home.part"
     (cd "$SOURCES/$part" && CGO_ENABLED=0 go build -mod=readonly -buildvcs=false -trimpath -ldflags "-s -w $(flags_of "$part")" \
-        -o "$home.part/$part" .) >&2 || die "$part cannot be built; the lines above say why"
+        -o "$home.part/$part" . 2>&1 | { grep -v '^go: downloading' || true; }) >&2 || die "$part cannot be built; the lines above say why"
     if [ "$part" = kube ]; then
         for name in kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl; do
             ln -s kube "$home.part/$name"
