@@ -33,6 +33,8 @@ pub struct Audit {
 pub struct Entry {
     /// Who asked.
     pub user: String,
+    /// With which token, if it was one of a service account.
+    pub credential: String,
     /// get, list, watch, create, update, patch, delete, deletecollection.
     pub verb: String,
     /// API group; empty for the core.
@@ -152,6 +154,14 @@ struct Annotations {
 #[derive(Deserialize)]
 struct User {
     username: String,
+    #[serde(default)]
+    extra: Extra,
+}
+
+#[derive(Default, Deserialize)]
+struct Extra {
+    #[serde(rename = "authentication.kubernetes.io/credential-id", default)]
+    credentials: Vec<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -174,6 +184,7 @@ impl From<Line> for Entry {
     fn from(line: Line) -> Self {
         let object = line.object_ref;
         Self {
+            credential: line.user.extra.credentials.into_iter().next().unwrap_or_default(),
             user: line.user.username,
             verb: line.verb,
             group: object.api_group,

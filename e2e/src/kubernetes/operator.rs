@@ -142,6 +142,22 @@ impl Operator {
         Ok(())
     }
 
+    /// Stops it as if its machine hung.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn freeze(&self) -> Result<()> {
+        self.process.freeze()
+    }
+
+    /// Has it go on.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn thaw(&self) -> Result<()> {
+        self.process.thaw()
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         self.process.kill();

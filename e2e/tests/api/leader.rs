@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use takhin_e2e::kubernetes::{ControlPlane, Operator, text};
+use serde_json::json;
+use takhin_e2e::kubernetes::{ControlPlane, Operator, audit, text};
 use takhin_e2e::wait;
 
 use crate::room::{Room, SOON};
@@ -13,6 +14,10 @@ pub(crate) fn add(suites: &mut Suites) {
     suites.add(
         "leader: the second takes over from a killed one within 20 s, from one that stops at once",
         failover,
+    );
+    suites.add(
+        "leader: one that hung for long writes nothing when it wakes",
+        paused,
     );
 }
 
@@ -61,5 +66,55 @@ fn failover(plane: &ControlPlane) -> Result<()> {
     let took = stopped.elapsed();
     eprintln!("        {:.1} s after SIGTERM", took.as_secs_f64());
     ensure!(took < Duration::from_secs(10), "it took {took:?}");
+    room.leave()
+}
+
+fn paused(plane: &ControlPlane) -> Result<()> {
+    let room = Room::new(plane, "paused")?;
+    let begin = room.audit()?;
+    let mut first = room.told_apart("first")?;
+    first.ready()?;
+    wait::until("the first to lead", SOON, || Ok(first.leads()))?;
+    room.small_cluster("one")?;
+    room.soon("Pod", "one-0").with_context(|| first.tail())?;
+    let credential = room
+        .asked(&begin)?
+        .first()
+        .context("nothing asked")?
+        .credential
+        .clone();
+    ensure!(!credential.is_empty(), "tokens cannot be told apart");
+    first.freeze()?;
+    let second = room.told_apart("second")?;
+    wait::until("the second to lead", SOON, || Ok(second.leads()))?;
+    let log = room.audit()?;
+    // Much that the first will hear of when it wakes.
+    for (kind, name) in [
+        ("ConfigMap", "one-config"),
+        ("Service", "one-bootstrap"),
+        ("StatefulSet", "one"),
+    ] {
+        let before = room.soon(kind, name)?;
+        room.kube().delete(kind, &room.name, name)?;
+        room.wait(kind, name, "to be made again", |now| {
+            (!now.is_null() && now["metadata"]["uid"] != before["metadata"]["uid"]).then_some(())
+        })
+        .with_context(|| second.tail())?;
+    }
+    let changed = json!({ "spec": { "replicas": 2 } });
+    room.kube().merge("TakhinCluster", &room.name, "one", &changed)?;
+    first.thaw()?;
+    let ended = wait::value("the first to give up", SOON, || first.ended())?;
+    ensure!(ended.contains("exit status: 1"), "{ended}\n{}", first.tail());
+    let all = room.asked(&log)?;
+    let late: Vec<_> = all
+        .into_iter()
+        .filter(|entry| entry.credential == credential && entry.is_write() && entry.code < 400)
+        .collect();
+    ensure!(
+        late.is_empty(),
+        "it wrote all the same:\n{}",
+        audit::summary(&late)
+    );
     room.leave()
 }

@@ -212,12 +212,13 @@ async fn lead(
         kept = keep(candidate.as_ref(), &stop) => !kept,
     };
     crate::control::leads(false);
+    if lost {
+        // Nothing is finished: another one may work already.
+        anyhow::bail!("another operator leads, or the Lease could not be renewed in time");
+    }
     ending.trigger();
     // The Lease is given back only when nothing is done any more.
     let _ = env.clock.timeout(STOPPING, working).await;
-    if lost {
-        anyhow::bail!("another operator leads, or the Lease could not be renewed in time");
-    }
     if let Some(candidate) = candidate {
         candidate.release().await;
     }
