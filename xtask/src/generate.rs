@@ -18,6 +18,10 @@ const PAGES: &[(&str, &str)] = &[
         "docs/reference/group-config.md",
         "run -q -p takhin-config --example reference -- group",
     ),
+    (
+        "docs/reference/cdc-configuration.md",
+        "run -q -p takhin-config --example reference -- cdc",
+    ),
     ("docs/reference/kafka-apis.md", "run -q -p takhin-broker -- docs"),
     (
         "docs/reference/admin-api.json",

@@ -35,6 +35,11 @@ const LAYERS: &[(&str, &[&str])] = &[
         &["takhin-client", "takhin-config", "takhin-runtime"],
     ),
     ("takhin-pika", &[]),
+    ("takhin-pika-dump", &["takhin-pika"]),
+    (
+        "takhin-cdc",
+        &["takhin-client", "takhin-config", "takhin-runtime", "takhin-pika"],
+    ),
 ];
 
 /// Libraries of others that only these crates may name.
@@ -49,6 +54,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("kube", &["takhin-operator", "takhin-e2e"]),
     ("k8s-openapi", &["takhin-operator", "takhin-e2e"]),
     ("schemars", &["takhin-operator"]),
+    ("rocksdb", &["takhin-pika-dump"]),
 ];
 
 /// Lines of documentation that a library's `lib.rs` begins with, at least.

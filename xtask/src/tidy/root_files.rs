@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::tree::Tree;
 
 const ALLOWED: &[&str] = &[
+    ".cargo",
     ".ci",
     ".config",
     ".github",

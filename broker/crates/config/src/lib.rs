@@ -6,6 +6,7 @@
 //! - [`broker_keys`]: what DescribeConfigs shows of a broker.
 //! - [`live`]: settings as they are in force, with what brokers were told since the start.
 //! - [`alter`]: what a change makes of the settings of a topic or broker.
+//! - [`cdc`]: the file of `takhin-cdc`, [`CdcConfig`].
 //! - [`docs`]: the reference pages, written from the same tables.
 //! - [`yaml`]: reading and writing YAML.
 //!
@@ -25,6 +26,7 @@
 
 pub mod alter;
 pub mod broker_keys;
+pub mod cdc;
 pub mod docs;
 pub mod group;
 pub mod kind;
@@ -42,6 +44,7 @@ pub mod units;
 mod validate;
 pub mod yaml;
 
+pub use cdc::{CdcConfig, load_cdc};
 pub use kind::{ConfigEntry, ConfigKind, ConfigSource, ConfigSynonym};
 pub use load::{ConfigError, Loaded, Sources, load};
 pub use node::NodeConfig;

@@ -137,7 +137,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
 }
 
 /// Lays the sources over one another.
-fn merge(sources: &Sources, reader: &mut Reader) -> Node {
+pub(crate) fn merge(sources: &Sources, reader: &mut Reader) -> Node {
     let mut tree = Node::empty(Origin::Default);
     for (path, text) in &sources.defaults {
         put(&mut tree, path.split('.'), text, &Origin::Default, reader);

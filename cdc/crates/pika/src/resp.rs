@@ -147,6 +147,23 @@ pub fn next_answer(buffer: &mut BytesMut, max: usize) -> Result<Option<Answer>, 
     Ok(Some(answer))
 }
 
+/// Takes the mark and count of an array, whose members are answers; `None` if something else comes next, or too little of
+/// it has arrived to tell.
+///
+/// # Errors
+///
+/// [`RespError::Number`].
+pub fn next_array(buffer: &mut BytesMut) -> Result<Option<usize>, RespError> {
+    if buffer.first() != Some(&b'*') {
+        return Ok(None);
+    }
+    let Some((count, end)) = header(buffer, 0, '*')? else {
+        return Ok(None);
+    };
+    buffer.advance(end);
+    Ok(Some(count))
+}
+
 /// Where the words of a command are, and where it ends.
 type Found = (Vec<Range<usize>>, usize);
 
@@ -247,6 +264,13 @@ mod tests {
             [line, error, Answer::Integer(39), bulk, Answer::Bulk(None)]
         );
         assert_eq!(&stream[..], b"$9\r\ncut");
+        assert_eq!(next_array(&mut stream), Ok(None));
+        let mut array = BytesMut::from(&b"*2\r\n$1\r\na"[..]);
+        assert_eq!(
+            (next_array(&mut array), &array[..]),
+            (Ok(Some(2)), &b"$1\r\na"[..])
+        );
+        assert_eq!(next_array(&mut BytesMut::from(&b"*1"[..])), Ok(None));
         assert_eq!(next_answer(&mut stream, 8), Err(RespError::TooLong(8)));
     }
 }

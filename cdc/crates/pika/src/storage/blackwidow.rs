@@ -91,7 +91,8 @@ pub fn data_prefix(key: &[u8], version: u64) -> Vec<u8> {
     prefix
 }
 
-/// The order of list elements: key, version as a signed number, index. Keys that lack the latter come first.
+/// The order of list elements: key (its length does not count), version as a signed number, index. Keys that lack the latter
+/// come first.
 pub fn compare_list_keys(a: &[u8], b: &[u8]) -> Ordering {
     let ((a, a_rest), (b, b_rest)) = (split_key(a), split_key(b));
     a.cmp(b).then_with(|| {
@@ -106,11 +107,12 @@ pub fn compare_list_keys(a: &[u8], b: &[u8]) -> Ordering {
     })
 }
 
-/// Length and key, and what follows.
+/// The key without its length, and what follows.
 fn split_key(bytes: &[u8]) -> (&[u8], &[u8]) {
     let len = bytes.first_chunk().map_or(0, |len| u32::from_le_bytes(*len));
     let end = usize::try_from(len).unwrap_or(usize::MAX).saturating_add(4);
-    bytes.split_at(end.min(bytes.len()))
+    let (key, rest) = bytes.split_at(end.min(bytes.len()));
+    (key.get(4..).unwrap_or_default(), rest)
 }
 
 #[cfg(test)]
@@ -152,6 +154,8 @@ mod tests {
             key(b"a", 7, 2),
             key(b"a", 7, 256),
             key(b"a", 8, 1),
+            // As in the recorded dumps, where a longer key is before a shorter one.
+            key(b"ab", 1, 1),
             key(b"b", 1, 1),
         ];
         for pair in sorted.windows(2) {

@@ -1,0 +1,255 @@
+//! The position file: whole or not at all, and on the medium before anybody is told.
+
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use takhin_runtime::{Disk, Env, OpenMode};
+
+use super::{Checkpoint, Checkpoints, VERSION};
+
+/// Its name.
+const NAME: &str = "checkpoint.json";
+
+/// The next one, until it is whole.
+const NEXT: &str = "checkpoint.json.next";
+
+/// Held by the process that uses the directory.
+const LOCK: &str = "lock";
+
+/// Longest file in bytes: many times what all databases take.
+const MAX_LEN: u64 = 1 << 20;
+
+/// Why positions cannot be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The disk says no.
+    #[error("checkpoint.dir: cannot {what} {}: {source}{}", path.display(), hint(source))]
+    Disk {
+        /// What was tried.
+        what: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the disk said.
+        source: io::Error,
+    },
+    /// Somebody else has the directory.
+    #[error("checkpoint.dir: another process uses {}; each needs a directory of its own", .0.display())]
+    Locked(PathBuf),
+    /// The file was not written by this program.
+    #[error("checkpoint.dir: {} is damaged ({why}); remove it to go on from the topic of positions", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A newer build has written it.
+    #[error(
+        "checkpoint.dir: {} has version {found}, and this takhin-cdc knows {VERSION} at most; start a newer one",
+        path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+    /// It is of another source.
+    #[error(
+        "checkpoint.dir: {} is of the source {found}, not {wanted}; choose another directory, or set source.id",
+        path.display()
+    )]
+    OtherSource {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        found: String,
+        /// Whose it should be.
+        wanted: String,
+    },
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; nothing is acknowledged to the master until there is room"
+        }
+        _ => "",
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Form {
+    version: u32,
+    source_id: String,
+    databases: Checkpoints,
+}
+
+/// The file, and the directory that it is in.
+pub struct PositionFile {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    source_id: String,
+    _lock: Box<dyn Send + Sync>,
+}
+
+impl PositionFile {
+    /// Takes the directory for this process.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError`].
+    pub fn open(env: &Env, dir: &Path, source_id: &str) -> Result<Self, CheckpointError> {
+        let disk = Arc::clone(&env.disk);
+        let failed = |what, path: &Path| {
+            let path = path.to_owned();
+            move |source| CheckpointError::Disk { what, path, source }
+        };
+        disk.create_dir_all(dir).map_err(failed("create", dir))?;
+        let path = dir.join(LOCK);
+        let lock = match disk.lock(&path) {
+            Ok(lock) => lock,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(CheckpointError::Locked(dir.to_owned()));
+            }
+            Err(error) => return Err(failed("lock", &path)(error)),
+        };
+        Ok(Self {
+            disk,
+            dir: dir.to_owned(),
+            source_id: source_id.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    /// What was saved last; nothing if there is no file.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError`].
+    pub fn load(&self) -> Result<Checkpoints, CheckpointError> {
+        let path = self.dir.join(NAME);
+        let failed = |source| CheckpointError::Disk {
+            what: "read",
+            path: path.clone(),
+            source,
+        };
+        let damaged = |why: String| CheckpointError::Damaged {
+            path: path.clone(),
+            why,
+        };
+        let file = match self.disk.open(&path, OpenMode::Read) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Checkpoints::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let len = file.len().map_err(failed)?;
+        if len > MAX_LEN {
+            return Err(damaged(format!("it has {len} bytes")));
+        }
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+        file.read_exact_at(&mut bytes, 0).map_err(failed)?;
+        // The version first: a newer form may have other fields.
+        let value: serde_json::Value =
+            serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let version = value["version"].as_u64().unwrap_or(0);
+        if version > u64::from(VERSION) {
+            return Err(CheckpointError::Newer {
+                path,
+                found: u32::try_from(version).unwrap_or(u32::MAX),
+            });
+        }
+        let form: Form = serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
+        if form.source_id != self.source_id {
+            return Err(CheckpointError::OtherSource {
+                path,
+                found: form.source_id,
+                wanted: self.source_id.clone(),
+            });
+        }
+        Ok(form.databases)
+    }
+
+    /// Replaces what was saved. On the medium when it returns.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Disk`]; what was saved before is there still.
+    pub fn save(&self, databases: &Checkpoints) -> Result<(), CheckpointError> {
+        let form = Form {
+            version: VERSION,
+            source_id: self.source_id.clone(),
+            databases: databases.clone(),
+        };
+        // Strings and numbers always serialize.
+        let mut bytes = serde_json::to_vec_pretty(&form).unwrap_or_default();
+        bytes.push(b'\n');
+        let (next, path) = (self.dir.join(NEXT), self.dir.join(NAME));
+        let write = || {
+            let file = self.disk.open(&next, OpenMode::CreateOrWrite)?;
+            file.set_len(0)?;
+            file.write_at(&mut [IoSlice::new(&bytes)], 0)?;
+            file.sync_data()?;
+            self.disk.rename(&next, &path)?;
+            self.disk.sync_dir(&self.dir)
+        };
+        write().map_err(|source| CheckpointError::Disk {
+            what: "write",
+            path: path.clone(),
+            source,
+        })
+    }
+}
+
+impl std::fmt::Debug for PositionFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PositionFile({})", self.dir.display())
+    }
+}
+
+impl Checkpoint {
+    /// Whether it may be used: of this source, and of a version that is known.
+    pub(super) fn is_of(&self, source_id: &str) -> bool {
+        self.source_id == source_id && self.is_known()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use takhin_pika::Position;
+
+    use super::*;
+
+    fn open(dir: &Path) -> Result<PositionFile, CheckpointError> {
+        PositionFile::open(&Env::real(), dir, "10.0.0.1:9221")
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "it damages the file")]
+    fn what_is_saved_is_loaded_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = open(dir.path()).unwrap();
+        assert!(file.load().unwrap().is_empty());
+        let checkpoint = Checkpoint::new("10.0.0.1:9221", "db0", "r", Position::new(3, 4), 5);
+        let saved = Checkpoints::from([("db0".to_owned(), checkpoint)]);
+        file.save(&saved).unwrap();
+        assert_eq!(file.load().unwrap(), saved);
+        assert!(matches!(open(dir.path()), Err(CheckpointError::Locked(_))));
+        drop(file);
+        let other = PositionFile::open(&Env::real(), dir.path(), "other:1").unwrap();
+        assert!(matches!(other.load(), Err(CheckpointError::OtherSource { .. })));
+        drop(other);
+
+        let file = open(dir.path()).unwrap();
+        let path = dir.path().join(NAME);
+        std::fs::write(&path, "{\"version\": 2}").unwrap();
+        assert!(matches!(
+            file.load(),
+            Err(CheckpointError::Newer { found: 2, .. })
+        ));
+        std::fs::write(&path, "{\"version\": 1").unwrap();
+        assert!(matches!(file.load(), Err(CheckpointError::Damaged { .. })));
+    }
+}

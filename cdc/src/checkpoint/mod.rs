@@ -1,0 +1,118 @@
+//! How far events were written: in a file, and in a compacted topic for whoever has lost the file.
+
+mod file;
+mod topic;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use takhin_pika::Position;
+
+pub use file::{CheckpointError, PositionFile};
+pub use topic::{read_topic, record};
+
+/// Version of the format; a newer one is refused.
+const VERSION: u32 = 1;
+
+/// Everything before it was written and acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// Version of the format.
+    pub version: u32,
+    /// Name of the source.
+    pub source_id: String,
+    /// The database.
+    pub db: String,
+    /// Whose binlog the position is in; empty before 3.5.1.
+    #[serde(default)]
+    pub replication_id: String,
+    /// The changes go on in this file,
+    pub filenum: u32,
+    /// from this offset on.
+    pub offset: u64,
+    /// Number of the last item, 0 if there was none.
+    pub logic_id: u64,
+    /// Of masters before 3.3; 0.
+    #[serde(default)]
+    pub server_id: u32,
+    /// The master's term.
+    #[serde(default)]
+    pub term_id: u32,
+    /// When this was noted, in milliseconds since 1970.
+    pub ts_ms: i64,
+}
+
+/// Checkpoints by database.
+pub type Checkpoints = BTreeMap<String, Checkpoint>;
+
+impl Checkpoint {
+    /// A checkpoint of the newest version.
+    pub fn new(source_id: &str, db: &str, replication_id: &str, position: Position, now_ms: i64) -> Self {
+        Self {
+            version: VERSION,
+            source_id: source_id.to_owned(),
+            db: db.to_owned(),
+            replication_id: replication_id.to_owned(),
+            filenum: position.filenum,
+            offset: position.offset,
+            logic_id: 0,
+            server_id: 0,
+            term_id: 0,
+            ts_ms: now_ms,
+        }
+    }
+
+    /// Where the changes go on.
+    pub fn position(&self) -> Position {
+        Position::new(self.filenum, self.offset)
+    }
+
+    /// Whether this build knows the format.
+    fn is_known(&self) -> bool {
+        self.version <= VERSION
+    }
+
+    /// Whether it supersedes `other`: of one binlog the further one, of two the one noted later.
+    fn is_newer_than(&self, other: &Self) -> bool {
+        match self.replication_id == other.replication_id {
+            true => self.position() > other.position(),
+            false => self.ts_ms > other.ts_ms,
+        }
+    }
+}
+
+/// Of each database the newer one. Both were noted after what is before them had been written, so that either is right.
+pub fn newest(mut ours: Checkpoints, others: Checkpoints) -> Checkpoints {
+    for (db, other) in others {
+        match ours.get(&db) {
+            Some(known) if !other.is_newer_than(known) => {}
+            _ => drop(ours.insert(db, other)),
+        }
+    }
+    ours
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(replication_id: &str, filenum: u32, offset: u64, ts_ms: i64) -> Checkpoint {
+        Checkpoint::new("s", "db0", replication_id, Position::new(filenum, offset), ts_ms)
+    }
+
+    fn of_two(a: Checkpoint, b: Checkpoint) -> Checkpoint {
+        let map = |checkpoint: Checkpoint| Checkpoints::from([("db0".to_owned(), checkpoint)]);
+        newest(map(a), map(b)).remove("db0").unwrap()
+    }
+
+    #[test]
+    fn the_further_one_of_a_binlog_and_the_later_one_of_two_wins() {
+        let (near, far) = (at("r", 1, 900, 5), at("r", 2, 0, 4));
+        assert_eq!(of_two(near.clone(), far.clone()), far);
+        assert_eq!(of_two(far.clone(), near), far);
+        let other = at("q", 0, 7, 6);
+        assert_eq!(of_two(far, other.clone()), other);
+        let topic_only = newest(Checkpoints::new(), Checkpoints::from([("db1".to_owned(), other)]));
+        assert!(topic_only.contains_key("db1"));
+    }
+}

@@ -1,0 +1,30 @@
+//! Follows a Pika master as its slave does, and writes what it has and what changes to Kafka topics.
+//!
+//! - [`source`]: the master: its Redis port, the replication connection, the databases followed over it.
+//! - [`event`]: what is told of a change: fields, JSON, filters, keys of records.
+//! - [`queue`]: what was received and not yet written, bounded in bytes.
+//! - [`sink`]: topics, and rounds of batches.
+//! - [`checkpoint`]: how far events were written, in a file and in a compacted topic.
+//! - [`run`](mod@run): one attempt after the other, until it is told to stop.
+//!
+//! ```text
+//! master → items → changes → events → queue → batches → brokers' acknowledgement → position file → master's acknowledgement
+//! ```
+//!
+//! Invariants: nothing is acknowledged to the master, nor passed by a position, that brokers have not acknowledged. Of each
+//! partition one batch is on its way, so that nothing is written behind what failed. Items follow one another without a gap,
+//! or the connection ends with an error. Events of a key go to one partition, in the master's order.
+
+#![forbid(unsafe_code)]
+
+pub mod checkpoint;
+pub mod cli;
+pub mod event;
+pub mod metrics;
+pub mod queue;
+pub mod run;
+pub mod sink;
+pub mod source;
+mod trouble;
+
+pub use trouble::Trouble;

@@ -1,0 +1,115 @@
+//! Numbers of this program; the operator reads some of them.
+
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use takhin_runtime::Clock;
+use takhin_runtime::telemetry::metrics::{self, Counter, Family, Gauge};
+
+macro_rules! families {
+    ($($(#[doc = $doc:literal])* $name:ident: $kind:ident $of:ident<$n:literal> = $text:literal, $help:literal, [$($label:literal),*];)*) => {$(
+        $(#[doc = $doc])*
+        pub static $name: LazyLock<Family<$of, $n>> = LazyLock::new(|| metrics::$kind($text, $help, [$($label),*]));
+    )*};
+}
+
+families! {
+    /// 1 for the phase that a database is in.
+    PHASE: gauges Gauge<2> = "takhin_cdc_phase", "1 for the phase that a database is in", ["db", "phase"];
+    /// Position: the file.
+    POSITION_FILE: gauges Gauge<1> = "takhin_cdc_source_position_filenum", "File of the binlog up to which changes were written", ["db"];
+    /// Position: the offset.
+    POSITION_OFFSET: gauges Gauge<1> = "takhin_cdc_source_position_offset", "Offset in that file", ["db"];
+    /// The master's end: the file.
+    HEAD_FILE: gauges Gauge<1> = "takhin_cdc_source_head_filenum", "File in which the master's binlog ends", ["db"];
+    /// The master's end: the offset.
+    HEAD_OFFSET: gauges Gauge<1> = "takhin_cdc_source_head_offset", "Offset in that file", ["db"];
+    /// Bytes behind the master.
+    LAG_BYTES: gauges Gauge<1> = "takhin_cdc_lag_bytes", "Bytes of binlog between position and end", ["db"];
+    /// Seconds behind the master.
+    LAG_SECONDS: gauges Gauge<1> = "takhin_cdc_lag_seconds", "Age of the last change written, 0 at the end of the binlog", ["db"];
+    /// Events that were written.
+    EVENTS: counters Counter<2> = "takhin_cdc_events_total", "Events that were written and acknowledged", ["db", "kind"];
+    /// Events that were left out.
+    FILTERED: counters Counter<1> = "takhin_cdc_filtered_total", "Events that a filter left out", ["rule"];
+    /// Batches that failed.
+    PRODUCE_ERRORS: counters Counter<1> = "takhin_cdc_produce_errors_total", "Batches that brokers refused", ["topic"];
+    /// Connections that ended.
+    RECONNECTS: counters Counter<1> = "takhin_cdc_reconnects_total", "Connections to the master that ended or were not made, by reason", ["reason"];
+    /// Items that came twice.
+    DUPLICATES: counters Counter<1> = "takhin_cdc_duplicate_items_total", "Items of the binlog that came again and were dropped", ["db"];
+    /// Gaps.
+    GAPS: counters Counter<1> = "takhin_cdc_gaps_total", "Gaps in the binlog, each of which ends the connection", ["db"];
+    /// Commands that are not in our table.
+    UNKNOWN: counters Counter<1> = "takhin_cdc_unknown_commands_total", "Changes by commands that are not known, written as they are", ["db"];
+}
+
+/// Bytes between master and brokers.
+pub static QUEUE_BYTES: LazyLock<Gauge> =
+    LazyLock::new(|| metrics::gauge("takhin_cdc_queue_bytes", "Bytes received and not yet written"));
+
+/// Bytes of records that were written.
+pub static BYTES: LazyLock<Counter> = LazyLock::new(|| {
+    metrics::counter(
+        "takhin_cdc_bytes_total",
+        "Bytes of keys and values that were written and acknowledged",
+    )
+});
+
+/// Events that were larger than allowed.
+pub static OVERSIZE: LazyLock<Counter> = LazyLock::new(|| {
+    metrics::counter(
+        "takhin_cdc_oversize_total",
+        "Events left out because their records are too large",
+    )
+});
+
+/// When the position file was written last, in milliseconds since 1970; 0 for never.
+static SAVED: AtomicI64 = AtomicI64::new(0);
+
+/// Notes that the position file was written.
+pub fn saved(now_ms: i64) {
+    SAVED.store(now_ms, Ordering::Relaxed);
+}
+
+/// Registers what is computed when it is asked for.
+pub fn register(clock: Clock) {
+    metrics::sampled(
+        "takhin_cdc_checkpoint_age_seconds",
+        "Time since the position file was written",
+        move || {
+            let saved = SAVED.load(Ordering::Relaxed);
+            #[allow(clippy::cast_precision_loss, reason = "ages are shorter than centuries")]
+            let age = clock.now_ms().saturating_sub(saved) as f64 / 1000.0;
+            (saved > 0).then_some(age)
+        },
+    );
+}
+
+/// What a database is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Its changes cannot come yet.
+    Connecting,
+    /// They come.
+    Streaming,
+}
+
+impl Phase {
+    const ALL: [Self; 2] = [Self::Connecting, Self::Streaming];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Streaming => "streaming",
+        }
+    }
+}
+
+/// Notes the phase of a database.
+pub fn set_phase(db: &str, now: Phase) {
+    for phase in Phase::ALL {
+        PHASE.with([db, phase.name()]).set(i64::from(phase == now));
+    }
+}

@@ -1,0 +1,118 @@
+//! What lies between the master and the brokers: bounded in bytes, so that the one waits for the other.
+
+use std::sync::Arc;
+
+use takhin_pika::Position;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use crate::event::Event;
+use crate::metrics;
+use crate::source::Ack;
+
+/// Pieces of work that may wait, whatever their size.
+const PIECES: usize = 10_000;
+
+/// Where to go on once everything before has been written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// The database.
+    pub db: Arc<str>,
+    /// The changes go on there.
+    pub position: Position,
+    /// Number of the last item, if there was one.
+    pub logic_id: u64,
+    /// The master's term.
+    pub term: u32,
+    /// When the last change happened, in milliseconds since 1970; 0 if there was none.
+    pub ts_ms: i64,
+}
+
+/// Events that are to be written, and what is to be done then.
+#[derive(Debug)]
+pub struct Work {
+    /// The events, in order.
+    pub events: Vec<Event>,
+    /// Where to go on then.
+    pub progress: Option<Progress>,
+    /// What to tell the master then.
+    pub ack: Option<Ack>,
+    /// Whom to wake then.
+    pub done: Option<oneshot::Sender<()>>,
+    /// The memory that it takes.
+    permit: Permit,
+}
+
+/// Memory of a piece of work, given back when it is dropped.
+#[derive(Debug)]
+pub struct Permit {
+    _bytes: OwnedSemaphorePermit,
+    len: i64,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        metrics::QUEUE_BYTES.add(-self.len);
+    }
+}
+
+/// The end where work is put in; clones share the bound.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    works: mpsc::Sender<Work>,
+    bytes: Arc<Semaphore>,
+    size: u32,
+}
+
+/// Work before it has its memory.
+#[derive(Debug, Default)]
+pub struct Piece {
+    /// The events, in order.
+    pub events: Vec<Event>,
+    /// Where to go on then.
+    pub progress: Option<Progress>,
+    /// What to tell the master then.
+    pub ack: Option<Ack>,
+    /// Whom to wake then.
+    pub done: Option<oneshot::Sender<()>>,
+}
+
+/// A queue with room for `size` bytes.
+pub fn queue(size: u32) -> (Queue, mpsc::Receiver<Work>) {
+    let (works, received) = mpsc::channel(PIECES);
+    let queue = Queue {
+        works,
+        bytes: Arc::new(Semaphore::new(usize::try_from(size).unwrap_or(usize::MAX))),
+        size,
+    };
+    (queue, received)
+}
+
+impl Queue {
+    /// Puts in what takes `len` bytes, when there is room. What is larger than the queue takes all of it. Returns `false`
+    /// when nobody takes work out any more.
+    pub async fn put(&self, piece: Piece, len: usize) -> bool {
+        let wanted = u32::try_from(len).unwrap_or(u32::MAX).clamp(1, self.size);
+        let Ok(bytes) = Arc::clone(&self.bytes).acquire_many_owned(wanted).await else {
+            return false;
+        };
+        metrics::QUEUE_BYTES.add(i64::from(wanted));
+        let work = Work {
+            events: piece.events,
+            progress: piece.progress,
+            ack: piece.ack,
+            done: piece.done,
+            permit: Permit {
+                _bytes: bytes,
+                len: i64::from(wanted),
+            },
+        };
+        self.works.send(work).await.is_ok()
+    }
+}
+
+impl Work {
+    /// Its memory, to be kept until it is written.
+    pub fn into_permit(self) -> Permit {
+        self.permit
+    }
+}

@@ -1,0 +1,406 @@
+//! One attempt after the other, until it is told to stop.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use takhin_client::{Acks, Client, ClientConfig, Compression, Producer, ProducerConfig};
+use takhin_config::CdcConfig;
+use takhin_config::cdc::Codec;
+use takhin_pika::Position;
+use takhin_pika::info::binlog_end;
+use takhin_runtime::telemetry::health::{Flag, Health, Probe};
+use takhin_runtime::{Disk, Env, OpenMode, Shutdown};
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+
+use crate::checkpoint::{CheckpointError, Checkpoints, PositionFile, newest, read_topic};
+use crate::event::{Encoder, Json};
+use crate::metrics::{self, Phase};
+use crate::queue::{Piece, Progress, Queue, queue};
+use crate::sink::{SinkError, Topics, Writer};
+use crate::source::{Redis, Session, SourceError};
+use crate::trouble::Trouble;
+
+/// Pause before the next attempt: the first one, and the longest.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
+
+/// Pause before the next attempt where nothing changes before somebody does something.
+const LONG_PAUSE: Duration = Duration::from_secs(10);
+
+/// Pause between two looks at the end of the master's binlog.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// How long an attempt must have lasted for the next pause to be short again.
+const LASTED: Duration = Duration::from_secs(30);
+
+/// How long a batch is tried: as good as for ever, since nothing else can be done with it.
+const DELIVERY: Duration = Duration::from_secs(30 * 86_400);
+
+/// Size of the master's binlog files where it does not say.
+const FILE_SIZE: u64 = 100 << 20;
+
+/// Longest password, in bytes.
+const MAX_PASSWORD: u64 = 4096;
+
+/// What all attempts have in common.
+struct Runner<'a> {
+    config: &'a CdcConfig,
+    env: &'a Env,
+    client: Client,
+    /// One for all attempts: what an earlier one has sent stays before what the next one sends.
+    producer: Producer,
+    file: Arc<PositionFile>,
+    flags: &'a Flags,
+    /// Whether anything was written since the last trouble.
+    has_written: AtomicBool,
+}
+
+/// Whether the program is ready: with the master, and with the brokers.
+#[derive(Debug, Clone)]
+pub struct Flags {
+    source: Flag,
+    sink: Flag,
+}
+
+impl Flags {
+    /// The checks `source` and `sink`, which fail until there are connections.
+    pub fn new(health: &Health) -> Self {
+        Self {
+            source: health.flag(Probe::Ready, "source", "not connected yet"),
+            sink: health.flag(Probe::Ready, "sink", "not connected yet"),
+        }
+    }
+}
+
+/// Follows the master of a configuration until `stop`.
+///
+/// # Errors
+///
+/// The directory of positions cannot be used. Everything else is tried again, and said by `flags`.
+pub async fn run(
+    config: &CdcConfig,
+    env: &Env,
+    flags: &Flags,
+    stop: &Shutdown,
+) -> Result<(), CheckpointError> {
+    let file = PositionFile::open(env, &config.checkpoint.dir, &config.source_id())?;
+    // What it holds is read again in each attempt; what is wrong with it is said at once.
+    file.load()?;
+    let client = client(config, env);
+    let producer = Producer::new(client.clone(), producer_config(config));
+    let runner = Runner {
+        config,
+        env,
+        client,
+        producer,
+        file: Arc::new(file),
+        flags,
+        has_written: AtomicBool::new(false),
+    };
+    let mut pause = PAUSE.0;
+    while !stop.is_triggered() {
+        let begin = env.clock.instant();
+        let ended = Box::pin(runner.attempt(stop)).await;
+        let Err(trouble) = ended else { break };
+        if runner.has_written.swap(false, Ordering::Relaxed) || begin.elapsed() >= LASTED {
+            pause = PAUSE.0;
+        }
+        runner.say(&trouble);
+        let needs_somebody = matches!(&trouble, Trouble::Source(error) if error.needs_somebody());
+        let wait = if needs_somebody { LONG_PAUSE } else { pause };
+        pause = (pause * 2).min(PAUSE.1);
+        let _ = env.clock.timeout(wait, stop.wait()).await;
+    }
+    info!("stopped");
+    Ok(())
+}
+
+fn client(config: &CdcConfig, env: &Env) -> Client {
+    let mut settings = ClientConfig::new(config.sink.bootstrap.iter().map(ToString::to_string));
+    settings.client_id = format!("takhin-cdc-{}", config.source_id());
+    // Calls other than produce: an attempt that fails says why.
+    settings.retry_for = Duration::from_secs(10);
+    Client::new(env.clone(), settings)
+}
+
+fn producer_config(config: &CdcConfig) -> ProducerConfig {
+    ProducerConfig {
+        idempotent: true,
+        acks: Acks::All,
+        compression: match config.sink.compression {
+            Codec::None => Compression::None,
+            Codec::Gzip => Compression::Gzip,
+            Codec::Snappy => Compression::Snappy,
+            Codec::Lz4 => Compression::Lz4,
+            Codec::Zstd => Compression::Zstd,
+        },
+        delivery_timeout: DELIVERY,
+        ..ProducerConfig::default()
+    }
+}
+
+impl Runner<'_> {
+    /// One attempt: `Ok` when it was told to stop.
+    async fn attempt(&self, stop: &Shutdown) -> Result<(), Trouble> {
+        let prepared = tokio::select! {
+            biased;
+            () = stop.wait() => return Ok(()),
+            prepared = self.prepare() => prepared?,
+        };
+        let (topics, mut checkpoints) = prepared;
+        self.flags.sink.pass();
+        let connected = tokio::select! {
+            biased;
+            () = stop.wait() => return Ok(()),
+            connected = self.connect() => connected?,
+        };
+        let Connected {
+            mut redis,
+            version,
+            password,
+            local,
+        } = connected;
+        let (session, driver) = Session::open(self.env, self.config, &local).await?;
+        let (queue, works) = queue(self.config.sink.queue_size.as_u32());
+        let encoder: Arc<dyn Encoder> = Arc::new(Json {
+            has_raw: self.config.sink.raw_resp,
+        });
+        let known = checkpoints.clone();
+        let writer = Writer::new(
+            self.env,
+            self.config,
+            self.producer.clone(),
+            (topics, encoder),
+            (Arc::clone(&self.file), &mut checkpoints),
+            &self.flags.sink,
+        );
+        let working = async {
+            tokio::select! {
+                biased;
+                written = writer.run(works, &session, stop) => written?,
+                failed = self.follow((&session, &queue), &mut redis, (&version, password), &known) => return Err(failed),
+            }
+            let _ = self.env.clock.timeout(Session::LEAVE, session.leave()).await;
+            Ok(())
+        };
+        let ended = tokio::select! {
+            biased;
+            worked = working => worked,
+            error = driver.run(&session, &queue) => Err(error.into()),
+        };
+        self.has_written
+            .fetch_or(session.has_written(), Ordering::Relaxed);
+        ended
+    }
+
+    /// Topics, and how far events were written.
+    async fn prepare(&self) -> Result<(Topics, Checkpoints), Trouble> {
+        let topics = Topics::prepare(&self.client, self.config).await?;
+        let file = Arc::clone(&self.file);
+        let of_file = self.env.tasks.blocking(move || file.load()).await?;
+        let source_id = self.config.source_id();
+        let partitions = topics.partitions(&topics.offsets);
+        let of_topic = self
+            .client
+            .retry(Some(&topics.offsets), async || {
+                read_topic(&self.client, &topics.offsets, partitions, &source_id).await
+            })
+            .await
+            .map_err(|source| SinkError::Client {
+                what: format!("read positions from {}", topics.offsets),
+                source,
+            })?;
+        Ok((topics, newest(of_file, of_topic)))
+    }
+
+    async fn connect(&self) -> Result<Connected, SourceError> {
+        let source = &self.config.source;
+        let password = self.password().await?;
+        let opened = Redis::open(
+            self.env,
+            &source.host,
+            source.port,
+            source.timeout,
+            password.as_deref(),
+        );
+        let mut redis = opened.await?;
+        let server = redis.server().await?;
+        Ok(Connected {
+            local: redis.local().ip().to_string(),
+            redis,
+            version: server.version,
+            password,
+        })
+    }
+
+    async fn password(&self) -> Result<Option<String>, SourceError> {
+        let Some(path) = &self.config.source.password_file else {
+            return Ok(None);
+        };
+        let (disk, path) = (Arc::clone(&self.env.disk), path.clone());
+        let read = self.env.tasks.blocking(move || {
+            read_password(&*disk, &path).map_err(|source| SourceError::PasswordFile {
+                path: path.display().to_string(),
+                source,
+            })
+        });
+        read.await.map(Some)
+    }
+
+    /// Has the changes of all databases come, and looks how far the master is, until something is wrong.
+    async fn follow(
+        &self,
+        (session, queue): (&Session, &Queue),
+        redis: &mut Redis,
+        (version, password): (&str, Option<String>),
+        known: &Checkpoints,
+    ) -> Trouble {
+        let dbs = match self
+            .begin((session, queue), redis, (version, password), known)
+            .await
+        {
+            Ok(dbs) => dbs,
+            Err(trouble) => return trouble,
+        };
+        self.flags.source.pass();
+        let setting = redis.setting("binlog-file-size").await;
+        let file_size = setting
+            .ok()
+            .flatten()
+            .and_then(|size| size.parse().ok())
+            .unwrap_or(FILE_SIZE);
+        loop {
+            match redis.info("replication").await {
+                Ok(text) => self.look(session, &text, &dbs, file_size),
+                Err(error) => return error.into(),
+            }
+            self.env.clock.sleep(LOOK).await;
+        }
+    }
+
+    async fn begin(
+        &self,
+        (session, queue): (&Session, &Queue),
+        redis: &mut Redis,
+        (version, password): (&str, Option<String>),
+        known: &Checkpoints,
+    ) -> Result<Vec<String>, Trouble> {
+        let dbs = session.introduce(self.config, version, password).await?;
+        let ends = redis.info("replication").await?;
+        for db in &dbs {
+            metrics::set_phase(db, Phase::Connecting);
+            let from = match known.get(db) {
+                Some(checkpoint) => {
+                    let position = checkpoint.position();
+                    session.check_origin(db, position, &checkpoint.replication_id)?;
+                    position
+                }
+                None => {
+                    let end = binlog_end(&ends, db).ok_or_else(|| session.without_end(db))?;
+                    note(queue, db, end).await;
+                    end
+                }
+            };
+            session.follow(db, from).await?;
+            info!(db, position = %from, version, "following the binlog");
+            metrics::set_phase(db, Phase::Streaming);
+        }
+        Ok(dbs)
+    }
+
+    /// Computes the lag of each database.
+    fn look(&self, session: &Session, replication: &str, dbs: &[String], file_size: u64) {
+        for db in dbs {
+            let (Some(head), Some((written, ts_ms))) = (binlog_end(replication, db), session.written(db))
+            else {
+                continue;
+            };
+            let lag = written.bytes_to(head, file_size);
+            let behind_ms = match lag {
+                0 => 0,
+                _ if ts_ms == 0 => 0,
+                _ => self.env.clock.now_ms().saturating_sub(ts_ms).max(0),
+            };
+            metrics::HEAD_FILE.with([db]).set(i64::from(head.filenum));
+            metrics::HEAD_OFFSET
+                .with([db])
+                .set(i64::try_from(head.offset).unwrap_or(i64::MAX));
+            metrics::LAG_BYTES
+                .with([db])
+                .set(i64::try_from(lag).unwrap_or(i64::MAX));
+            metrics::LAG_SECONDS.with([db]).set(behind_ms / 1000);
+        }
+    }
+
+    /// Says what ended an attempt, where people and probes look.
+    fn say(&self, trouble: &Trouble) {
+        let text = trouble.to_string();
+        match trouble {
+            Trouble::Source(error) => {
+                metrics::RECONNECTS.with([error.reason()]).inc();
+                self.flags.source.fail(&*text);
+                if error.needs_somebody() {
+                    error!(reason = error.reason(), "{text}");
+                } else {
+                    warn!(reason = error.reason(), "{text}");
+                }
+            }
+            Trouble::Sink(_) => {
+                self.flags.sink.fail(&*text);
+                warn!("{text}");
+            }
+            Trouble::Checkpoint(_) => {
+                self.flags.sink.fail(&*text);
+                error!("{text}");
+            }
+        }
+    }
+}
+
+/// Has a position noted before anything after it is asked for: whoever begins again goes on there, and not behind what it
+/// has not written.
+async fn note(queue: &Queue, db: &str, position: Position) {
+    let (done, noted) = oneshot::channel();
+    let progress = Progress {
+        db: db.into(),
+        position,
+        logic_id: 0,
+        term: 0,
+        ts_ms: 0,
+    };
+    let piece = Piece {
+        progress: Some(progress),
+        done: Some(done),
+        ..Piece::default()
+    };
+    queue.put(piece, 1).await;
+    // If it cannot be noted, whoever could not says so.
+    if noted.await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// A connection to the Redis port, and what was learnt over it.
+struct Connected {
+    redis: Redis,
+    version: String,
+    password: Option<String>,
+    /// Own address.
+    local: String,
+}
+
+fn read_password(disk: &dyn Disk, path: &Path) -> std::io::Result<String> {
+    let file = disk.open(path, OpenMode::Read)?;
+    let len = file.len()?;
+    if len > MAX_PASSWORD {
+        return Err(std::io::Error::other(format!(
+            "it has {len} bytes, too many for a password"
+        )));
+    }
+    let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+    file.read_exact_at(&mut bytes, 0)?;
+    let text = String::from_utf8(bytes).map_err(|_| std::io::Error::other("it is not UTF-8 text"))?;
+    Ok(text.trim().to_owned())
+}

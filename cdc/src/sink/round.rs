@@ -1,0 +1,219 @@
+//! What is written together: batches by partition, and what is to be done when all of them are.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use takhin_client::Record;
+use takhin_config::CdcConfig;
+use takhin_config::cdc::{Oversize, PartitionBy};
+use tokio::sync::oneshot;
+
+use super::error::SinkError;
+use super::topics::Topics;
+use crate::event::{Encoder, Event, Filter, Kind, Source, partition_of, record_key};
+use crate::metrics;
+use crate::queue::{Permit, Progress, Work};
+use crate::source::Ack;
+
+/// Makes records of events.
+pub(super) struct Recorder {
+    pub(super) topics: Topics,
+    pub(super) encoder: Arc<dyn Encoder>,
+    pub(super) filter: Filter,
+    partition_by: PartitionBy,
+    oversize: Oversize,
+    max_record: usize,
+    max_batch: usize,
+}
+
+/// Records of one partition that are sent together.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) records: Vec<Record>,
+    pub(super) bytes: usize,
+}
+
+/// Batches by topic and partition.
+type Batches = BTreeMap<(Arc<str>, i32), VecDeque<Batch>>;
+
+/// A round.
+#[derive(Default)]
+pub(super) struct Round {
+    batches: Batches,
+    is_full: bool,
+    pub(super) works: usize,
+    pub(super) bytes: u64,
+    pub(super) progress: BTreeMap<Arc<str>, Progress>,
+    pub(super) acks: Vec<Ack>,
+    pub(super) done: Vec<oneshot::Sender<()>>,
+    pub(super) counts: BTreeMap<(Arc<str>, &'static str), u64>,
+    permits: Vec<Permit>,
+}
+
+impl Recorder {
+    pub(super) fn new(config: &CdcConfig, topics: Topics, encoder: Arc<dyn Encoder>) -> Self {
+        Self {
+            topics,
+            encoder,
+            filter: Filter::new(&config.filters),
+            partition_by: config.sink.partition_by,
+            oversize: config.sink.oversize,
+            max_record: config.sink.max_record_size.as_usize(),
+            max_batch: config.sink.batch_size.as_usize(),
+        }
+    }
+
+    fn topic_of(&self, event: &Event) -> Arc<str> {
+        let is_of_snapshot = match event.kind {
+            Kind::Snapshot => true,
+            Kind::Binlog => false,
+            Kind::Control => event.snapshot.is_some(),
+        };
+        match is_of_snapshot {
+            true => self.topics.snapshot.as_str().into(),
+            false => self.topics.binlog.as_str().into(),
+        }
+    }
+
+    fn record(&self, source: &Source, event: &Event) -> Record {
+        let text = |text: &str| Some(Bytes::copy_from_slice(text.as_bytes()));
+        let data_type = event.data_type.map_or("", |data_type| data_type.name());
+        Record {
+            timestamp: Some(event.ts_ms),
+            key: Some(record_key(event, self.partition_by)),
+            value: Some(self.encoder.encode(source, event)),
+            headers: vec![
+                ("takhin.event_id".to_owned(), text(&event.event_id)),
+                ("takhin.source".to_owned(), text(&source.id)),
+                ("takhin.op".to_owned(), text(&event.op)),
+                ("takhin.db".to_owned(), text(&event.db)),
+                ("takhin.type".to_owned(), text(data_type)),
+                ("content-type".to_owned(), text(self.encoder.content_type())),
+            ],
+        }
+    }
+}
+
+impl Round {
+    /// Adds work.
+    pub(super) fn add(
+        &mut self,
+        recorder: &Recorder,
+        source: &Source,
+        mut work: Work,
+    ) -> Result<(), SinkError> {
+        for event in std::mem::take(&mut work.events) {
+            if !event.is_known {
+                metrics::UNKNOWN.with([&event.db]).inc();
+            }
+            match recorder.filter.refuses(&event) {
+                Some(rule) => metrics::FILTERED.with([rule.name()]).inc(),
+                None => self.push(recorder, source, &event)?,
+            }
+        }
+        if let Some(progress) = work.progress.take() {
+            self.progress.insert(Arc::clone(&progress.db), progress);
+        }
+        self.acks.extend(work.ack.take());
+        self.done.extend(work.done.take());
+        self.permits.push(work.into_permit());
+        self.works += 1;
+        Ok(())
+    }
+
+    fn push(&mut self, recorder: &Recorder, source: &Source, event: &Event) -> Result<(), SinkError> {
+        let record = recorder.record(source, event);
+        let len = len(&record);
+        if len > recorder.max_record {
+            return match recorder.oversize {
+                Oversize::Stop => Err(SinkError::Oversize {
+                    event_id: event.event_id.clone(),
+                    len,
+                    max: recorder.max_record,
+                }),
+                Oversize::Skip => {
+                    metrics::OVERSIZE.inc();
+                    tracing::warn!(
+                        event_id = event.event_id,
+                        len,
+                        "event left out: its record is too large"
+                    );
+                    Ok(())
+                }
+            };
+        }
+        let topic = recorder.topic_of(event);
+        let partitions = recorder.topics.partitions(&topic);
+        *self
+            .counts
+            .entry((Arc::clone(&event.db), event.kind.name()))
+            .or_default() += 1;
+        if event.key.is_some() {
+            let partition = partition_of(record.key.as_deref().unwrap_or_default(), partitions);
+            self.put(topic, partition, record, len, recorder.max_batch);
+        } else {
+            // It concerns all keys: whoever reads one partition meets it behind what was before it.
+            for partition in 0..partitions {
+                self.put(
+                    Arc::clone(&topic),
+                    partition,
+                    record.clone(),
+                    len,
+                    recorder.max_batch,
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, topic: Arc<str>, partition: i32, record: Record, len: usize, max: usize) {
+        let batches = self.batches.entry((topic, partition)).or_default();
+        if batches.back().is_none_or(|batch| batch.bytes + len > max) {
+            self.is_full |= !batches.is_empty();
+            batches.push_back(Batch::default());
+        }
+        if let Some(batch) = batches.back_mut() {
+            batch.records.push(record);
+            batch.bytes += len;
+        }
+        self.bytes += len as u64;
+    }
+
+    /// Whether a partition has more than one batch can hold.
+    pub(super) fn is_full(&self) -> bool {
+        self.is_full
+    }
+
+    /// Whether batches are left to be taken.
+    pub(super) fn has_batches(&self) -> bool {
+        !self.batches.is_empty()
+    }
+
+    /// Whether it holds no work.
+    pub(super) fn is_empty(&self) -> bool {
+        self.works == 0
+    }
+
+    /// The next batch of each partition; none when all were taken. One of a partition is to be written before the next
+    /// is sent, so that nothing is behind a batch that fails.
+    pub(super) fn next_batches(&mut self) -> Vec<((Arc<str>, i32), Batch)> {
+        let mut next = Vec::new();
+        self.batches.retain(|place, batches| {
+            next.extend(batches.pop_front().map(|batch| (place.clone(), batch)));
+            !batches.is_empty()
+        });
+        next
+    }
+}
+
+/// Bytes of a record, but for what a batch adds.
+fn len(record: &Record) -> usize {
+    let of = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+    let headers: usize = record
+        .headers
+        .iter()
+        .map(|(name, value)| name.len() + of(value))
+        .sum();
+    of(&record.key) + of(&record.value) + headers
+}

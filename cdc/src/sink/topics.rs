@@ -1,0 +1,160 @@
+//! The topics that events and positions go to.
+
+use std::collections::BTreeMap;
+
+use takhin_client::{Client, ClientError, ErrorCode, TopicToCreate};
+use takhin_config::units::Limit;
+use takhin_config::{ByteSize, CdcConfig};
+use tracing::info;
+
+use super::error::SinkError;
+
+/// What a batch may have beside the largest record.
+const BATCH_EXTRA: u64 = 64 << 10;
+
+/// Names, and how many partitions each has.
+#[derive(Debug, Clone)]
+pub struct Topics {
+    /// Where the data set goes to.
+    pub snapshot: String,
+    /// Where changes go to.
+    pub binlog: String,
+    /// Where positions are kept.
+    pub offsets: String,
+    partitions: BTreeMap<String, i32>,
+}
+
+impl Topics {
+    /// The topics of a configuration, those that are missing created unless that is not wanted.
+    ///
+    /// # Errors
+    ///
+    /// [`SinkError`].
+    pub async fn prepare(client: &Client, config: &CdcConfig) -> Result<Self, SinkError> {
+        let (snapshot, binlog) = config.topics();
+        let mut topics = Self {
+            snapshot,
+            binlog,
+            offsets: config.sink.topic_offsets.clone(),
+            partitions: BTreeMap::new(),
+        };
+        topics.partitions = topics.found(client).await?;
+        let missing: Vec<_> = topics
+            .wanted(config)
+            .into_iter()
+            .filter(|topic| !topics.partitions.contains_key(&topic.name))
+            .collect();
+        if let Some(topic) = missing.first() {
+            if !config.sink.create_topics {
+                return Err(SinkError::Missing(topic.name.clone()));
+            }
+            create(client, &missing).await?;
+            topics.partitions = client
+                .retry(None, async || topics.all(client).await)
+                .await
+                .map_err(|source| failed("see the new topics", source))?;
+        }
+        Ok(topics)
+    }
+
+    /// Partitions of a topic; 1 if it is none of these.
+    pub fn partitions(&self, topic: &str) -> i32 {
+        self.partitions.get(topic).copied().unwrap_or(1)
+    }
+
+    async fn found(&self, client: &Client) -> Result<BTreeMap<String, i32>, SinkError> {
+        let names = [&*self.snapshot, &self.binlog, &self.offsets];
+        let described = client
+            .describe_topics(Some(&names))
+            .await
+            .map_err(|source| failed("ask for the topics", source))?;
+        let count = |len: usize| i32::try_from(len).unwrap_or(i32::MAX).max(1);
+        let counts = described
+            .into_iter()
+            .map(|topic| (topic.name, count(topic.partitions.len())));
+        Ok(counts.collect())
+    }
+
+    /// All of them, or an error that may pass.
+    async fn all(&self, client: &Client) -> Result<BTreeMap<String, i32>, ClientError> {
+        let found = match self.found(client).await {
+            Ok(found) => found,
+            Err(SinkError::Client { source, .. }) => return Err(source),
+            Err(_) => BTreeMap::new(),
+        };
+        for topic in [&self.snapshot, &self.binlog, &self.offsets] {
+            if !found.contains_key(topic) {
+                return Err(ClientError::NoLeader {
+                    topic: topic.clone(),
+                    partition: 0,
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    /// What the topics are to be like.
+    fn wanted(&self, config: &CdcConfig) -> Vec<TopicToCreate> {
+        let sink = &config.sink;
+        let replication_factor = i16::try_from(sink.replication_factor)
+            .ok()
+            .filter(|factor| *factor > 0);
+        let max_record = sink.max_record_size.max(ByteSize::mib(1)).as_u64() + BATCH_EXTRA;
+        let of_events = |name: &String, retention: Limit<std::time::Duration>| TopicToCreate {
+            name: name.clone(),
+            partitions: Some(i32::from(sink.partitions)),
+            replication_factor,
+            configs: vec![
+                ("cleanup.policy".to_owned(), "delete".to_owned()),
+                ("retention.ms".to_owned(), millis(retention)),
+                ("max.message.bytes".to_owned(), max_record.to_string()),
+            ],
+        };
+        let mut topics = vec![of_events(&self.binlog, sink.binlog_retention)];
+        if self.snapshot != self.binlog {
+            topics.push(of_events(&self.snapshot, sink.snapshot_retention));
+        }
+        topics.push(TopicToCreate {
+            name: self.offsets.clone(),
+            partitions: Some(1),
+            replication_factor,
+            configs: vec![("cleanup.policy".to_owned(), "compact".to_owned())],
+        });
+        topics
+    }
+}
+
+async fn create(client: &Client, topics: &[TopicToCreate]) -> Result<(), SinkError> {
+    let outcomes = client
+        .create_topics(topics)
+        .await
+        .map_err(|source| failed("create topics", source))?;
+    for (topic, outcome) in outcomes {
+        match outcome {
+            Ok(()) => info!(topic, "topic created"),
+            Err(refusal) if refusal.is(ErrorCode::TopicAlreadyExists) => {}
+            Err(refusal) => {
+                return Err(SinkError::Create {
+                    topic,
+                    why: refusal.to_string(),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A duration in the words of a topic's settings.
+fn millis(limit: Limit<std::time::Duration>) -> String {
+    match limit {
+        Limit::At(duration) => duration.as_millis().to_string(),
+        Limit::Unlimited => "-1".to_owned(),
+    }
+}
+
+pub(super) fn failed(what: &str, source: ClientError) -> SinkError {
+    SinkError::Client {
+        what: what.to_owned(),
+        source,
+    }
+}

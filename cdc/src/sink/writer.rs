@@ -1,0 +1,320 @@
+//! Writes what is in the queue, one round after the other, and notes how far it came.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use takhin_client::{ClientError, Producer};
+use takhin_config::CdcConfig;
+use takhin_pika::Position;
+use takhin_runtime::clock::Instant;
+use takhin_runtime::telemetry::health::Flag;
+use takhin_runtime::{Env, JoinHandle, Shutdown};
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use super::round::{Recorder, Round};
+use super::topics::{Topics, failed};
+use crate::checkpoint::{Checkpoint, Checkpoints, PositionFile, record};
+use crate::event::{Encoder, Source, partition_of};
+use crate::metrics;
+use crate::queue::Work;
+use crate::source::Session;
+use crate::trouble::Trouble;
+
+/// How long brokers may take before it is said that they do not answer.
+const SLOW: Duration = Duration::from_secs(10);
+
+/// How long a stop may wait for what is on its way.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// The outcome of each batch, with its topic.
+type Outcomes = Vec<(Arc<str>, Result<i64, ClientError>)>;
+
+/// Batches on their way.
+struct Flight {
+    outcome: Pin<Box<dyn Future<Output = Outcomes> + Send>>,
+    since: Instant,
+    is_slow: bool,
+}
+
+/// Takes work, writes it, and notes how far it came: first in the file, then to the master, now and then in the topic.
+pub struct Writer<'a> {
+    env: Env,
+    producer: Producer,
+    recorder: Recorder,
+    file: Arc<PositionFile>,
+    checkpoints: &'a mut Checkpoints,
+    flag: &'a Flag,
+    next: Round,
+    sending: Option<Round>,
+    flight: Option<Flight>,
+    topic_interval: Duration,
+    /// When positions are to be written to the topic; `None` while it has them.
+    topic_due: Option<Instant>,
+    /// Positions on their way to it.
+    saving: Option<JoinHandle<()>>,
+}
+
+impl<'a> Writer<'a> {
+    /// A writer that goes on from `checkpoints`, and keeps them up to date.
+    pub fn new(
+        env: &Env,
+        config: &CdcConfig,
+        producer: Producer,
+        (topics, encoder): (Topics, Arc<dyn Encoder>),
+        (file, checkpoints): (Arc<PositionFile>, &'a mut Checkpoints),
+        flag: &'a Flag,
+    ) -> Self {
+        Self {
+            env: env.clone(),
+            producer,
+            recorder: Recorder::new(config, topics, encoder),
+            file,
+            checkpoints,
+            flag,
+            next: Round::default(),
+            sending: None,
+            flight: None,
+            topic_interval: config.checkpoint.topic_interval,
+            topic_due: None,
+            saving: None,
+        }
+    }
+
+    /// Works until `stop`, and then finishes what is on its way. What was not sent by then is not written.
+    ///
+    /// # Errors
+    ///
+    /// Something could not be written, or noted.
+    pub async fn run(
+        mut self,
+        mut works: mpsc::Receiver<Work>,
+        session: &Session,
+        stop: &Shutdown,
+    ) -> Result<(), Trouble> {
+        while !stop.is_triggered() {
+            let slow_at = self
+                .flight
+                .as_ref()
+                .filter(|flight| !flight.is_slow)
+                .map(|flight| flight.since + SLOW);
+            tokio::select! {
+                biased;
+                () = stop.wait() => {}
+                outcomes = landed(&mut self.flight) => self.land(outcomes, session).await?,
+                work = works.recv(), if !self.next.is_full() => match work {
+                    Some(work) => self.take(work, &mut works, session)?,
+                    // The reader has ended; it says why.
+                    None => std::future::pending().await,
+                },
+                () = until(&self.env, self.topic_due) => self.save_in_topic().await?,
+                () = until(&self.env, slow_at) => self.is_slow(),
+            }
+            self.launch().await?;
+        }
+        self.finish(session).await
+    }
+
+    /// Takes a piece of work, and what else is there.
+    fn take(
+        &mut self,
+        work: Work,
+        works: &mut mpsc::Receiver<Work>,
+        session: &Session,
+    ) -> Result<(), Trouble> {
+        let unknown = Source {
+            id: String::new(),
+            host: String::new(),
+            port: 0,
+            version: String::new(),
+            replication_id: String::new(),
+        };
+        // There is no work before the master has introduced itself.
+        let source = session.source().unwrap_or(&unknown);
+        self.next.add(&self.recorder, source, work)?;
+        while !self.next.is_full() {
+            let Ok(work) = works.try_recv() else { break };
+            self.next.add(&self.recorder, source, work)?;
+        }
+        Ok(())
+    }
+
+    /// Sends the next batches, if none are on their way.
+    async fn launch(&mut self) -> Result<(), Trouble> {
+        if self.flight.is_some() {
+            return Ok(());
+        }
+        if self.sending.is_none() && !self.next.is_empty() {
+            self.sending = Some(std::mem::take(&mut self.next));
+        }
+        let Some(round) = &mut self.sending else {
+            return Ok(());
+        };
+        let mut deliveries = Vec::new();
+        for ((topic, partition), batch) in round.next_batches() {
+            let enqueued = self.producer.enqueue(&topic, partition, batch.records).await;
+            let delivery = enqueued.map_err(|source| failed("make a batch", source))?;
+            deliveries.push(async move { (topic, delivery.wait().await) });
+        }
+        self.flight = Some(Flight {
+            outcome: Box::pin(join_all(deliveries)),
+            since: self.env.clock.instant(),
+            is_slow: false,
+        });
+        Ok(())
+    }
+
+    /// All batches have an outcome.
+    async fn land(&mut self, outcomes: Outcomes, session: &Session) -> Result<(), Trouble> {
+        self.flight = None;
+        for (topic, outcome) in outcomes {
+            if let Err(source) = outcome {
+                metrics::PRODUCE_ERRORS.with([&topic]).inc();
+                return Err(failed(&format!("write to {topic}"), source).into());
+            }
+        }
+        self.flag.pass();
+        // Batches that come after those of the same partition.
+        self.launch_rest().await?;
+        if self.flight.is_none()
+            && let Some(round) = self.sending.take()
+        {
+            self.commit(round, session).await?;
+        }
+        Ok(())
+    }
+
+    async fn launch_rest(&mut self) -> Result<(), Trouble> {
+        let has_more = self.sending.as_ref().is_some_and(Round::has_batches);
+        match has_more {
+            true => self.launch().await,
+            false => Ok(()),
+        }
+    }
+
+    /// Notes that a round was written.
+    async fn commit(&mut self, round: Round, session: &Session) -> Result<(), Trouble> {
+        if !round.progress.is_empty() {
+            self.note(&round, session);
+            let (file, checkpoints) = (Arc::clone(&self.file), self.checkpoints.clone());
+            self.env.tasks.blocking(move || file.save(&checkpoints)).await?;
+            metrics::saved(self.env.clock.now_ms());
+            self.topic_due
+                .get_or_insert_with(|| self.env.clock.instant() + self.topic_interval);
+        }
+        for ack in &round.acks {
+            session.acknowledge(ack).await?;
+        }
+        metrics::BYTES.add(round.bytes);
+        for ((db, kind), count) in &round.counts {
+            metrics::EVENTS.with([db, kind]).add(*count);
+        }
+        for done in round.done {
+            let _ = done.send(());
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, round: &Round, session: &Session) {
+        let now_ms = self.env.clock.now_ms();
+        for (db, progress) in &round.progress {
+            let Some(source) = session.source() else { return };
+            let mut checkpoint =
+                Checkpoint::new(&source.id, db, &source.replication_id, progress.position, now_ms);
+            checkpoint.logic_id = progress.logic_id;
+            checkpoint.term_id = progress.term;
+            session.wrote(db, progress.position, progress.ts_ms);
+            let Position { filenum, offset } = progress.position;
+            metrics::POSITION_FILE.with([db]).set(i64::from(filenum));
+            metrics::POSITION_OFFSET
+                .with([db])
+                .set(i64::try_from(offset).unwrap_or(i64::MAX));
+            self.checkpoints.insert(db.to_string(), checkpoint);
+        }
+    }
+
+    /// Writes positions to the topic, unless those before are still on their way. They are behind those of the file at
+    /// worst.
+    async fn save_in_topic(&mut self) -> Result<(), Trouble> {
+        if self.saving.as_ref().is_some_and(|saving| !saving.is_finished()) {
+            self.topic_due = Some(self.env.clock.instant() + self.topic_interval);
+            return Ok(());
+        }
+        self.topic_due = None;
+        let topic = self.recorder.topics.offsets.clone();
+        let partitions = self.recorder.topics.partitions(&topic);
+        let mut deliveries = Vec::new();
+        for checkpoint in self.checkpoints.values() {
+            let record = record(checkpoint);
+            let partition = partition_of(record.key.as_deref().unwrap_or_default(), partitions);
+            let enqueued = self.producer.enqueue(&topic, partition, vec![record]).await;
+            deliveries.push(enqueued.map_err(|source| failed("make a batch", source))?);
+        }
+        let saving = async move {
+            for delivery in deliveries {
+                if let Err(error) = delivery.wait().await {
+                    debug!(topic, %error, "a position was not written; the next one will be");
+                }
+            }
+        };
+        self.saving = Some(self.env.tasks.spawn("positions", saving));
+        Ok(())
+    }
+
+    fn is_slow(&mut self) {
+        if let Some(flight) = &mut self.flight {
+            flight.is_slow = true;
+            let text = format!(
+                "the brokers have not acknowledged what was sent within {} s; it is sent until they do",
+                SLOW.as_secs()
+            );
+            warn!("{text}");
+            self.flag.fail(text);
+        }
+    }
+
+    /// Waits for what is on its way, notes it, and writes the positions to the topic.
+    async fn finish(&mut self, session: &Session) -> Result<(), Trouble> {
+        let env = self.env.clone();
+        let finishing = async {
+            while self.flight.is_some() {
+                let outcomes = landed(&mut self.flight).await;
+                self.land(outcomes, session).await?;
+            }
+            if let Some(saving) = self.saving.take() {
+                let _ = saving.await;
+            }
+            if self.topic_due.is_some() {
+                self.save_in_topic().await?;
+            }
+            if let Some(saving) = self.saving.take() {
+                let _ = saving.await;
+            }
+            Ok(())
+        };
+        match env.clock.timeout(DRAIN, finishing).await {
+            Ok(finished) => finished,
+            // It is sent again after the next start.
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+/// The outcome of what is on its way; never if nothing is.
+async fn landed(flight: &mut Option<Flight>) -> Outcomes {
+    match flight {
+        Some(flight) => flight.outcome.as_mut().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Returns at that time; never if there is none.
+async fn until(env: &Env, at: Option<Instant>) {
+    match at {
+        Some(at) => env.clock.sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

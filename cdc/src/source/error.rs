@@ -1,0 +1,193 @@
+//! What can go wrong with a master.
+
+use std::io;
+use std::time::Duration;
+
+use takhin_pika::Position;
+use takhin_pika::binlog::ItemError;
+use takhin_pika::frame::FrameError;
+use takhin_pika::resp::RespError;
+
+/// Why a master cannot be followed for now.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// No connection.
+    #[error("cannot connect to {address}: {source}")]
+    Connect {
+        /// `HOST:PORT`.
+        address: String,
+        /// What the network said.
+        source: io::Error,
+    },
+    /// No connection, or no answer, in time.
+    #[error("{address} has not {what} within {} s", after.as_secs())]
+    Silent {
+        /// `HOST:PORT`.
+        address: String,
+        /// What it should have done.
+        what: &'static str,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The connection has ended.
+    #[error("the connection to {address} has ended{hint}")]
+    Closed {
+        /// `HOST:PORT`.
+        address: String,
+        /// What that may mean; empty if nothing is known.
+        hint: String,
+    },
+    /// What arrives is none of Pika's messages.
+    #[error("what {address} sends makes no sense: {source}")]
+    Frame {
+        /// `HOST:PORT`.
+        address: String,
+        /// What is wrong with it.
+        source: FrameError,
+    },
+    /// What arrives is no answer of a Redis server.
+    #[error("what {address} answers makes no sense: {source}; is it the Redis port of a Pika?")]
+    Resp {
+        /// `HOST:PORT`.
+        address: String,
+        /// What is wrong with it.
+        source: RespError,
+    },
+    /// The password file cannot be read.
+    #[error("source.password_file: cannot read {path}: {source}")]
+    PasswordFile {
+        /// The file.
+        path: String,
+        /// What the disk said.
+        source: io::Error,
+    },
+    /// The password is not the master's.
+    #[error("wrong password: {address} refuses what is in source.password_file")]
+    WrongPassword {
+        /// `HOST:PORT`.
+        address: String,
+    },
+    /// There is a password where none is asked for.
+    #[error("{address} has no password (requirepass), but source.password_file gives one: leave it out")]
+    NoPassword {
+        /// `HOST:PORT`.
+        address: String,
+    },
+    /// A password is asked for.
+    #[error("{address} asks for a password: set source.password_file")]
+    PasswordMissing {
+        /// `HOST:PORT`.
+        address: String,
+    },
+    /// The server says no.
+    #[error("{address} refuses {what}: {reply}")]
+    Refused {
+        /// `HOST:PORT`.
+        address: String,
+        /// What was asked.
+        what: &'static str,
+        /// Its words.
+        reply: String,
+    },
+    /// The server is no Pika.
+    #[error("{address} names no pika_version in INFO: it is no Pika master")]
+    NotPika {
+        /// `HOST:PORT`.
+        address: String,
+    },
+    /// The version is not supported.
+    #[error("{address} is Pika {version}, which is not supported: 3.5 and 4.0 are")]
+    Version {
+        /// `HOST:PORT`.
+        address: String,
+        /// What it says.
+        version: String,
+    },
+    /// The server runs with several slots per database.
+    #[error("{address} runs in sharding mode, which is not supported: classic mode is")]
+    Sharding {
+        /// `HOST:PORT`.
+        address: String,
+    },
+    /// A database that is to be followed does not exist.
+    #[error("filters.databases has {wanted}, which the master lacks: it has {}", found.join(", "))]
+    Database {
+        /// The setting.
+        wanted: String,
+        /// What there is.
+        found: Vec<String>,
+    },
+    /// Another connection has our name.
+    #[error(
+        "the master already has a slave {node}: if that is no earlier connection of this process, which ends by itself, set \
+         source.listed_as to an address of its own"
+    )]
+    AlreadyListed {
+        /// Name of the slave.
+        node: String,
+    },
+    /// The changes from the position on cannot be had.
+    #[error(
+        "position {position} of {db} is lost: {why}; set source.on_position_lost to resync to take the data set again, or \
+         remove the position to begin anew"
+    )]
+    PositionLost {
+        /// The database.
+        db: String,
+        /// Where it was to go on.
+        position: Position,
+        /// What the master says.
+        why: String,
+    },
+    /// Changes are missing.
+    #[error("a gap in the binlog of {db}: {found} follows where {expected} is to be")]
+    Gap {
+        /// The database.
+        db: String,
+        /// Where the last item ended.
+        expected: Position,
+        /// Where the next one begins.
+        found: Position,
+    },
+    /// An item makes no sense.
+    #[error("the item of {db} that ends at {end} makes no sense: {source}")]
+    Item {
+        /// The database.
+        db: String,
+        /// Where it ends.
+        end: Position,
+        /// What is wrong with it.
+        source: ItemError,
+    },
+}
+
+impl SourceError {
+    /// A word for metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Connect { .. } => "connect",
+            Self::Silent { .. } => "silent",
+            Self::Closed { .. } => "closed",
+            Self::Frame { .. } | Self::Resp { .. } => "protocol",
+            Self::PasswordFile { .. }
+            | Self::WrongPassword { .. }
+            | Self::NoPassword { .. }
+            | Self::PasswordMissing { .. } => "password",
+            Self::Refused { .. } => "refused",
+            Self::NotPika { .. } | Self::Version { .. } | Self::Sharding { .. } => "version",
+            Self::Database { .. } => "database",
+            Self::AlreadyListed { .. } => "already_listed",
+            Self::PositionLost { .. } => "position_lost",
+            Self::Gap { .. } => "gap",
+            Self::Item { .. } => "item",
+        }
+    }
+
+    /// Whether nothing changes before somebody does something.
+    pub fn needs_somebody(&self) -> bool {
+        matches!(
+            self.reason(),
+            "password" | "version" | "database" | "position_lost" | "gap" | "item"
+        )
+    }
+}

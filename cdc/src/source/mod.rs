@@ -1,0 +1,13 @@
+//! A Pika master as its slave sees it.
+
+mod error;
+mod link;
+mod redis;
+mod session;
+mod start;
+
+pub use error::SourceError;
+pub use link::{Ack, Link};
+pub use redis::Redis;
+pub use session::Session;
+pub use start::Driver;

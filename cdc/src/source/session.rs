@@ -1,0 +1,321 @@
+//! A connection to a master and the databases that are followed over it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use takhin_pika::Position;
+use takhin_pika::binlog::Item;
+use takhin_pika::message::{BinlogOffset, BinlogSyncItem};
+use takhin_runtime::Env;
+use takhin_runtime::clock::Instant;
+
+use super::error::SourceError;
+use super::link::{Ack, Incoming, Link, Outgoing};
+use crate::event::{Event, Source, events_of_item};
+use crate::metrics;
+use crate::queue::{Piece, Progress, Queue};
+
+/// A database shows that it is followed at least this often: masters forget a slave that is silent for 20 s.
+const PING_AFTER: Duration = Duration::from_secs(5);
+
+/// Pause between two looks for databases that have been silent.
+const PING_TICK: Duration = Duration::from_millis(500);
+
+/// A connection and its databases.
+#[derive(Debug)]
+pub struct Session {
+    pub(super) env: Env,
+    pub(super) link: Link,
+    timeout: Duration,
+    source: OnceLock<Source>,
+    dbs: Mutex<BTreeMap<String, Db>>,
+    has_written: AtomicBool,
+}
+
+/// A database that has a session.
+#[derive(Debug)]
+struct Db {
+    name: Arc<str>,
+    session: i32,
+    /// Where the last item ended; `None` while no changes are to come.
+    end: Option<Position>,
+    /// When the master heard of it last.
+    heard: Instant,
+    /// Messages without an acknowledgement.
+    outstanding: usize,
+    /// Up to where changes were written, and when the last one happened, in milliseconds since 1970.
+    written: (Position, i64),
+}
+
+/// What a message says of a database.
+struct Message {
+    events: Vec<Event>,
+    progress: Progress,
+    ack: Ack,
+    len: usize,
+}
+
+impl Session {
+    pub(super) fn new(env: Env, link: Link, timeout: Duration) -> Self {
+        Self {
+            env,
+            link,
+            timeout,
+            source: OnceLock::new(),
+            dbs: Mutex::default(),
+            has_written: AtomicBool::new(false),
+        }
+    }
+
+    /// Whom its events come from; known once the master has introduced itself.
+    pub fn source(&self) -> Option<&Source> {
+        self.source.get()
+    }
+
+    pub(super) fn set_source(&self, source: Source) {
+        let _ = self.source.set(source);
+    }
+
+    /// Notes a session. With a position, its changes are expected from there on.
+    pub(super) fn enter(&self, db: &str, session: i32, end: Option<Position>) {
+        let entry = Db {
+            name: db.into(),
+            session,
+            end,
+            heard: self.env.clock.instant(),
+            outstanding: 0,
+            written: (end.unwrap_or_default(), 0),
+        };
+        self.dbs.lock().insert(db.to_owned(), entry);
+    }
+
+    /// Sends and receives until the connection ends or something is wrong, which is what it returns. Whoever asks the
+    /// master for something must have this driven beside it.
+    pub(super) async fn drive(&self, incoming: Incoming, outgoing: Outgoing, queue: &Queue) -> SourceError {
+        tokio::select! {
+            error = self.receive(incoming, queue) => error,
+            error = outgoing.run() => error,
+            error = self.keep_alive() => error,
+        }
+    }
+
+    async fn receive(&self, mut incoming: Incoming, queue: &Queue) -> SourceError {
+        loop {
+            let items = match self.env.clock.timeout(self.timeout, incoming.next()).await {
+                Ok(Ok(items)) => items,
+                Ok(Err(error)) => return error,
+                Err(_) if self.may_be_silent() => continue,
+                Err(_) => {
+                    return SourceError::Silent {
+                        address: self.link.address().to_owned(),
+                        what: "sent anything",
+                        after: self.timeout,
+                    };
+                }
+            };
+            for (db, items) in by_database(items) {
+                if let Err(error) = self.take(&db, items, queue).await {
+                    return error;
+                }
+            }
+        }
+    }
+
+    /// Masters send nothing while a slave owes them acknowledgements, and nothing of databases whose changes nobody has
+    /// asked for.
+    fn may_be_silent(&self) -> bool {
+        let dbs = self.dbs.lock();
+        let is_due = |db: &Db| db.end.is_some() && db.outstanding == 0;
+        !dbs.values().any(is_due)
+    }
+
+    async fn take(&self, db: &str, items: Vec<BinlogSyncItem>, queue: &Queue) -> Result<(), SourceError> {
+        let Some(session) = self.session_of(db) else {
+            return Ok(());
+        };
+        let items: Vec<_> = items
+            .into_iter()
+            .filter(|item| item.session_id == session)
+            .collect();
+        if items.is_empty() {
+            return Ok(());
+        }
+        if items.iter().all(|item| item.binlog.is_empty()) {
+            self.heard(db);
+            return self.link.ping(db, session).await;
+        }
+        let Some(message) = self.read(db, session, items)? else {
+            return Ok(());
+        };
+        let piece = Piece {
+            events: message.events,
+            progress: Some(message.progress),
+            ack: Some(message.ack),
+            done: None,
+        };
+        queue.put(piece, message.len).await;
+        Ok(())
+    }
+
+    fn session_of(&self, db: &str) -> Option<i32> {
+        self.dbs.lock().get(db).map(|db| db.session)
+    }
+
+    fn heard(&self, db: &str) {
+        if let Some(db) = self.dbs.lock().get_mut(db) {
+            db.heard = self.env.clock.instant();
+        }
+    }
+
+    /// Reads the items of a message; `None` if nobody has asked for any.
+    fn read(
+        &self,
+        db: &str,
+        session: i32,
+        items: Vec<BinlogSyncItem>,
+    ) -> Result<Option<Message>, SourceError> {
+        let mut dbs = self.dbs.lock();
+        let Some(followed) = dbs.get_mut(db) else {
+            return Ok(None);
+        };
+        let (Some(mut end), Some(source)) = (followed.end, self.source.get()) else {
+            return Ok(None);
+        };
+        let mut message = Message {
+            events: Vec::new(),
+            progress: Progress {
+                db: Arc::clone(&followed.name),
+                position: end,
+                logic_id: 0,
+                term: 0,
+                ts_ms: 0,
+            },
+            ack: Ack {
+                db: db.to_owned(),
+                session,
+                first: BinlogOffset::default(),
+                last: BinlogOffset::default(),
+            },
+            len: 0,
+        };
+        let sent = items.into_iter().filter(|item| !item.binlog.is_empty());
+        for (index, sent) in sent.enumerate() {
+            if index == 0 {
+                message.ack.first = sent.binlog_offset;
+            }
+            message.ack.last = sent.binlog_offset;
+            message.len += sent.binlog.len();
+            let item_end = Position::new(sent.binlog_offset.filenum, sent.binlog_offset.offset);
+            if item_end <= end {
+                // Sent again: it was taken before.
+                metrics::DUPLICATES.with([db]).inc();
+                continue;
+            }
+            let wrong = |source| SourceError::Item {
+                db: db.to_owned(),
+                end: item_end,
+                source,
+            };
+            let item = Item::decode(sent.binlog).map_err(wrong)?;
+            if !item.follows(end) {
+                metrics::GAPS.with([db]).inc();
+                return Err(SourceError::Gap {
+                    db: db.to_owned(),
+                    expected: end,
+                    found: item.start,
+                });
+            }
+            let events = events_of_item(source, &followed.name, &item, item_end).map_err(wrong)?;
+            message.events.extend(events);
+            message.progress.logic_id = item.logic_id;
+            message.progress.term = item.origin;
+            message.progress.ts_ms = i64::from(item.exec_time) * 1000;
+            end = item_end;
+        }
+        message.progress.position = end;
+        followed.end = Some(end);
+        followed.outstanding += 1;
+        Ok(Some(message))
+    }
+
+    /// Tells the master that the items of a message are safe.
+    ///
+    /// # Errors
+    ///
+    /// The connection has ended.
+    pub async fn acknowledge(&self, ack: &Ack) -> Result<(), SourceError> {
+        {
+            let now = self.env.clock.instant();
+            let mut dbs = self.dbs.lock();
+            if let Some(db) = dbs.get_mut(&ack.db) {
+                db.outstanding = db.outstanding.saturating_sub(1);
+                db.heard = now;
+            }
+        }
+        self.link.ack(ack).await
+    }
+
+    /// Notes up to where the changes of a database were written, and when the last one happened.
+    pub fn wrote(&self, db: &str, position: Position, ts_ms: i64) {
+        self.has_written.store(true, Ordering::Relaxed);
+        if let Some(db) = self.dbs.lock().get_mut(db) {
+            db.written = (position, if ts_ms > 0 { ts_ms } else { db.written.1 });
+        }
+    }
+
+    /// Whether anything was written.
+    pub fn has_written(&self) -> bool {
+        self.has_written.load(Ordering::Relaxed)
+    }
+
+    /// Up to where the changes of a database were written, and when the last one happened, in milliseconds since 1970 (0 if
+    /// that is not known).
+    pub fn written(&self, db: &str) -> Option<(Position, i64)> {
+        self.dbs.lock().get(db).map(|db| db.written)
+    }
+
+    /// Takes leave of the master, so that it keeps nothing for us.
+    pub async fn leave(&self) {
+        let names: Vec<_> = self.dbs.lock().keys().cloned().collect();
+        for db in names {
+            if let Err(error) = self.link.remove(&db).await {
+                tracing::debug!(db, %error, "the master was not told that nobody follows");
+                return;
+            }
+        }
+    }
+
+    async fn keep_alive(&self) -> SourceError {
+        loop {
+            self.env.clock.sleep(PING_TICK).await;
+            let now = self.env.clock.instant();
+            let mut silent = Vec::new();
+            for (name, db) in &mut *self.dbs.lock() {
+                if now.saturating_duration_since(db.heard) >= PING_AFTER {
+                    db.heard = now;
+                    silent.push((name.clone(), db.session));
+                }
+            }
+            for (db, session) in silent {
+                if let Err(error) = self.link.ping(&db, session).await {
+                    return error;
+                }
+            }
+        }
+    }
+}
+
+/// The items of each database, in order. Up to 3.5.2 one message may have those of several.
+fn by_database(items: Vec<BinlogSyncItem>) -> Vec<(String, Vec<BinlogSyncItem>)> {
+    let mut groups: Vec<(String, Vec<BinlogSyncItem>)> = Vec::new();
+    for item in items {
+        match groups.iter_mut().find(|(db, _)| *db == item.slot.db_name) {
+            Some((_, group)) => group.push(item),
+            None => groups.push((item.slot.db_name.clone(), vec![item])),
+        }
+    }
+    groups
+}

@@ -1,0 +1,145 @@
+//! From a connection to databases that are followed.
+
+use std::time::Duration;
+
+use takhin_config::CdcConfig;
+use takhin_pika::Position;
+use takhin_pika::message::{MetaSyncResponse, Node};
+use takhin_runtime::Env;
+
+use super::error::SourceError;
+use super::link::{Incoming, Link, Outgoing, Tried};
+use super::session::Session;
+use crate::event::Source;
+use crate::queue::Queue;
+
+/// Port under which a slave is listed that has no other. pika_port, which does the same for Redis, uses it.
+const LISTED_PORT: u16 = 21_333;
+
+/// What drives a session.
+#[derive(Debug)]
+pub struct Driver {
+    incoming: Incoming,
+    outgoing: Outgoing,
+}
+
+impl Driver {
+    /// Sends and receives for the session until something ends it, which is what it returns.
+    pub async fn run(self, session: &Session, queue: &Queue) -> SourceError {
+        session.drive(self.incoming, self.outgoing, queue).await
+    }
+}
+
+impl Session {
+    /// Connects to the replication port. `local` is the own address as the master sees it.
+    ///
+    /// # Errors
+    ///
+    /// There is no connection.
+    pub async fn open(env: &Env, config: &CdcConfig, local: &str) -> Result<(Self, Driver), SourceError> {
+        let source = &config.source;
+        let node = match &source.listed_as {
+            Some(listed) => Node {
+                ip: listed.host.clone(),
+                port: i32::from(listed.port),
+            },
+            None => Node {
+                ip: local.to_owned(),
+                port: i32::from(LISTED_PORT),
+            },
+        };
+        let opened = Link::open(env, &source.host, source.port, node, source.timeout).await?;
+        let (link, incoming, outgoing) = opened;
+        let session = Self::new(env.clone(), link, source.timeout);
+        Ok((session, Driver { incoming, outgoing }))
+    }
+
+    /// Introduces itself. Returns the master's databases.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`]; the password is wrong, or the master is none that can be followed.
+    pub async fn introduce(
+        &self,
+        config: &CdcConfig,
+        version: &str,
+        password: Option<String>,
+    ) -> Result<Vec<String>, SourceError> {
+        let meta: MetaSyncResponse = self.link.meta_sync(password).await?;
+        if !meta.classic_mode {
+            return Err(SourceError::Sharding {
+                address: self.link.address().to_owned(),
+            });
+        }
+        self.set_source(Source {
+            id: config.source_id(),
+            host: config.source.host.clone(),
+            port: config.source.port,
+            version: version.to_owned(),
+            replication_id: meta.replication_id.unwrap_or_default(),
+        });
+        let found: Vec<String> = meta.dbs_info.into_iter().map(|db| db.db_name).collect();
+        let wanted = &config.filters.databases;
+        if let Some(wanted) = wanted.iter().find(|wanted| !found.contains(wanted)) {
+            return Err(SourceError::Database {
+                wanted: wanted.clone(),
+                found,
+            });
+        }
+        let is_wanted = |db: &String| wanted.is_empty() || wanted.contains(db);
+        Ok(found.into_iter().filter(is_wanted).collect())
+    }
+
+    /// Checks that a position is in this master's binlog: one that was noted of another one means nothing here.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::PositionLost`].
+    pub fn check_origin(
+        &self,
+        db: &str,
+        position: Position,
+        replication_id: &str,
+    ) -> Result<(), SourceError> {
+        let found = self.source().map_or("", |source| &source.replication_id);
+        if replication_id.is_empty() || found.is_empty() || replication_id == found {
+            return Ok(());
+        }
+        Err(SourceError::PositionLost {
+            db: db.to_owned(),
+            position,
+            why: format!("it is of the replication {replication_id}, and the master is of {found}"),
+        })
+    }
+
+    /// The error for a master that does not say where a binlog ends.
+    pub fn without_end(&self, db: &str) -> SourceError {
+        SourceError::Refused {
+            address: self.link.address().to_owned(),
+            what: "INFO replication",
+            reply: format!("it has no binlog_offset of {db}"),
+        }
+    }
+
+    /// Asks for the changes of a database from a position on, and has them come.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::PositionLost`] when they cannot be had.
+    pub async fn follow(&self, db: &str, from: Position) -> Result<(), SourceError> {
+        match self.link.try_sync(db, from).await? {
+            Tried::Session(session) => {
+                self.enter(db, session, Some(from));
+                self.link.first_send(db, session, from).await
+            }
+            Tried::Lost(why) => Err(SourceError::PositionLost {
+                db: db.to_owned(),
+                position: from,
+                why: why.to_owned(),
+            }),
+        }
+    }
+
+    /// How long leaving may take.
+    pub const LEAVE: Duration = Duration::from_secs(2);
+}

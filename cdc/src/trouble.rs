@@ -1,0 +1,19 @@
+//! Anything that ends an attempt to follow a master.
+
+use crate::checkpoint::CheckpointError;
+use crate::sink::SinkError;
+use crate::source::SourceError;
+
+/// Why it was not possible to go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    /// With the master.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// With the brokers.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// With positions.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+}

@@ -1,0 +1,191 @@
+//! The program under test, as a process.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use takhin_pika::Position;
+use takhin_pika_testing::master::Master;
+use tempfile::TempDir;
+
+use crate::broker::{free_address, get, until};
+
+/// A directory, a configuration, and the process; killed when dropped.
+pub(crate) struct Cdc {
+    dir: TempDir,
+    /// Part of the names of its topics.
+    pub(crate) cluster: String,
+    pub(crate) admin: SocketAddr,
+    child: Option<Child>,
+    settings: Vec<String>,
+    source: String,
+}
+
+impl Cdc {
+    /// Not started yet. `sink` is the broker.
+    pub(crate) fn new(master: &Master, sink: SocketAddr) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let cluster = format!("t{}-{number}", std::process::id());
+        let mut cdc = Self {
+            dir: tempfile::tempdir().unwrap(),
+            source: format!("source-{cluster}"),
+            cluster,
+            admin: free_address(),
+            child: None,
+            settings: Vec::new(),
+        };
+        let (port, dir) = (master.port(), cdc.dir.path().display());
+        let text = format!(
+            "source: {{ host: 127.0.0.1, port: {port}, cluster: {}, id: {}, timeout: 5s }}\n\
+             sink: {{ bootstrap: [\"{sink}\"] }}\n\
+             checkpoint: {{ dir: {dir}/data, topic_interval: 100ms }}\n\
+             admin: {{ bind: \"{}\" }}\n",
+            cdc.cluster, cdc.source, cdc.admin
+        );
+        fs::write(cdc.dir.path().join("cdc.yaml"), text).unwrap();
+        cdc.set("snapshot.mode=no_data");
+        cdc
+    }
+
+    /// A setting more.
+    pub(crate) fn set(&mut self, setting: &str) -> &mut Self {
+        self.settings.push(setting.to_owned());
+        self
+    }
+
+    /// Has it go on from these positions.
+    pub(crate) fn go_on_from(&self, replication_id: &str, positions: &BTreeMap<String, Position>) {
+        let databases: serde_json::Map<String, serde_json::Value> = positions
+            .iter()
+            .map(|(db, position)| {
+                let checkpoint = serde_json::json!({
+                    "version": 1, "source_id": self.source, "db": db, "replication_id": replication_id,
+                    "filenum": position.filenum, "offset": position.offset, "logic_id": 0, "ts_ms": 1,
+                });
+                (db.clone(), checkpoint)
+            })
+            .collect();
+        let file = serde_json::json!({ "version": 1, "source_id": self.source, "databases": databases });
+        fs::create_dir_all(self.data()).unwrap();
+        fs::write(self.data().join("checkpoint.json"), file.to_string()).unwrap();
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// Forgets the file with positions.
+    pub(crate) fn lose_file(&self) {
+        fs::remove_dir_all(self.data()).unwrap();
+    }
+
+    /// The position in the file, of a database.
+    pub(crate) fn saved(&self, db: &str) -> Option<Position> {
+        let text = fs::read_to_string(self.data().join("checkpoint.json")).ok()?;
+        let file: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let of = &file["databases"][db];
+        let filenum = u32::try_from(of["filenum"].as_u64()?).unwrap();
+        Some(Position::new(filenum, of["offset"].as_u64()?))
+    }
+
+    pub(crate) fn start(&mut self) {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("log"))
+            .unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_takhin-cdc"));
+        command.arg("--config").arg(self.dir.path().join("cdc.yaml"));
+        for setting in &self.settings {
+            command.args(["--set", setting]);
+        }
+        let child = command.stdin(Stdio::null()).stderr(log).spawn().unwrap();
+        self.child = Some(child);
+    }
+
+    /// Starts it and waits until it follows.
+    pub(crate) fn start_and_wait(&mut self) {
+        self.start();
+        until("takhin-cdc is ready", || self.is_ready());
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        get(self.admin, "/readyz").is_some_and(|(status, _)| status == 200)
+    }
+
+    /// What `/readyz` says.
+    pub(crate) fn says(&self) -> String {
+        get(self.admin, "/readyz")
+            .map(|(_, text)| text)
+            .unwrap_or_default()
+    }
+
+    /// The value of a series; 0 where there is none.
+    pub(crate) fn metric(&self, series: &str) -> f64 {
+        let (_, text) = get(self.admin, "/metrics").unwrap_or_default();
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// kill -9.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// SIGTERM, and its end.
+    pub(crate) fn stop(&mut self) -> ExitStatus {
+        let mut child = self.child.take().unwrap();
+        let pid = child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+        let mut ended = None;
+        until("takhin-cdc ends", || {
+            ended = child.try_wait().unwrap();
+            ended.is_some()
+        });
+        ended.unwrap()
+    }
+
+    /// The process's own end.
+    pub(crate) fn wait_end(&mut self) -> ExitStatus {
+        let mut child = self.child.take().unwrap();
+        let mut ended = None;
+        until("takhin-cdc ends by itself", || {
+            ended = child.try_wait().unwrap();
+            ended.is_some()
+        });
+        ended.unwrap()
+    }
+
+    /// What it has logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    pub(crate) fn topic(&self, end: &str) -> String {
+        format!("pika.{}.{end}", self.cluster)
+    }
+}
+
+impl Drop for Cdc {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("takhin-cdc has logged:\n{}", self.log());
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! What is said of what cannot work, and that it works once it can.
+
+use std::collections::BTreeMap;
+
+use takhin_pika::Position;
+use takhin_pika_testing::master::{Master, Settings};
+
+use crate::broker::{Broker, until};
+use crate::cdc::Cdc;
+use crate::events::{read_until, with_client};
+
+fn master(change: impl FnOnce(&mut Settings)) -> Master {
+    let mut settings = Settings::default();
+    change(&mut settings);
+    Master::start(settings).unwrap()
+}
+
+#[track_caller]
+fn says(cdc: &Cdc, words: &str) {
+    until(words, || cdc.says().contains(words));
+    assert!(!cdc.is_ready());
+}
+
+#[test]
+fn passwords() {
+    let broker = Broker::shared();
+    let master = master(|settings| settings.password = Some("s3cret".into()));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "wrong\n").unwrap();
+    let mut cdc = Cdc::new(&master, broker.kafka);
+    cdc.start();
+    says(&cdc, "asks for a password: set source.password_file");
+    cdc.kill();
+    cdc.set(&format!("source.password_file={}", file.path().display()));
+    cdc.start();
+    says(&cdc, "source: wrong password");
+    // The file is read again, and nobody has to start anything.
+    std::fs::write(file.path(), "s3cret\n").unwrap();
+    until("the right password is taken", || cdc.is_ready());
+    cdc.kill();
+    master.set(|settings| settings.password = None);
+    cdc.start();
+    says(&cdc, "has no password (requirepass)");
+}
+
+#[test]
+fn versions_and_databases() {
+    let broker = Broker::shared();
+    for version in ["2.3.6", "3.0.16", "3.4.1"] {
+        let master = master(|settings| settings.version = version.into());
+        let mut cdc = Cdc::new(&master, broker.kafka);
+        cdc.start();
+        says(
+            &cdc,
+            &format!("is Pika {version}, which is not supported: 3.5 and 4.0 are"),
+        );
+        assert!(master.requests().is_empty());
+    }
+    let master = master(|settings| settings.databases = 2);
+    let mut cdc = Cdc::new(&master, broker.kafka);
+    cdc.set("filters.databases=db0,db3").start();
+    says(
+        &cdc,
+        "filters.databases has db3, which the master lacks: it has db0, db1",
+    );
+}
+
+#[test]
+fn nobody_there() {
+    let broker = Broker::shared();
+    let gone = master(|_| {});
+    let mut cdc = Cdc::new(&gone, broker.kafka);
+    drop(gone);
+    cdc.start();
+    says(&cdc, "source: cannot connect to 127.0.0.1:");
+
+    let master = master(|_| {});
+    let mut cdc = Cdc::new(&master, crate::broker::free_address());
+    cdc.start();
+    says(
+        &cdc,
+        "sink: cannot ask for the topics: cannot connect to 127.0.0.1:",
+    );
+}
+
+#[test]
+fn topics_that_are_missing() {
+    let broker = Broker::shared();
+    let master = master(|_| {});
+    let mut cdc = Cdc::new(&master, broker.kafka);
+    cdc.set("sink.create_topics=false").start();
+    says(&cdc, "is missing: create it, or set sink.create_topics");
+}
+
+#[test]
+fn positions_that_are_lost() {
+    let broker = Broker::shared();
+    let id = Settings::default().replication_id;
+    let lost = |change: &dyn Fn(&Master) -> (String, Position), words: &str| {
+        let master = master(|_| {});
+        for number in 0..1000_u32 {
+            master.execute("db0", &[b"set", b"k", number.to_string().as_bytes()]);
+        }
+        let (replication_id, position) = change(&master);
+        let mut cdc = Cdc::new(&master, broker.kafka);
+        cdc.go_on_from(&replication_id, &BTreeMap::from([("db0".to_owned(), position)]));
+        cdc.start();
+        says(&cdc, words);
+        assert!(
+            cdc.says()
+                .contains(&format!("position {position} of db0 is lost")),
+            "{}",
+            cdc.says()
+        );
+        // Nothing was asked for instead.
+        assert!(
+            master
+                .requests()
+                .iter()
+                .all(|request| request.binlog_sync.is_none())
+        );
+        assert_eq!(cdc.saved("db0"), Some(position));
+    };
+    lost(
+        &|master| {
+            master.purge("db0", 2);
+            (id.clone(), Position::new(1, 0))
+        },
+        "the master has deleted the binlog there",
+    );
+    lost(
+        &|_| (id.clone(), Position::new(900, 0)),
+        "the master's binlog ends before it",
+    );
+    lost(
+        &|_| (id.clone(), Position::new(0, 77)),
+        "no item of the master's binlog begins there",
+    );
+    lost(
+        &|master| ("another".to_owned(), master.end("db0")),
+        "it is of the replication another",
+    );
+}
+
+#[test]
+fn records_that_are_too_large() {
+    let broker = Broker::shared();
+    let master = master(|_| {});
+    let mut cdc = Cdc::new(&master, broker.kafka);
+    cdc.set("sink.max_record_size=64KiB");
+    cdc.start_and_wait();
+    master.execute("db0", &[b"set", b"small", b"1"]);
+    master.execute("db0", &[b"set", b"large", &vec![b'x'; 100_000]]);
+    master.execute("db0", &[b"set", b"small", b"2"]);
+    says(&cdc, "more than sink.max_record_size (65536)");
+    cdc.kill();
+    cdc.set("sink.oversize=skip");
+    cdc.start_and_wait();
+    let read = read_until(broker.kafka, &cdc.topic("binlog"), "the small ones", |read| {
+        read.iter().any(|event| event.args()[1] == b"2")
+    });
+    assert!(read.iter().all(|event| event.text("key") == "small"));
+    until("it is counted", || cdc.metric("takhin_cdc_oversize_total") >= 1.0);
+}
+
+#[test]
+fn the_command_line() {
+    let master = master(|_| {});
+    let mut cdc = Cdc::new(&master, crate::broker::free_address());
+    cdc.set("source.hots=x").start();
+    assert_eq!(cdc.wait_end().code(), Some(2));
+    assert!(
+        cdc.log()
+            .contains("--set: unknown setting source.hots: did you mean source.host?")
+    );
+}
+
+#[test]
+fn large_items_flushes_and_one_topic() {
+    let broker = Broker::shared();
+    let master = master(|settings| settings.version = "4.0.0".into());
+    let mut cdc = Cdc::new(&master, broker.kafka);
+    cdc.set("sink.mode=single")
+        .set("sink.partitions=3")
+        .start_and_wait();
+    let large = vec![0xfe; 3 << 20];
+    master.execute("db0", &[b"set", b"k\xff\0", &large]);
+    master.execute("db0", &[b"FLUSHDB"]);
+    master.execute("db0", &[b"DEL", b"a", b"b"]);
+    let read = read_until(broker.kafka, &cdc.topic("stream"), "all events", |read| {
+        read.iter().filter(|event| event.text("op") == "flushdb").count() == 3
+            && read.iter().filter(|event| event.text("op") == "del").count() == 2
+            && read.iter().any(|event| event.text("op") == "set")
+    });
+    let set = read.iter().find(|event| event.text("op") == "set").unwrap();
+    assert_eq!(set.args(), [b"k\xff\0".to_vec(), large]);
+    assert_eq!(
+        (&set.json["key"], set.key_bytes().unwrap()),
+        (&serde_json::Value::Null, b"k\xff\0".to_vec())
+    );
+    // One event, which every partition has.
+    let flushes: Vec<_> = read
+        .iter()
+        .filter(|event| event.text("op") == "flushdb")
+        .collect();
+    let partitions: std::collections::BTreeSet<_> = flushes.iter().map(|event| event.partition).collect();
+    assert_eq!(partitions.len(), 3);
+    assert!(
+        flushes
+            .iter()
+            .all(|event| event.text("event_id") == flushes[0].text("event_id"))
+    );
+    let policy = with_client(broker.kafka, async |client| {
+        client.describe_topics(None).await.unwrap()
+    });
+    let offsets = policy
+        .iter()
+        .find(|topic| topic.name == "__pika_port_kafka_offsets")
+        .unwrap();
+    assert_eq!(offsets.partitions.len(), 1);
+}

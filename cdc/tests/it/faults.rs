@@ -1,0 +1,256 @@
+//! What goes wrong between master and broker: nothing is lost, and what comes twice is a tail.
+
+use std::collections::BTreeMap;
+
+use takhin_pika_testing::master::{Master, Settings};
+
+use crate::broker::{Broker, until};
+use crate::cdc::Cdc;
+use crate::events::{check_order, read_until};
+
+/// A writer of numbers that count up for each of a few keys, and chance from a seed.
+struct Writer {
+    random: u64,
+    last: BTreeMap<String, u64>,
+}
+
+impl Writer {
+    fn new(seed: u64) -> Self {
+        Self {
+            random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            last: BTreeMap::new(),
+        }
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        // xorshift64
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random % bound
+    }
+
+    /// Executes so many commands.
+    fn write(&mut self, master: &Master, count: u64) {
+        for _ in 0..count {
+            let db = format!("db{}", self.below(2));
+            let key = format!("{db}-key{}", self.below(8));
+            let number = self.last.entry(key.clone()).or_default();
+            *number += 1;
+            let value = format!(
+                "{number}.{}",
+                "x".repeat(usize::try_from(self.random % 200).unwrap())
+            );
+            master.execute(&db, &[b"SET", key.as_bytes(), value.as_bytes()]);
+        }
+    }
+
+    /// Waits until all of it was acknowledged.
+    fn wait(&self, master: &Master) {
+        for db in ["db0", "db1"] {
+            until("everything is acknowledged", || {
+                master.end(db).offset == 0 || master.acked(db) == Some(master.end(db))
+            });
+        }
+    }
+
+    /// Reads all of it back, and checks it; returns how many records came again.
+    fn check(&self, broker: &Broker, cdc: &Cdc) -> usize {
+        let wanted: u64 = self.last.values().sum();
+        let is_whole = |read: &[crate::events::Read]| {
+            let ids: std::collections::BTreeSet<_> =
+                read.iter().map(|event| event.text("event_id")).collect();
+            ids.len() as u64 >= wanted
+        };
+        let read = read_until(broker.kafka, &cdc.topic("binlog"), "all events", is_whole);
+        check_order(&read, &self.last)
+    }
+}
+
+fn two_databases() -> Master {
+    Master::start(Settings {
+        databases: 2,
+        ..Settings::default()
+    })
+    .unwrap()
+}
+
+/// TrySync never asks for what lies before something that was acknowledged: no more than what was not is sent again.
+fn check_tries(master: &Master) {
+    for (db, asked, acked) in master.tried() {
+        assert!(
+            acked.is_none_or(|acked| asked >= acked),
+            "{db}: asked for {asked} after {acked:?}"
+        );
+    }
+}
+
+#[test]
+fn connections_that_end_at_any_byte() {
+    let broker = Broker::shared();
+    let master = two_databases();
+    let mut writer = Writer::new(1);
+    let mut cdc = Cdc::new(&master, broker.kafka);
+    cdc.start_and_wait();
+    for round in 0..12 {
+        let at = usize::try_from(writer.below(20_000)).unwrap();
+        let before = master.connections();
+        master.faults(|faults| faults.cut_after = Some(at));
+        writer.write(&master, 300);
+        until("the connection was cut, or all was sent", || {
+            master.connections() > before || master.acked("db0") == Some(master.end("db0"))
+        });
+        if round % 4 == 3 {
+            master.restart();
+        }
+    }
+    master.faults(|faults| faults.cut_after = None);
+    writer.write(&master, 10);
+    writer.wait(&master);
+    writer.check(broker, &cdc);
+    check_tries(&master);
+    assert!(master.connections() > 6, "{}", master.connections());
+    assert!(cdc.stop().success());
+}
+
+#[test]
+fn what_comes_twice_is_dropped_and_what_is_missing_is_an_error() {
+    let broker = Broker::shared();
+    let master = two_databases();
+    let mut writer = Writer::new(2);
+    let mut cdc = Cdc::new(&master, broker.kafka);
+    // A gap is for people: it is tried again after a while, and said until then.
+    cdc.start_and_wait();
+    writer.write(&master, 50);
+    writer.wait(&master);
+    master.faults(|faults| faults.twice = Some(usize::MAX));
+    let entries = |db: &str| cdc.metric(&format!("takhin_cdc_events_total{{db=\"{db}\",kind=\"binlog\"}}"));
+    until("the events are counted", || {
+        entries("db0") + entries("db1") >= 50.0
+    });
+    // The next of either database; both have more than that.
+    master.faults(|faults| faults.twice = Some(40));
+    writer.write(&master, 100);
+    writer.wait(&master);
+    let twice =
+        ["db0", "db1"].map(|db| cdc.metric(&format!("takhin_cdc_duplicate_items_total{{db=\"{db}\"}}")));
+    assert!(twice.iter().sum::<f64>() >= 1.0, "{twice:?}");
+
+    master.faults(|faults| faults.leave_out = Some(90));
+    let before = master.connections();
+    writer.write(&master, 100);
+    until("the gap is said", || {
+        cdc.says().contains("a gap in the binlog of db")
+    });
+    assert!(cdc.log().contains("gap"));
+    // Whatever sent it has the item when it is asked again.
+    until("it has connected again", || master.connections() > before);
+    writer.wait(&master);
+    assert_eq!(
+        writer.check(broker, &cdc),
+        0,
+        "nothing was acknowledged behind the gap"
+    );
+    check_tries(&master);
+}
+
+#[test]
+fn brokers_that_are_away() {
+    let mut broker = Broker::start();
+    let master = two_databases();
+    let mut writer = Writer::new(3);
+    let mut cdc = Cdc::new(&master, broker.kafka);
+    cdc.set("sink.queue_size=1MiB");
+    cdc.start_and_wait();
+    writer.write(&master, 500);
+    writer.wait(&master);
+    let connections = master.connections();
+    broker.kill();
+    // More than the queue holds.
+    writer.write(&master, 12_000);
+    until("the queue is full", || {
+        cdc.metric("takhin_cdc_queue_bytes") > 900_000.0
+    });
+    until("it is said", || cdc.says().starts_with("sink: "));
+    assert_eq!(
+        master.connections(),
+        connections,
+        "the source was given up for the sink"
+    );
+    broker.run();
+    writer.wait(&master);
+    assert_eq!(writer.check(&broker, &cdc), 0);
+    until("it is ready again", || cdc.is_ready());
+    assert_eq!(master.connections(), connections);
+    assert!(cdc.stop().success());
+}
+
+/// Seeds of chance: what happens, and when.
+#[test]
+fn killed_at_any_point() {
+    let broker = Broker::shared();
+    for seed in 10..13 {
+        let master = two_databases();
+        let mut writer = Writer::new(seed);
+        let mut cdc = Cdc::new(&master, broker.kafka);
+        cdc.set("sink.batch_size=4KiB");
+        cdc.start_and_wait();
+        for _ in 0..5 {
+            writer.write(&master, 400);
+            let progress = writer.below(300);
+            let wanted = 400 - progress;
+            // Somewhere on the way: when so many are on the master's list of acknowledged ones, or after a moment.
+            let moments = writer.below(40);
+            let mut looks = 0;
+            until("a moment", || {
+                looks += 1;
+                let acked = ["db0", "db1"]
+                    .iter()
+                    .filter(|db| master.acked(db) == Some(master.end(db)))
+                    .count();
+                looks > moments || acked == 2 || wanted == 0
+            });
+            cdc.kill();
+            match writer.below(3) {
+                // The file is gone, as with a pod's directory: the topic has positions.
+                0 => {
+                    writer.write(&master, 20);
+                    cdc.start();
+                }
+                1 => {
+                    master.restart();
+                    cdc.start();
+                }
+                _ => cdc.start(),
+            }
+        }
+        writer.wait(&master);
+        let again = writer.check(broker, &cdc);
+        check_tries(&master);
+        assert!(again < 2000, "{again} of {}", writer.last.values().sum::<u64>());
+    }
+}
+
+/// A pod's directory is gone with the pod.
+#[test]
+fn the_topic_has_positions_where_the_file_is_lost() {
+    let broker = Broker::shared();
+    let master = two_databases();
+    let mut writer = Writer::new(4);
+    let mut cdc = Cdc::new(&master, broker.kafka);
+    cdc.start_and_wait();
+    writer.write(&master, 200);
+    writer.wait(&master);
+    assert_eq!(cdc.saved("db0"), Some(master.end("db0")));
+    assert!(cdc.stop().success());
+    cdc.lose_file();
+    // It would begin here without a position.
+    writer.write(&master, 100);
+    cdc.start_and_wait();
+    writer.wait(&master);
+    assert_eq!(
+        writer.check(broker, &cdc),
+        0,
+        "a clean stop leaves nothing to be sent again"
+    );
+}

@@ -1,0 +1,15 @@
+//! The real program between a scripted master and a real broker.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::unwrap_used,
+    reason = "it starts processes, and looks at their files"
+)]
+
+mod broker;
+mod cdc;
+mod errors;
+mod events;
+mod faults;
+mod replay;
+mod words;
