@@ -1,6 +1,7 @@
 //! Follows a Pika master as its slave does, and writes what it has and what changes to Kafka topics.
 //!
 //! - [`source`]: the master: its Redis port, the replication connection, the databases followed over it.
+//! - [`snapshot`]: the data set before the changes, from a dump of the master.
 //! - [`event`]: what is told of a change: fields, JSON, filters, keys of records.
 //! - [`queue`]: what was received and not yet written, bounded in bytes.
 //! - [`sink`]: topics, and rounds of batches.
@@ -24,6 +25,7 @@ pub mod metrics;
 pub mod queue;
 pub mod run;
 pub mod sink;
+pub mod snapshot;
 pub mod source;
 mod trouble;
 

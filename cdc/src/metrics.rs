@@ -40,6 +40,16 @@ families! {
     DUPLICATES: counters Counter<1> = "takhin_cdc_duplicate_items_total", "Items of the binlog that came again and were dropped", ["db"];
     /// Gaps.
     GAPS: counters Counter<1> = "takhin_cdc_gaps_total", "Gaps in the binlog, each of which ends the connection", ["db"];
+    /// Bytes of dumps.
+    SNAPSHOT_BYTES: counters Counter<1> = "takhin_cdc_snapshot_received_bytes_total", "Bytes of dumps that were received", ["db"];
+    /// Keys of data sets.
+    SNAPSHOT_KEYS: counters Counter<1> = "takhin_cdc_snapshot_keys_total", "Keys of data sets that were read", ["db"];
+    /// How many there may be.
+    SNAPSHOT_ESTIMATE: gauges Gauge<1> = "takhin_cdc_snapshot_keys_estimate", "Entries of data sets that are being read, or were, as RocksDB guesses", ["db"];
+    /// Keys that Pika has cut.
+    SNAPSHOT_DAMAGED: counters Counter<1> = "takhin_cdc_snapshot_damaged_keys_total", "Keys left out because Pika itself has cut them", ["db"];
+    /// Data sets taken.
+    RESYNCS: counters Counter<1> = "takhin_cdc_full_resyncs_total", "Data sets that were begun to be taken, by reason", ["reason"];
     /// Commands that are not in our table.
     UNKNOWN: counters Counter<1> = "takhin_cdc_unknown_commands_total", "Changes by commands that are not known, written as they are", ["db"];
 }
@@ -91,17 +101,20 @@ pub fn register(clock: Clock) {
 pub enum Phase {
     /// Its changes cannot come yet.
     Connecting,
+    /// Its data set is being taken.
+    Snapshot,
     /// They come.
     Streaming,
 }
 
 impl Phase {
-    const ALL: [Self; 2] = [Self::Connecting, Self::Streaming];
+    const ALL: [Self; 3] = [Self::Connecting, Self::Snapshot, Self::Streaming];
 
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Connecting => "connecting",
+            Self::Snapshot => "snapshot",
             Self::Streaming => "streaming",
         }
     }

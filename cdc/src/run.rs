@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use takhin_client::{Acks, Client, ClientConfig, Compression, Producer, ProducerConfig};
 use takhin_config::CdcConfig;
-use takhin_config::cdc::Codec;
+use takhin_config::cdc::{Codec, OnPositionLost, SnapshotMode};
 use takhin_pika::Position;
 use takhin_pika::info::binlog_end;
 use takhin_runtime::telemetry::health::{Flag, Health, Probe};
@@ -20,6 +20,7 @@ use crate::event::{Encoder, Json};
 use crate::metrics::{self, Phase};
 use crate::queue::{Piece, Progress, Queue, queue};
 use crate::sink::{SinkError, Topics, Writer};
+use crate::snapshot;
 use crate::source::{Redis, Session, SourceError};
 use crate::trouble::Trouble;
 
@@ -55,6 +56,8 @@ struct Runner<'a> {
     flags: &'a Flags,
     /// Whether anything was written since the last trouble.
     has_written: AtomicBool,
+    /// Whether the next dump is to be a new one.
+    needs_fresh_dump: AtomicBool,
 }
 
 /// Whether the program is ready: with the master, and with the brokers.
@@ -98,6 +101,7 @@ pub async fn run(
         file: Arc::new(file),
         flags,
         has_written: AtomicBool::new(false),
+        needs_fresh_dump: AtomicBool::new(false),
     };
     let mut pause = PAUSE.0;
     while !stop.is_triggered() {
@@ -192,6 +196,9 @@ impl Runner<'_> {
         };
         self.has_written
             .fetch_or(session.has_written(), Ordering::Relaxed);
+        for db in session.databases() {
+            metrics::set_phase(&db, Phase::Connecting);
+        }
         ended
     }
 
@@ -289,13 +296,25 @@ impl Runner<'_> {
     ) -> Result<Vec<String>, Trouble> {
         let dbs = session.introduce(self.config, version, password).await?;
         let ends = redis.info("replication").await?;
+        let mut lacking = Vec::new();
         for db in &dbs {
             metrics::set_phase(db, Phase::Connecting);
             let from = match known.get(db) {
                 Some(checkpoint) => {
                     let position = checkpoint.position();
-                    session.check_origin(db, position, &checkpoint.replication_id)?;
-                    position
+                    let checked = session.check_origin(db, position, &checkpoint.replication_id);
+                    match checked.map(|()| position) {
+                        Err(lost) => {
+                            self.resync(lost)?;
+                            lacking.push((db, "position_lost"));
+                            continue;
+                        }
+                        position => position?,
+                    }
+                }
+                None if self.config.snapshot.mode == SnapshotMode::Initial => {
+                    lacking.push((db, "initial"));
+                    continue;
                 }
                 None => {
                     let end = binlog_end(&ends, db).ok_or_else(|| session.without_end(db))?;
@@ -303,11 +322,45 @@ impl Runner<'_> {
                     end
                 }
             };
+            match session.follow(db, from).await {
+                Err(lost @ SourceError::PositionLost { .. }) => {
+                    self.resync(lost)?;
+                    lacking.push((db, "position_lost"));
+                }
+                followed => {
+                    followed?;
+                    follows(db, from);
+                }
+            }
+        }
+        // Others go on meanwhile.
+        for (db, reason) in lacking {
+            self.flags.source.pass();
+            metrics::set_phase(db, Phase::Snapshot);
+            metrics::RESYNCS.with([reason]).inc();
+            info!(db, reason, "taking the data set");
+            let is_fresh = self.needs_fresh_dump.swap(false, Ordering::Relaxed);
+            let taken = snapshot::take(self.env, self.config, session, queue, (db, is_fresh)).await;
+            if matches!(&taken, Err(SourceError::Snapshot { .. })) {
+                // The dump that the master has may be the fault.
+                self.needs_fresh_dump.store(true, Ordering::Relaxed);
+            }
+            let from = taken?;
             session.follow(db, from).await?;
-            info!(db, position = %from, version, "following the binlog");
-            metrics::set_phase(db, Phase::Streaming);
+            follows(db, from);
         }
         Ok(dbs)
+    }
+
+    /// Whether the data set is to be taken where a position is lost; otherwise that is the trouble.
+    fn resync(&self, lost: SourceError) -> Result<(), SourceError> {
+        match self.config.source.on_position_lost {
+            OnPositionLost::Stop => Err(lost),
+            OnPositionLost::Resync => {
+                warn!("{lost}; source.on_position_lost is resync");
+                Ok(())
+            }
+        }
     }
 
     /// Computes the lag of each database.
@@ -357,6 +410,11 @@ impl Runner<'_> {
             }
         }
     }
+}
+
+fn follows(db: &str, from: Position) {
+    info!(db, position = %from, "following the binlog");
+    metrics::set_phase(db, Phase::Streaming);
 }
 
 /// Has a position noted before anything after it is asked for: whoever begins again goes on there, and not behind what it

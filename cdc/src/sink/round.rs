@@ -16,6 +16,9 @@ use crate::metrics;
 use crate::queue::{Permit, Progress, Work};
 use crate::source::Ack;
 
+/// Bytes of a round after which no more is added to it, over all partitions.
+const MAX_BYTES: u64 = 16 << 20;
+
 /// Makes records of events.
 pub(super) struct Recorder {
     pub(super) topics: Topics,
@@ -178,9 +181,10 @@ impl Round {
             batch.bytes += len;
         }
         self.bytes += len as u64;
+        self.is_full |= self.bytes >= MAX_BYTES;
     }
 
-    /// Whether a partition has more than one batch can hold.
+    /// Whether a partition has more than one batch can hold, or all together have enough.
     pub(super) fn is_full(&self) -> bool {
         self.is_full
     }

@@ -149,6 +149,24 @@ pub enum SourceError {
         /// Where the next one begins.
         found: Position,
     },
+    /// The data set cannot be taken.
+    #[error("the data set of {db} cannot be taken: {why}")]
+    Snapshot {
+        /// The database.
+        db: String,
+        /// Why.
+        why: String,
+    },
+    /// There is no room for the data set, or the disk fails.
+    #[error(
+        "snapshot.dir: cannot write {dir}: {source}; a dump takes as much room as the data on the master's disk"
+    )]
+    SnapshotDisk {
+        /// The directory.
+        dir: String,
+        /// What the disk said.
+        source: io::Error,
+    },
     /// An item makes no sense.
     #[error("the item of {db} that ends at {end} makes no sense: {source}")]
     Item {
@@ -179,6 +197,8 @@ impl SourceError {
             Self::AlreadyListed { .. } => "already_listed",
             Self::PositionLost { .. } => "position_lost",
             Self::Gap { .. } => "gap",
+            Self::Snapshot { .. } => "snapshot",
+            Self::SnapshotDisk { .. } => "snapshot_disk",
             Self::Item { .. } => "item",
         }
     }
@@ -187,7 +207,7 @@ impl SourceError {
     pub fn needs_somebody(&self) -> bool {
         matches!(
             self.reason(),
-            "password" | "version" | "database" | "position_lost" | "gap" | "item"
+            "password" | "version" | "database" | "position_lost" | "gap" | "item" | "snapshot_disk"
         )
     }
 }

@@ -7,8 +7,8 @@ use bytes::BytesMut;
 use takhin_pika::Position;
 use takhin_pika::frame::{self, MAX_FRAME};
 use takhin_pika::message::{
-    BinlogOffset, BinlogSyncItem, BinlogSyncRequest, InnerRequest, InnerResponse, Kind, MetaSyncRequest,
-    MetaSyncResponse, Node, RemoveSlaveNode, Slot, Status, TrySyncReply, TrySyncRequest,
+    BinlogOffset, BinlogSyncItem, BinlogSyncRequest, DbSyncRequest, InnerRequest, InnerResponse, Kind,
+    MetaSyncRequest, MetaSyncResponse, Node, RemoveSlaveNode, Slot, Status, TrySyncReply, TrySyncRequest,
 };
 use takhin_runtime::{Clock, Env, ReadHalf, WriteHalf};
 use tokio::sync::{Mutex, mpsc};
@@ -177,6 +177,33 @@ impl Link {
                 (TrySyncReply::TrySyncOk, None) => Err(self.refused("TrySync", "no session".to_owned())),
             },
             _ => Err(self.refused("TrySync", reply)),
+        }
+    }
+
+    /// Asks for a dump of a database, a new one if it is to be `is_fresh`. Returns the session under which this slave is listed
+    /// meanwhile.
+    pub(super) async fn db_sync(&self, db: &str, is_fresh: bool) -> Result<i32, SourceError> {
+        // A master makes a new dump for whoever claims to be far ahead of the one that it has.
+        let filenum = if is_fresh { i32::MAX.unsigned_abs() } else { 0 };
+        let request = InnerRequest {
+            r#type: Kind::DbSync.into(),
+            db_sync: Some(DbSyncRequest {
+                node: self.node.clone(),
+                slot: slot(db),
+                binlog_offset: BinlogOffset {
+                    filenum,
+                    offset: 0,
+                    term: None,
+                    index: None,
+                },
+            }),
+            ..InnerRequest::default()
+        };
+        let answer = self.ask(request, Kind::DbSync).await?;
+        let reply = answer.reply.clone().unwrap_or_default();
+        match (answer.code(), answer.db_sync) {
+            (Status::Ok, Some(synced)) => Ok(synced.session_id),
+            _ => Err(self.refused("DBSync", reply)),
         }
     }
 

@@ -5,9 +5,11 @@ mod link;
 mod redis;
 mod session;
 mod start;
+mod transfer;
 
 pub use error::SourceError;
 pub use link::{Ack, Link};
 pub use redis::Redis;
 pub use session::Session;
 pub use start::Driver;
+pub use transfer::Dump;

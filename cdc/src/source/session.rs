@@ -277,10 +277,14 @@ impl Session {
         self.dbs.lock().get(db).map(|db| db.written)
     }
 
+    /// The databases that have a session.
+    pub fn databases(&self) -> Vec<String> {
+        self.dbs.lock().keys().cloned().collect()
+    }
+
     /// Takes leave of the master, so that it keeps nothing for us.
     pub async fn leave(&self) {
-        let names: Vec<_> = self.dbs.lock().keys().cloned().collect();
-        for db in names {
+        for db in self.databases() {
             if let Err(error) = self.link.remove(&db).await {
                 tracing::debug!(db, %error, "the master was not told that nobody follows");
                 return;

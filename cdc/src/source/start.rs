@@ -1,15 +1,18 @@
 //! From a connection to databases that are followed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use takhin_config::CdcConfig;
 use takhin_pika::Position;
 use takhin_pika::message::{MetaSyncResponse, Node};
 use takhin_runtime::Env;
+use tracing::warn;
 
 use super::error::SourceError;
 use super::link::{Incoming, Link, Outgoing, Tried};
 use super::session::Session;
+use super::transfer::{Dump, Transfer};
 use crate::event::Source;
 use crate::queue::Queue;
 
@@ -137,6 +140,37 @@ impl Session {
                 position: from,
                 why: why.to_owned(),
             }),
+        }
+    }
+
+    /// Asks for a dump of a database and receives it. The master keeps its binlog for this slave until it is followed.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`].
+    pub async fn receive_dump(
+        &self,
+        config: &CdcConfig,
+        db: &str,
+        is_fresh: bool,
+    ) -> Result<Dump, SourceError> {
+        let session = self.link.db_sync(db, is_fresh).await?;
+        self.enter(db, session, None);
+        let transfer = Transfer {
+            env: &self.env,
+            config,
+            db,
+            dir: config.snapshot_dir().join(db),
+        };
+        transfer.run().await
+    }
+
+    /// Deletes a dump.
+    pub async fn remove_dump(&self, config: &CdcConfig, db: &str) {
+        let (disk, dir) = (Arc::clone(&self.env.disk), config.snapshot_dir().join(db));
+        let removed = self.env.tasks.blocking(move || disk.remove_dir_all(&dir)).await;
+        if let Err(error) = removed {
+            warn!(db, %error, "the dump could not be deleted");
         }
     }
 

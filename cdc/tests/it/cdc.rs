@@ -74,7 +74,7 @@ impl Cdc {
         fs::write(self.data().join("checkpoint.json"), file.to_string()).unwrap();
     }
 
-    fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 

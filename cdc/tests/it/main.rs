@@ -12,4 +12,6 @@ mod errors;
 mod events;
 mod faults;
 mod replay;
+mod snapshot;
+mod state;
 mod words;

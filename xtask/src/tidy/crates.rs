@@ -38,7 +38,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("takhin-pika-dump", &["takhin-pika"]),
     (
         "takhin-cdc",
-        &["takhin-client", "takhin-config", "takhin-runtime", "takhin-pika"],
+        &[
+            "takhin-client",
+            "takhin-config",
+            "takhin-runtime",
+            "takhin-pika",
+            "takhin-pika-dump",
+        ],
     ),
 ];
 

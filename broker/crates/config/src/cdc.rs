@@ -50,7 +50,7 @@ section! {
         /// the master may have the same; by default the own address of the connection, with port 21333.
         listed_as: Option<HostPort> = None;
         /// What to do when the master can no longer send the changes from the position on, or is another one: `stop` says so
-        /// and waits for somebody to decide.
+        /// and waits for somebody to decide, `resync` takes the data set again.
         on_position_lost: OnPositionLost = OnPositionLost::Stop;
         /// How long the master may be silent where it should not be, and how long an answer may take.
         timeout: Duration = Duration::from_secs(20), in Duration::from_secs(1)..=Duration::from_secs(600);
@@ -120,8 +120,16 @@ section! {
 section! {
     /// The data set as it was before the changes.
     CdcSnapshot {
-        /// Whether it is taken where there is no position: `no_data` begins with the changes from now on.
-        mode: SnapshotMode = SnapshotMode::NoData;
+        /// Whether it is taken where there is no position: `initial` takes it, `no_data` begins with the changes from now on.
+        mode: SnapshotMode = SnapshotMode::Initial;
+        /// Directory for the master's dump while it is received and read, as large as the data set on the master's disk; by
+        /// default `snapshot` in `checkpoint.dir`. What is in it is deleted.
+        dir: Option<PathBuf> = None;
+        /// Bytes of the dump received in a second at most.
+        max_rate: Limit<ByteSize> = Limit::Unlimited,
+            in Limit::At(ByteSize::kib(64))..=Limit::Unlimited;
+        /// Databases of the dump that are read at a time, each on a thread.
+        parallelism: u16 = 2, in 1..=16;
     }
 }
 
@@ -157,6 +165,8 @@ choice! {
     OnPositionLost {
         /// Say so and wait.
         Stop = "stop";
+        /// Take the data set again.
+        Resync = "resync";
     }
 }
 
@@ -173,6 +183,8 @@ choice! {
 choice! {
     /// Whether the data set is taken.
     SnapshotMode {
+        /// Where there is no position.
+        Initial = "initial";
         /// Never: changes from now on.
         NoData = "no_data";
     }
@@ -281,6 +293,12 @@ fn check(config: &CdcConfig, reader: &mut Reader) {
             );
         }
     }
+    if config.source.on_position_lost == OnPositionLost::Resync
+        && config.snapshot.mode == SnapshotMode::NoData
+    {
+        let message = "is resync, which takes the data set, and snapshot.mode is no_data: change one of them";
+        fault("source.on_position_lost", message.to_owned());
+    }
     for database in &config.filters.databases {
         let is_name = database
             .strip_prefix("db")
@@ -316,6 +334,12 @@ impl CdcConfig {
                 or(&sink.topic_binlog, "binlog"),
             ),
         }
+    }
+
+    /// Where the master's dump is received.
+    pub fn snapshot_dir(&self) -> PathBuf {
+        let default = || self.checkpoint.dir.join("snapshot");
+        self.snapshot.dir.clone().unwrap_or_else(default)
     }
 
     /// Name of the source in events and of its positions.

@@ -9,4 +9,12 @@ pub struct Faults {
     pub leave_out: Option<usize>,
     /// The item of this index is sent twice once.
     pub twice: Option<usize>,
+    /// Questions for a list of files that are answered with: not yet.
+    pub not_ready: u32,
+    /// Connections of files end after so many answers, as many times as there are numbers.
+    pub cut_files_after: Vec<u32>,
+    /// After so many answers the master has made another dump.
+    pub another_dump_after: Option<u32>,
+    /// A name that is listed in addition.
+    pub listed_too: Option<String>,
 }

@@ -7,6 +7,7 @@ mod binlog;
 mod faults;
 mod redis;
 mod replication;
+mod transfer;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,6 +24,7 @@ use takhin_pika::message::InnerRequest;
 
 pub use binlog::{Binlog, Entry};
 pub use faults::Faults;
+pub use transfer::DumpFiles;
 
 /// What the replication port is above the Redis port.
 const REPLICATION_ABOVE: u16 = 2000;
@@ -96,6 +98,8 @@ pub(crate) struct State {
     /// Asked for by TrySync: database, position, and what was acknowledged by then.
     pub(crate) tried: Vec<(String, Position, Option<Position>)>,
     pub(crate) connections: u32,
+    pub(crate) dumps: BTreeMap<String, DumpFiles>,
+    pub(crate) transfers: u32,
 }
 
 #[derive(Debug)]
@@ -131,7 +135,11 @@ impl Drop for Master {
     fn drop(&mut self) {
         self.0.ended.store(true, Ordering::Relaxed);
         self.disconnect();
-        for port in [self.0.port, self.0.port + REPLICATION_ABOVE] {
+        for port in [
+            self.0.port,
+            self.0.port + REPLICATION_ABOVE,
+            self.0.port + TRANSFER_ABOVE,
+        ] {
             // Wakes the one that accepts.
             let _ = TcpStream::connect_timeout(&address(port), Duration::from_secs(1));
         }
@@ -145,7 +153,7 @@ impl Master {
     ///
     /// There are none.
     pub fn start(settings: Settings) -> Result<Self> {
-        let (port, redis, replication) = listeners()?;
+        let (port, [redis, replication, files]) = listeners()?;
         let mut state = State::default();
         for number in 0..settings.databases {
             let binlog = Binlog::new(settings.file_size);
@@ -159,6 +167,7 @@ impl Master {
         });
         accept(&inner, redis, redis::serve);
         accept(&inner, replication, replication::serve);
+        accept(&inner, files, transfer::serve);
         Ok(Self(inner))
     }
 
@@ -217,6 +226,22 @@ impl Master {
         }
     }
 
+    /// The dump of a database, as a directory has it.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read.
+    pub fn dump(&self, db: &str, dir: &std::path::Path) -> Result<()> {
+        let dump = DumpFiles::read(dir)?;
+        self.0.state().dumps.insert(db.to_owned(), dump);
+        Ok(())
+    }
+
+    /// Number of connections over which files were asked for.
+    pub fn transfers(&self) -> u32 {
+        self.0.state().transfers
+    }
+
     /// What was asked over replication connections, in order.
     pub fn requests(&self) -> Vec<InnerRequest> {
         self.0.state().requests.clone()
@@ -270,7 +295,7 @@ fn address(port: u16) -> SocketAddr {
 }
 
 /// A Redis port such that the ports above it are free as well.
-fn listeners() -> Result<(u16, TcpListener, TcpListener)> {
+fn listeners() -> Result<(u16, [TcpListener; 3])> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let spread = std::process::id().wrapping_mul(7919);
     for _ in 0..2000 {
@@ -278,11 +303,12 @@ fn listeners() -> Result<(u16, TcpListener, TcpListener)> {
         // Below what the kernel hands out to connections.
         let port = 10_100 + u16::try_from(spread.wrapping_add(step.wrapping_mul(101)) % 9800)?;
         let bind = |port| TcpListener::bind(address(port));
-        let both = bind(port).and_then(|redis| Ok((redis, bind(port + REPLICATION_ABOVE)?)));
-        if let Ok((redis, replication)) = both
-            && bind(port + TRANSFER_ABOVE).is_ok()
-        {
-            return Ok((port, redis, replication));
+        let all = bind(port).and_then(|redis| {
+            let replication = bind(port + REPLICATION_ABOVE)?;
+            Ok([redis, replication, bind(port + TRANSFER_ABOVE)?])
+        });
+        if let Ok(all) = all {
+            return Ok((port, all));
         }
     }
     anyhow::bail!("no free ports")

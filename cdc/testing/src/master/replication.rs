@@ -10,9 +10,9 @@ use bytes::{Bytes, BytesMut};
 use takhin_pika::Position;
 use takhin_pika::frame::{self, MAX_FRAME};
 use takhin_pika::message::{
-    BinlogOffset, BinlogSyncItem, BinlogSyncRequest, DbInfo, InnerRequest, InnerResponse, Kind,
-    MetaSyncRequest, MetaSyncResponse, Node, RemoveSlaveNode, Slot, Status, TrySyncReply, TrySyncRequest,
-    TrySyncResponse,
+    BinlogOffset, BinlogSyncItem, BinlogSyncRequest, DbInfo, DbSyncResponse, InnerRequest, InnerResponse,
+    Kind, MetaSyncRequest, MetaSyncResponse, Node, RemoveSlaveNode, Slot, Status, TrySyncReply,
+    TrySyncRequest, TrySyncResponse,
 };
 
 use super::{Inner, Settings, SlaveState, State};
@@ -93,6 +93,16 @@ fn answer(inner: &Inner, request: InnerRequest, connection: u32) -> io::Result<O
             connection,
             reply(Kind::TrySync),
         )));
+    }
+    if let Some(wanted) = request.db_sync {
+        let session = enter(&mut state, &wanted.slot.db_name, &wanted.node, connection);
+        return Ok(Some(InnerResponse {
+            db_sync: Some(DbSyncResponse {
+                slot: Slot::clone(&wanted.slot),
+                session_id: session,
+            }),
+            ..reply(Kind::DbSync)
+        }));
     }
     if let Some(sync) = request.binlog_sync {
         return binlog_sync(&settings, &mut state, &sync).map(|()| None);
@@ -183,7 +193,7 @@ fn try_sync(
 }
 
 /// The slave's session in a database: the one that it has, or a new one.
-pub(super) fn enter(state: &mut State, db: &str, node: &Node, connection: u32) -> i32 {
+fn enter(state: &mut State, db: &str, node: &Node, connection: u32) -> i32 {
     let key = (db.to_owned(), name(node));
     if let Some(slave) = state.slaves.get(&key) {
         return slave.session;

@@ -1,0 +1,226 @@
+//! The data set as it was before the changes: a dump of the master, received, read and written key by key.
+
+mod events;
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt as _, stream};
+use takhin_config::CdcConfig;
+use takhin_pika_dump::{Bounds, Database, Layout, Piece as DumpPiece, Tally, databases};
+use takhin_runtime::Env;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{info, warn};
+
+use crate::event::{Event, SnapshotRef, Source};
+use crate::metrics;
+use crate::queue::{Piece, Progress, Queue};
+use crate::source::{Dump, Session, SourceError};
+use events::{boundary, of_piece};
+
+/// Pieces that a database may be ahead of what is written.
+const AHEAD: usize = 64;
+
+/// Events that are put into the queue together, and their bytes.
+const TOGETHER: (usize, usize) = (256, 256 << 10);
+
+/// Takes the data set of a database: a dump is received and written, and the position noted at which the changes go on. That
+/// is returned once everything has been acknowledged.
+///
+/// # Errors
+///
+/// [`SourceError`].
+pub async fn take(
+    env: &Env,
+    config: &CdcConfig,
+    session: &Session,
+    queue: &Queue,
+    (db, is_fresh): (&str, bool),
+) -> Result<takhin_pika::Position, SourceError> {
+    let begin = env.clock.instant();
+    let dump = session.receive_dump(config, db, is_fresh).await?;
+    let Some(source) = session.source() else {
+        return Err(failed(db, "the master has not introduced itself"));
+    };
+    let now_ms = env.clock.now_ms();
+    let reference = SnapshotRef {
+        // Another one for each time, also where the master gives the same dump again.
+        id: format!("{}-{now_ms:x}", dump.uuid.get(..8).unwrap_or("0")).into(),
+        position: dump.info.position,
+        is_exact: is_exact(&source.version),
+    };
+    info!(db, position = %reference.position, files = dump.files.len(), "writing the data set");
+    let writing = Writing {
+        env,
+        config,
+        source,
+        queue,
+        db: db.into(),
+        reference,
+        now_ms,
+    };
+    let tally = writing.run(&dump).await?;
+    let seconds = begin.elapsed().as_secs();
+    info!(
+        db,
+        keys = tally.keys,
+        expired = tally.dead,
+        seconds,
+        "the data set is written"
+    );
+    if tally.damaged > 0 {
+        metrics::SNAPSHOT_DAMAGED.with([db]).add(tally.damaged);
+        warn!(
+            db,
+            keys = tally.damaged,
+            "keys that Pika itself has cut are not in the data set"
+        );
+    }
+    session.remove_dump(config, db).await;
+    Ok(dump.info.position)
+}
+
+/// A data set on its way.
+struct Writing<'a> {
+    env: &'a Env,
+    config: &'a CdcConfig,
+    source: &'a Source,
+    queue: &'a Queue,
+    db: Arc<str>,
+    reference: SnapshotRef,
+    now_ms: i64,
+}
+
+impl Writing<'_> {
+    async fn run(&self, dump: &Dump) -> Result<Tally, SourceError> {
+        self.tell("snapshot_begin", None).await?;
+        let layout = match self.source.version.starts_with('3') {
+            true => Layout::PerType,
+            false => Layout::Merged,
+        };
+        let directories = databases(layout, dump.files.iter().map(String::as_str));
+        if layout == Layout::PerType && !directories.iter().any(|directory| directory == "streams") {
+            // 3.5.3 to 3.5.5 have streams and do not list their files.
+            warn!(
+                db = &*self.db,
+                "the dump has no streams: 3.5 does not send them, and there are no events of those before"
+            );
+        }
+        let (pieces, received) = mpsc::channel(AHEAD);
+        let reading = async {
+            let pieces = pieces;
+            let tallies: Vec<Result<Tally, SourceError>> = stream::iter(directories)
+                .map(|directory| self.read(dump, layout, directory, pieces.clone()))
+                .buffer_unordered(usize::from(self.config.snapshot.parallelism))
+                .collect()
+                .await;
+            drop(pieces);
+            let mut sum = Tally::default();
+            for tally in tallies {
+                let tally = tally?;
+                sum.keys += tally.keys;
+                sum.dead += tally.dead;
+                sum.damaged += tally.damaged;
+            }
+            Ok(sum)
+        };
+        let (tally, forwarded) = tokio::join!(reading, self.forward(received));
+        let (tally, ()) = (tally?, forwarded?);
+        let (done, written) = oneshot::channel();
+        self.tell("snapshot_end", Some(done)).await?;
+        written
+            .await
+            .map_err(|_| failed(&self.db, "it could not be written"))?;
+        Ok(tally)
+    }
+
+    /// Reads one database, on a thread.
+    async fn read(
+        &self,
+        dump: &Dump,
+        layout: Layout,
+        directory: String,
+        pieces: mpsc::Sender<DumpPiece>,
+    ) -> Result<Tally, SourceError> {
+        let (dir, now_ms, db) = (dump.dir.clone(), self.now_ms, Arc::clone(&self.db));
+        let read = move || {
+            let database = Database::open(&dir, &directory, layout)?;
+            let estimate = i64::try_from(database.estimated_keys()).unwrap_or(i64::MAX);
+            metrics::SNAPSHOT_ESTIMATE.with([&db]).add(estimate);
+            // Nobody takes them any more when this attempt has ended.
+            database.read(now_ms, Bounds::default(), |piece| {
+                pieces.blocking_send(piece).is_ok()
+            })
+        };
+        let tally = self.env.tasks.blocking(read).await;
+        tally.map_err(|error| failed(&self.db, &error.to_string()))
+    }
+
+    /// Makes events of pieces, and puts them into the queue.
+    async fn forward(&self, mut pieces: mpsc::Receiver<DumpPiece>) -> Result<(), SourceError> {
+        let keys = metrics::SNAPSHOT_KEYS.with([&self.db]);
+        while let Some(piece) = pieces.recv().await {
+            let (mut events, mut len): (Vec<Event>, usize) = (Vec::new(), 0);
+            let mut next = Some(piece);
+            while let Some(piece) = next {
+                len += piece.len() + piece.key.len();
+                keys.add(u64::from(piece.is_last));
+                events.push(of_piece(
+                    self.source,
+                    &self.db,
+                    &self.reference,
+                    self.now_ms,
+                    piece,
+                ));
+                next = match events.len() < TOGETHER.0 && len < TOGETHER.1 {
+                    true => pieces.try_recv().ok(),
+                    false => None,
+                };
+            }
+            let piece = Piece {
+                events,
+                ..Piece::default()
+            };
+            if !self.queue.put(piece, len).await {
+                return Err(failed(&self.db, "it could not be written"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes that the data set begins or ends; with the end goes the position.
+    async fn tell(&self, op: &str, done: Option<oneshot::Sender<()>>) -> Result<(), SourceError> {
+        let progress = done.is_some().then(|| Progress {
+            db: Arc::clone(&self.db),
+            position: self.reference.position,
+            logic_id: 0,
+            term: 0,
+            ts_ms: 0,
+        });
+        let piece = Piece {
+            events: vec![boundary(self.source, &self.db, &self.reference, self.now_ms, op)],
+            progress,
+            done,
+            ..Piece::default()
+        };
+        match self.queue.put(piece, 1).await {
+            true => Ok(()),
+            false => Err(failed(&self.db, "it could not be written")),
+        }
+    }
+}
+
+/// Whether dumps of this version are the state at exactly their position: 3.5.5 holds commands back while it makes one. 4.0.1
+/// does too, and cannot be told from 4.0.0.
+fn is_exact(version: &str) -> bool {
+    let patch = version
+        .strip_prefix("3.5.")
+        .and_then(|patch| patch.parse::<u32>().ok());
+    patch.is_some_and(|patch| patch >= 5)
+}
+
+fn failed(db: &str, why: &str) -> SourceError {
+    SourceError::Snapshot {
+        db: db.to_owned(),
+        why: why.to_owned(),
+    }
+}
