@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -12,6 +13,7 @@ use takhin_runtime::telemetry::health::Health;
 use takhin_runtime::telemetry::{http, logging, process};
 use takhin_runtime::{Env, OpenMode, Shutdown, shutdown};
 
+use crate::control::{Control, Pause};
 use crate::{metrics, run};
 
 const EXAMPLES: &str = "\
@@ -31,7 +33,7 @@ Later ones win: the file, the environment (TAKHIN__SECTION__KEY), --set. docs/re
 
 It goes on where it was. The position is in the file checkpoint.json of checkpoint.dir and in the topic
 __pika_port_kafka_offsets; the further one counts. Trouble with the master or the brokers ends nothing: it tries again,
-and /readyz on admin.bind says what it waits for. SIGTERM stops it when what is on its way was written.
+and /readyz on admin.bind says what it waits for. POST /v1/pause there has nothing written until POST /v1/resume. SIGTERM stops it when what is on its way was written.
 
 Exit codes: 0 stopped, 1 failed, 2 wrong usage or configuration.";
 
@@ -142,14 +144,17 @@ async fn serve(config: &CdcConfig) -> anyhow::Result<()> {
         .net
         .listen(&config.admin.bind.to_string(), "admin.bind")
         .await?;
+    let pause = Pause::default();
+    pause.set(false);
+    let control: Arc<dyn http::Endpoints> = Arc::new(Control::new(pause.clone(), config.admin.bind.ip()));
     // Its own end: what is said while stopping is said.
     let ended = Shutdown::new();
     let serving = {
         let (env, health, ended) = (env.clone(), health.clone(), ended.clone());
-        async move { http::serve(&env, listener, health, None, ended).await }
+        async move { http::serve(&env, listener, health, Some(control), ended).await }
     };
     let serving = env.tasks.spawn("health", serving);
-    let done = Box::pin(run::run(config, &env, &flags, &stop)).await;
+    let done = Box::pin(run::run(config, &env, (&flags, &pause), &stop)).await;
     ended.trigger();
     let _ = serving.await;
     Ok(done?)

@@ -6,6 +6,7 @@
 //! - [`queue`]: what was received and not yet written, bounded in bytes.
 //! - [`sink`]: topics, and rounds of batches.
 //! - [`checkpoint`]: how far events were written, in a file and in a compacted topic.
+//! - [`control`]: to pause, and to go on.
 //! - [`run`](mod@run): one attempt after the other, until it is told to stop.
 //!
 //! ```text
@@ -20,6 +21,7 @@
 
 pub mod checkpoint;
 pub mod cli;
+pub mod control;
 pub mod event;
 pub mod metrics;
 pub mod queue;

@@ -58,6 +58,14 @@ families! {
 pub static QUEUE_BYTES: LazyLock<Gauge> =
     LazyLock::new(|| metrics::gauge("takhin_cdc_queue_bytes", "Bytes received and not yet written"));
 
+/// 1 while it is paused.
+pub static PAUSED: LazyLock<Gauge> = LazyLock::new(|| {
+    metrics::gauge(
+        "takhin_cdc_paused",
+        "1 while nothing is written because somebody said so",
+    )
+});
+
 /// Bytes of records that were written.
 pub static BYTES: LazyLock<Counter> = LazyLock::new(|| {
     metrics::counter(

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use crate::checkpoint::{CheckpointError, Checkpoints, PositionFile, newest, read_topic};
+use crate::control::Pause;
 use crate::event::{Encoder, Json};
 use crate::metrics::{self, Phase};
 use crate::queue::{Piece, Progress, Queue, queue};
@@ -54,6 +55,7 @@ struct Runner<'a> {
     producer: Producer,
     file: Arc<PositionFile>,
     flags: &'a Flags,
+    pause: &'a Pause,
     /// Whether anything was written since the last trouble.
     has_written: AtomicBool,
     /// Whether the next dump is to be a new one.
@@ -85,7 +87,7 @@ impl Flags {
 pub async fn run(
     config: &CdcConfig,
     env: &Env,
-    flags: &Flags,
+    (flags, pause): (&Flags, &Pause),
     stop: &Shutdown,
 ) -> Result<(), CheckpointError> {
     let file = PositionFile::open(env, &config.checkpoint.dir, &config.source_id())?;
@@ -100,6 +102,7 @@ pub async fn run(
         producer,
         file: Arc::new(file),
         flags,
+        pause,
         has_written: AtomicBool::new(false),
         needs_fresh_dump: AtomicBool::new(false),
     };
@@ -178,7 +181,7 @@ impl Runner<'_> {
             self.producer.clone(),
             (topics, encoder),
             (Arc::clone(&self.file), &mut checkpoints),
-            &self.flags.sink,
+            (&self.flags.sink, self.pause),
         );
         let working = async {
             tokio::select! {

@@ -18,6 +18,7 @@ use tracing::{debug, warn};
 use super::round::{Recorder, Round};
 use super::topics::{Topics, failed};
 use crate::checkpoint::{Checkpoint, Checkpoints, PositionFile, record};
+use crate::control::Pause;
 use crate::event::{Encoder, Source, partition_of};
 use crate::metrics;
 use crate::queue::Work;
@@ -48,6 +49,7 @@ pub struct Writer<'a> {
     file: Arc<PositionFile>,
     checkpoints: &'a mut Checkpoints,
     flag: &'a Flag,
+    pause: &'a Pause,
     next: Round,
     sending: Option<Round>,
     flight: Option<Flight>,
@@ -66,7 +68,7 @@ impl<'a> Writer<'a> {
         producer: Producer,
         (topics, encoder): (Topics, Arc<dyn Encoder>),
         (file, checkpoints): (Arc<PositionFile>, &'a mut Checkpoints),
-        flag: &'a Flag,
+        (flag, pause): (&'a Flag, &'a Pause),
     ) -> Self {
         Self {
             env: env.clone(),
@@ -75,6 +77,7 @@ impl<'a> Writer<'a> {
             file,
             checkpoints,
             flag,
+            pause,
             next: Round::default(),
             sending: None,
             flight: None,
@@ -96,6 +99,7 @@ impl<'a> Writer<'a> {
         stop: &Shutdown,
     ) -> Result<(), Trouble> {
         while !stop.is_triggered() {
+            let is_paused = self.pause.is_on();
             let slow_at = self
                 .flight
                 .as_ref()
@@ -105,13 +109,14 @@ impl<'a> Writer<'a> {
                 biased;
                 () = stop.wait() => {}
                 outcomes = landed(&mut self.flight) => self.land(outcomes, session).await?,
-                work = works.recv(), if !self.next.is_full() => match work {
+                work = works.recv(), if !is_paused && !self.next.is_full() => match work {
                     Some(work) => self.take(work, &mut works, session)?,
                     // The reader has ended; it says why.
                     None => std::future::pending().await,
                 },
                 () = until(&self.env, self.topic_due) => self.save_in_topic().await?,
                 () = until(&self.env, slow_at) => self.is_slow(),
+                () = self.pause.changed(is_paused) => {}
             }
             self.launch().await?;
         }

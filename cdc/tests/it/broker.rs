@@ -41,11 +41,20 @@ pub(crate) fn free_address() -> SocketAddr {
 
 /// Status and body of a page.
 pub(crate) fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
+    http("GET", address, path)
+}
+
+/// Status and body of the answer to a POST.
+pub(crate) fn post(address: SocketAddr, path: &str) -> Option<(u16, String)> {
+    http("POST", address, path)
+}
+
+fn http(method: &str, address: SocketAddr, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
     write!(
         stream,
-        "GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     )
     .ok()?;
     let mut text = String::new();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use takhin_pika::Position;
 use takhin_pika_testing::master::{Master, Settings};
 
-use crate::broker::{Broker, until};
+use crate::broker::{Broker, post, until};
 use crate::cdc::Cdc;
 use crate::events::{read_until, with_client};
 
@@ -218,4 +218,41 @@ fn large_items_flushes_and_one_topic() {
         .find(|topic| topic.name == "__pika_port_kafka_offsets")
         .unwrap();
     assert_eq!(offsets.partitions.len(), 1);
+}
+
+#[test]
+fn paused_nothing_is_written_and_nothing_is_lost() {
+    let broker = Broker::shared();
+    let master = master(|_| {});
+    let mut cdc = Cdc::new(&master, broker.kafka);
+    cdc.start_and_wait();
+    let events = || cdc.metric("takhin_cdc_events_total{db=\"db0\",kind=\"binlog\"}");
+    master.execute("db0", &[b"set", b"k", b"1"]);
+    until("it is written", || events() >= 1.0);
+    assert_eq!(
+        post(cdc.admin, "/v1/pause"),
+        Some((200, "{\"paused\":true}\n".to_owned()))
+    );
+    let before = master.acked("db0");
+    master.execute("db0", &[b"set", b"k", b"2"]);
+    until("it has arrived", || cdc.metric("takhin_cdc_queue_bytes") > 0.0);
+    assert_eq!(
+        (master.acked("db0"), cdc.metric("takhin_cdc_paused") > 0.0),
+        (before, true)
+    );
+    assert_eq!(
+        post(cdc.admin, "/v1/resume"),
+        Some((200, "{\"paused\":false}\n".to_owned()))
+    );
+    until("the rest is written", || {
+        master.acked("db0") == Some(master.end("db0"))
+    });
+    let read = read_until(broker.kafka, &cdc.topic("binlog"), "both", |read| read.len() >= 2);
+    assert_eq!(
+        read.iter()
+            .map(|event| event.args()[1].clone())
+            .collect::<Vec<_>>(),
+        [b"1", b"2"]
+    );
+    assert_eq!(master.connections(), 1);
 }

@@ -2,5 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod cdc_file;
 mod golden;
 mod node_file;

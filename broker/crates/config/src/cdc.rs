@@ -153,7 +153,7 @@ section! {
 }
 
 section! {
-    /// Health (`/livez`, `/readyz`) and metrics (`/metrics`) over HTTP.
+    /// Health (`/livez`, `/readyz`) and metrics (`/metrics`) over HTTP; on a loopback address also `/v1/pause` and `/v1/resume`.
     CdcAdmin {
         /// IP address and port to listen on; port 0 takes a free one.
         bind: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9654);
