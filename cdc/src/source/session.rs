@@ -323,3 +323,36 @@ fn by_database(items: Vec<BinlogSyncItem>) -> Vec<(String, Vec<BinlogSyncItem>)>
     }
     groups
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use takhin_pika::message::Slot;
+
+    use super::*;
+
+    #[test]
+    fn a_message_may_have_items_of_several_databases() {
+        let item = |db: &str, offset| BinlogSyncItem {
+            slot: Slot {
+                db_name: db.to_owned(),
+                slot_id: 0,
+            },
+            binlog_offset: BinlogOffset {
+                offset,
+                ..BinlogOffset::default()
+            },
+            binlog: Bytes::new(),
+            session_id: 0,
+        };
+        let groups = by_database(vec![item("db1", 1), item("db0", 2), item("db1", 3)]);
+        let told: Vec<(String, Vec<u64>)> = groups
+            .into_iter()
+            .map(|(db, items)| (db, items.iter().map(|item| item.binlog_offset.offset).collect()))
+            .collect();
+        assert_eq!(
+            told,
+            [("db1".to_owned(), vec![1, 3]), ("db0".to_owned(), vec![2])]
+        );
+    }
+}

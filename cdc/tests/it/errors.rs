@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use takhin_pika::Position;
+use takhin_pika::message::InnerRequest;
 use takhin_pika_testing::master::{Master, Settings};
 
 use crate::broker::{Broker, post, until};
@@ -236,6 +237,20 @@ fn paused_nothing_is_written_and_nothing_is_lost() {
     let before = master.acked("db0");
     master.execute("db0", &[b"set", b"k", b"2"]);
     until("it has arrived", || cdc.metric("takhin_cdc_queue_bytes") > 0.0);
+    // It shows that it is there all the same: masters forget whoever is silent for 20 s.
+    let is_sign = |request: &InnerRequest| {
+        let sync = request.binlog_sync.as_ref();
+        sync.is_some_and(|sync| !sync.first_send && sync.ack_range_end.offset == 0)
+    };
+    let signs = || {
+        master
+            .requests()
+            .iter()
+            .filter(|request| is_sign(request))
+            .count()
+    };
+    let heard = signs();
+    until("it shows that it is there", || signs() > heard);
     assert_eq!(
         (master.acked("db0"), cdc.metric("takhin_cdc_paused") > 0.0),
         (before, true)
@@ -255,4 +270,26 @@ fn paused_nothing_is_written_and_nothing_is_lost() {
         [b"1", b"2"]
     );
     assert_eq!(master.connections(), 1);
+}
+
+#[test]
+fn positions_that_cannot_be_kept() {
+    let broker = Broker::shared();
+    let master = master(|_| {});
+    let mut cdc = Cdc::new(&master, broker.kafka);
+    cdc.start_and_wait();
+    master.execute("db0", &[b"set", b"k", b"1"]);
+    until("it is acknowledged", || {
+        master.acked("db0") == Some(master.end("db0"))
+    });
+    let before = master.acked("db0");
+    // As with a disk that is full, or gone.
+    cdc.lose_file();
+    master.execute("db0", &[b"set", b"k", b"2"]);
+    says(&cdc, "checkpoint.dir: cannot write");
+    assert_eq!(master.acked("db0"), before, "acknowledged without a position");
+    std::fs::create_dir_all(cdc.data()).unwrap();
+    until("it goes on", || master.acked("db0") == Some(master.end("db0")));
+    until("it is ready again", || cdc.is_ready());
+    assert_eq!(cdc.saved("db0"), Some(master.end("db0")));
 }
