@@ -29,7 +29,7 @@ run: ## build the broker and start one for development; ARGS="--kafka 127.0.0.1:
 	@exec "$${CARGO_TARGET_DIR:-target}/release/takhin" dev $(ARGS)
 
 images: ## the images takhin/takhin and takhin/takhin-operator, TAG=dev, from Dockerfile.*; BASE=IMAGE for another base than none
-	@.ci/tools cc
+	@.ci/tools cc rocksdb
 	@bash e2e/setup/images.sh "$(TAG)"
 
 test: ## everything that fits one machine: format, lints, tests, stock clients, faults
@@ -43,14 +43,15 @@ test-api: ## the operator against a real API server, which is built once from Go
 	@cargo test -q --locked -p takhin-e2e --test api -- $(ARGS)
 
 e2e: ## the chart on a whole Kubernetes of three nodes on this machine; needs root; ARGS="story" runs what has that in its name
-	@.ci/tools cc
+	@.ci/tools cc rocksdb
 	@bash e2e/setup/kubernetes.sh kube etcd helm coredns >/dev/null
 	@bash e2e/setup/nodes.sh >/dev/null
 	@bash e2e/setup/python.sh >/dev/null
 	@if [ -z "$${TAKHIN_BIN:-}" ]; then cargo build --release --locked -p takhin-broker; fi
-	@if [ -z "$${TAKHIN_OPERATOR_BIN:-}" ]; then cargo build -q --locked -p takhin-operator; fi
+	@cargo build -q --locked -p takhin-operator -p takhin-cdc
 	@target="$${CARGO_TARGET_DIR:-$$PWD/target}"; \
-	export TAKHIN_BIN="$${TAKHIN_BIN:-$$target/release/takhin}" TAKHIN_OPERATOR_BIN="$${TAKHIN_OPERATOR_BIN:-$$target/debug/takhin-operator}"; \
+	export TAKHIN_BIN="$${TAKHIN_BIN:-$$target/release/takhin}" TAKHIN_OPERATOR_BIN="$${TAKHIN_OPERATOR_BIN:-$$target/debug/takhin-operator}" \
+	    TAKHIN_CDC_BIN="$${TAKHIN_CDC_BIN:-$$target/debug/takhin-cdc}"; \
 	cargo test -q --locked -p takhin-e2e --test nodes -- $(ARGS)
 
 verify: ## what a change must pass before it is pushed: `make test` without the client suites; edits nothing

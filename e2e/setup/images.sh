@@ -5,8 +5,8 @@
 #   images.sh [TAG]      the tag is "dev" by default
 #
 # Prints the archive with both images, for `ctr images import` or `docker load`:
-# ${CARGO_TARGET_DIR:-target}/images/TAG.tar. Programs come from TAKHIN_BIN and TAKHIN_OPERATOR_BIN; those that are not
-# named are built, optimised. With BASE=IMAGE the images stand on that, such as gcr.io/distroless/cc-debian12:nonroot;
+# ${CARGO_TARGET_DIR:-target}/images/TAG.tar. Programs come from TAKHIN_BIN, TAKHIN_CDC_BIN and
+# TAKHIN_OPERATOR_BIN; those that are not named are built, optimised. With BASE=IMAGE the images stand on that, such as gcr.io/distroless/cc-debian12:nonroot;
 # without it on nothing, and hold the system's libraries that the programs need. Where no Docker answers and this runs as
 # root, one is started for as long as it takes, without network.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -43,18 +43,23 @@ libraries() {
     fi
 }
 
-# build DOCKERFILE IMAGE NAME PROGRAM
+# build DOCKERFILE IMAGE NAME=PROGRAM...
 build() {
-    local context="$OUT/context/$3"
+    local dockerfile=$1 image=$2 context program name
+    shift 2
+    context="$OUT/context/${image##*/}"
     rm -rf "$context"
     mkdir -p "$context/bin/$ARCH" "$context/lib/$ARCH"
-    strip -o "$context/bin/$ARCH/$3" "$4"
-    if [ -z "${BASE:-}" ]; then
-        libraries "$4" "$context/lib/$ARCH"
-    fi
+    for program in "$@"; do
+        name="${program%%=*}"
+        strip -o "$context/bin/$ARCH/$name" "${program#*=}"
+        if [ -z "${BASE:-}" ]; then
+            libraries "${program#*=}" "$context/lib/$ARCH"
+        fi
+        say "$image:$TAG: $name $(du -h "$context/bin/$ARCH/$name" | cut -f1)"
+    done
     DOCKER_BUILDKIT=0 docker build -q --build-arg "TARGETARCH=$ARCH" ${BASE:+--build-arg "BASE=$BASE"} \
-        -f "$ROOT/$1" -t "$2:$TAG" "$context" >&2
-    say "$2:$TAG, program $(du -h "$context/bin/$ARCH/$3" | cut -f1)"
+        -f "$ROOT/$dockerfile" -t "$image:$TAG" "$context" >&2
 }
 
 # with_docker: has `docker` answer.
@@ -82,15 +87,16 @@ with_docker() {
 }
 
 broker=$(program TAKHIN_BIN takhin-broker takhin)
+cdc=$(program TAKHIN_CDC_BIN takhin-cdc takhin-cdc)
 operator=$(program TAKHIN_OPERATOR_BIN takhin-operator takhin-operator)
 archive="$OUT/$TAG.tar"
 mkdir -p "$OUT"
 # The same programs and files make the same images.
-stamp=$(stamp_of "$broker" "$operator" "$ROOT/Dockerfile.broker" "$ROOT/Dockerfile.operator" "${BASH_SOURCE[0]}" <(echo "${BASE:-}"))
+stamp=$(stamp_of "$broker" "$cdc" "$operator" "$ROOT/Dockerfile.broker" "$ROOT/Dockerfile.operator" "${BASH_SOURCE[0]}" <(echo "${BASE:-}"))
 if [ ! -f "$archive" ] || ! { [ -f "$archive.stamp" ] && [ "$(cat "$archive.stamp")" = "$stamp" ]; }; then
     with_docker
-    build Dockerfile.broker takhin/takhin takhin "$broker"
-    build Dockerfile.operator takhin/takhin-operator takhin-operator "$operator"
+    build Dockerfile.broker takhin/takhin "takhin=$broker" "takhin-cdc=$cdc"
+    build Dockerfile.operator takhin/takhin-operator "takhin-operator=$operator"
     docker save -o "$archive" "takhin/takhin:$TAG" "takhin/takhin-operator:$TAG"
     echo "$stamp" >"$archive.stamp"
     say "both images: $(gzip -c "$archive" | wc -c | numfmt --to=si)B compressed"
