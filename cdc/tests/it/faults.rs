@@ -172,6 +172,11 @@ fn brokers_that_are_away() {
         cdc.metric("takhin_cdc_queue_bytes") > 900_000.0
     });
     until("it is said", || cdc.says().starts_with("sink: "));
+    let resident = cdc.metric("process_resident_memory_bytes");
+    assert!(
+        resident < 100.0 * 1024.0 * 1024.0,
+        "{resident} bytes for what waits"
+    );
     assert_eq!(
         master.connections(),
         connections,
