@@ -15,7 +15,9 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(90);
 /// A broker; killed when dropped, and ends with this process.
 #[derive(Debug)]
 pub(crate) struct Broker {
-    dir: TempDir,
+    dir: PathBuf,
+    /// Deletes it, for a broker of one's own.
+    _temporary: Option<TempDir>,
     pub(crate) kafka: SocketAddr,
     admin: SocketAddr,
     child: Option<Child>,
@@ -68,16 +70,27 @@ impl Broker {
     /// The broker of all tests that hurt none.
     pub(crate) fn shared() -> &'static Self {
         static SHARED: OnceLock<Broker> = OnceLock::new();
-        SHARED.get_or_init(Self::start)
+        SHARED.get_or_init(|| {
+            // Nothing drops a static: what the last run has left is deleted by the next one.
+            let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cdc-broker");
+            let _ = std::fs::remove_dir_all(&dir);
+            Self::in_dir(dir, None)
+        })
     }
 
     /// A broker of one's own.
     pub(crate) fn start() -> Self {
+        let temporary = tempfile::Builder::new()
+            .prefix("takhin-cdc-broker-")
+            .tempdir()
+            .unwrap();
+        Self::in_dir(temporary.path().to_owned(), Some(temporary))
+    }
+
+    fn in_dir(dir: PathBuf, temporary: Option<TempDir>) -> Self {
         let mut broker = Self {
-            dir: tempfile::Builder::new()
-                .prefix("takhin-cdc-broker-")
-                .tempdir()
-                .unwrap(),
+            dir,
+            _temporary: temporary,
             kafka: free_address(),
             admin: free_address(),
             child: None,
@@ -90,7 +103,7 @@ impl Broker {
     pub(crate) fn run(&mut self) {
         let mut child = Command::new(binary())
             .args(["dev", "--stop-with-stdin", "--data-dir"])
-            .arg(self.dir.path())
+            .arg(&self.dir)
             .args([
                 "--kafka",
                 &self.kafka.to_string(),
