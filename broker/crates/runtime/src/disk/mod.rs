@@ -50,7 +50,7 @@ pub struct DirEntry {
 /// Space of the file system that holds a path, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
-    /// Size of the file system.
+    /// What is used and what is free together. What is reserved for root is neither, as in `df`.
     pub total: u64,
     /// Bytes an unprivileged process may still write.
     pub free: u64,

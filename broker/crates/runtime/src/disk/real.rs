@@ -21,6 +21,16 @@ const MAX_SLICES: usize = 1024;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealDisk;
 
+/// From the numbers of all blocks, of those that are free, and of those of them that are not reserved for root, and the size
+/// of a block.
+fn space([all, free, available]: [u64; 3], size: u64) -> Space {
+    let usable = all.saturating_sub(free).saturating_add(available);
+    Space {
+        total: usable.saturating_mul(size),
+        free: available.saturating_mul(size),
+    }
+}
+
 impl Disk for RealDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         let mut options = OpenOptions::new();
@@ -107,10 +117,8 @@ impl Disk for RealDisk {
 
     fn space(&self, path: &Path) -> io::Result<Space> {
         let stat = rustix::fs::statvfs(path)?;
-        Ok(Space {
-            total: stat.f_blocks.saturating_mul(stat.f_frsize),
-            free: stat.f_bavail.saturating_mul(stat.f_frsize),
-        })
+        let blocks = [stat.f_blocks, stat.f_bfree, stat.f_bavail];
+        Ok(space(blocks, stat.f_frsize))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
@@ -205,5 +213,18 @@ impl File for RealFile {
             .is_ok()
         };
         len == 0 || (cached(pos) && cached(pos + (len as u64 - 1)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Or a broker with most of its disk left would ask for help.
+    #[test]
+    fn what_is_reserved_for_root_is_not_in_use() {
+        // 252 blocks, 50 of them used, 160 reserved.
+        let found = space([252, 202, 42], 10);
+        assert_eq!((found.total, found.free), (920, 420));
     }
 }
