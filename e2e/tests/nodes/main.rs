@@ -5,6 +5,7 @@
 
 mod changes;
 mod house;
+mod source;
 mod stage;
 mod story;
 
@@ -22,5 +23,6 @@ fn main() {
     let mut suites = stage::Suites::default();
     story::add(&mut suites);
     changes::add(&mut suites);
+    source::add(&mut suites);
     suites.run(&arguments).exit()
 }

@@ -79,7 +79,7 @@ fn images() -> Result<PathBuf> {
 fn install(cluster: &Cluster) -> Result<()> {
     let chart = tools::checkout()?.join("charts/takhin-operator");
     let chart = chart.to_string_lossy();
-    let images = format!("defaultImages.broker=takhin/takhin:{TAG}");
+    let images = format!("defaultImages.broker=takhin/takhin:{TAG},defaultImages.cdc=takhin/takhin:{TAG}");
     let tag = format!("image.tag={TAG}");
     cluster.plane().helm(&[
         "install",

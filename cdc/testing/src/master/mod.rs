@@ -11,7 +11,7 @@ mod transfer;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -35,6 +35,8 @@ const TRANSFER_ABOVE: u16 = 10_001;
 /// How a master is.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// Where it listens: loopback, unless slaves come from elsewhere.
+    pub address: Ipv4Addr,
     /// `pika_version`.
     pub version: String,
     /// `requirepass`.
@@ -56,6 +58,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            address: Ipv4Addr::LOCALHOST,
             version: "3.5.5".into(),
             password: None,
             databases: 1,
@@ -141,19 +144,20 @@ impl Drop for Master {
             self.0.port + TRANSFER_ABOVE,
         ] {
             // Wakes the one that accepts.
-            let _ = TcpStream::connect_timeout(&address(port), Duration::from_secs(1));
+            let address = (self.0.settings().address, port).into();
+            let _ = TcpStream::connect_timeout(&address, Duration::from_secs(1));
         }
     }
 }
 
 impl Master {
-    /// Starts one on free ports of loopback.
+    /// Starts one on free ports.
     ///
     /// # Errors
     ///
     /// There are none.
     pub fn start(settings: Settings) -> Result<Self> {
-        let (port, [redis, replication, files]) = listeners()?;
+        let (port, [redis, replication, files]) = listeners(settings.address)?;
         let mut state = State::default();
         for number in 0..settings.databases {
             let binlog = Binlog::new(settings.file_size);
@@ -290,19 +294,15 @@ impl Master {
     }
 }
 
-fn address(port: u16) -> SocketAddr {
-    (Ipv4Addr::LOCALHOST, port).into()
-}
-
 /// A Redis port such that the ports above it are free as well.
-fn listeners() -> Result<(u16, [TcpListener; 3])> {
+fn listeners(address: Ipv4Addr) -> Result<(u16, [TcpListener; 3])> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let spread = std::process::id().wrapping_mul(7919);
     for _ in 0..2000 {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
         // Below what the kernel hands out to connections.
         let port = 10_100 + u16::try_from(spread.wrapping_add(step.wrapping_mul(101)) % 9800)?;
-        let bind = |port| TcpListener::bind(address(port));
+        let bind = |port| TcpListener::bind((address, port));
         let all = bind(port).and_then(|redis| {
             let replication = bind(port + REPLICATION_ABOVE)?;
             Ok([redis, replication, bind(port + TRANSFER_ABOVE)?])
