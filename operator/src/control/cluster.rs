@@ -24,7 +24,7 @@ use takhin_runtime::telemetry::health::Flag;
 use tracing::{debug, info, warn};
 
 use self::status::Report;
-use super::context::{Context, api};
+use super::context::{Context, api, in_each_namespace};
 use super::error::Error;
 use super::metrics;
 use crate::api::{CLUSTER_LABEL, PAUSE, TakhinCluster, annotated};
@@ -39,16 +39,8 @@ const BUSY: Duration = Duration::from_secs(3);
 
 /// Runs until `shutdown`. `ready` passes when the resources are known.
 pub async fn run(context: Arc<Context>, shutdown: Shutdown, ready: Flag) {
-    let mut running = futures_util::stream::FuturesUnordered::new();
-    for namespace in context.options.watched() {
-        running.push(run_one(
-            Arc::clone(&context),
-            shutdown.clone(),
-            namespace,
-            ready.clone(),
-        ));
-    }
-    while running.next().await.is_some() {}
+    let run = |namespace| run_one(Arc::clone(&context), shutdown.clone(), namespace, ready.clone());
+    in_each_namespace(&context, run).await;
 }
 
 async fn run_one(context: Arc<Context>, shutdown: Shutdown, namespace: Option<String>, ready: Flag) {

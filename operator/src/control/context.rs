@@ -55,6 +55,14 @@ where
     }
 }
 
+/// Runs a controller in each watched namespace, or once for all, until every one has ended.
+pub async fn in_each_namespace<F: Future<Output = ()>>(
+    context: &Context,
+    run: impl FnMut(Option<String>) -> F,
+) {
+    futures_util::future::join_all(context.options.watched().into_iter().map(run)).await;
+}
+
 /// What all controllers share.
 pub struct Context {
     /// The API server.

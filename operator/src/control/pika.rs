@@ -20,7 +20,7 @@ use tracing::{debug, warn};
 
 use self::word::{Readings, Word};
 use super::apply::apply;
-use super::context::{Context, api};
+use super::context::{Context, api, in_each_namespace};
 use super::error::Error;
 use super::metrics;
 use super::topics::address;
@@ -37,16 +37,8 @@ const SOON: Duration = Duration::from_secs(5);
 
 /// Runs until `shutdown`. `ready` passes when the resources are known.
 pub async fn run(context: Arc<Context>, shutdown: Shutdown, ready: Flag) {
-    let mut running = futures_util::stream::FuturesUnordered::new();
-    for namespace in context.options.watched() {
-        running.push(run_one(
-            Arc::clone(&context),
-            shutdown.clone(),
-            namespace,
-            ready.clone(),
-        ));
-    }
-    while running.next().await.is_some() {}
+    let run = |namespace| run_one(Arc::clone(&context), shutdown.clone(), namespace, ready.clone());
+    in_each_namespace(&context, run).await;
 }
 
 async fn run_one(context: Arc<Context>, shutdown: Shutdown, namespace: Option<String>, ready: Flag) {
