@@ -13,6 +13,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use takhin_runtime::Clock;
 
+use crate::fence::Fence;
+
 const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(25);
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
@@ -164,6 +166,7 @@ struct Problem {
 pub struct BrokerApi {
     client: Client<HttpConnector, Empty<bytes::Bytes>>,
     clock: Clock,
+    fence: Fence,
     /// `host:port` of each broker, by preference.
     addresses: Vec<String>,
     token: String,
@@ -174,18 +177,19 @@ pub struct BrokerApi {
 pub struct Http {
     client: Client<HttpConnector, Empty<bytes::Bytes>>,
     clock: Clock,
+    fence: Fence,
 }
 
 impl Http {
-    /// A client without connections.
-    pub fn new(clock: Clock) -> Self {
+    /// A client without connections; what changes anything passes `fence`.
+    pub fn new(clock: Clock, fence: Fence) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT));
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(Duration::from_secs(30))
             .pool_max_idle_per_host(1)
             .build(connector);
-        Self { client, clock }
+        Self { client, clock, fence }
     }
 
     /// The brokers of a cluster at these addresses, with the token that they want.
@@ -193,6 +197,7 @@ impl Http {
         BrokerApi {
             client: self.client.clone(),
             clock: self.clock.clone(),
+            fence: self.fence.clone(),
             addresses,
             token,
         }
@@ -342,6 +347,9 @@ impl BrokerApi {
             .header("authorization", format!("Bearer {}", self.token))
             .body(Empty::new())
             .map_err(|error| unreachable(error.to_string()))?;
+        if method != "GET" {
+            self.fence.pass().await;
+        }
         let exchange = async {
             let response = self
                 .client

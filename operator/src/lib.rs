@@ -4,6 +4,7 @@
 //! - [`build`]: from a wish to the objects that Kubernetes is to have.
 //! - [`decide`]: from what was observed to the next step.
 //! - [`control`]: the controllers, which observe, have decided, and do; leader election.
+//! - `fence`: changes wait where the Lease is old.
 //! - [`render`](mod@render): what would be made of a manifest.
 //! - [`rbac`]: what the operator may do, and its plain manifests.
 //! - [`broker_api`]: the brokers' admin API.
@@ -25,5 +26,6 @@ pub mod cli;
 pub mod control;
 pub mod crds;
 pub mod decide;
+mod fence;
 pub mod rbac;
 pub mod render;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::json;
 use takhin_e2e::kubernetes::{ControlPlane, Operator, audit, text};
 use takhin_e2e::wait;
@@ -16,7 +16,7 @@ pub(crate) fn add(suites: &mut Suites) {
         failover,
     );
     suites.add(
-        "leader: one that hung for long writes nothing when it wakes",
+        "leader: one that hung for long amid a pass writes nothing when it wakes",
         paused,
     );
 }
@@ -69,6 +69,40 @@ fn failover(plane: &ControlPlane) -> Result<()> {
     room.leave()
 }
 
+/// Stops an operator amid a pass: what it has just asked for is there when it wakes, and the pass goes on with a change.
+fn freeze_amid_a_pass(room: &Room<'_>, operator: &Operator) -> Result<()> {
+    for round in 0..20 {
+        let name = format!("amid-{round}");
+        let log = room.audit()?;
+        let has_written = |resource: &str| -> Result<bool> {
+            let mut asked = room.asked(&log)?.into_iter();
+            Ok(asked.any(|entry| {
+                entry.is_write() && entry.name.starts_with(&name) && entry.resource.contains(resource)
+            }))
+        };
+        room.small_cluster(&name)?;
+        wait::until("a first child", SOON, || has_written(""))?;
+        room.plane().freeze()?;
+        // The StatefulSet is the last of the children.
+        let is_amid = !has_written("statefulsets")?;
+        if is_amid {
+            // What is half sent could not be called back; so all of it is, and it waits.
+            let mut seen = (operator.processor_time()?, 0);
+            wait::until("the operator to wait", SOON, || {
+                let used = operator.processor_time()?;
+                seen = (used, if used == seen.0 { seen.1 + 1 } else { 0 });
+                Ok(seen.1 == 20)
+            })?;
+            operator.freeze()?;
+        }
+        room.plane().thaw()?;
+        if is_amid {
+            return Ok(());
+        }
+    }
+    bail!("every pass had ended before it could be stopped")
+}
+
 fn paused(plane: &ControlPlane) -> Result<()> {
     let room = Room::new(plane, "paused")?;
     let begin = room.audit()?;
@@ -84,7 +118,7 @@ fn paused(plane: &ControlPlane) -> Result<()> {
         .credential
         .clone();
     ensure!(!credential.is_empty(), "tokens cannot be told apart");
-    first.freeze()?;
+    freeze_amid_a_pass(&room, &first)?;
     let second = room.told_apart("second")?;
     wait::until("the second to lead", SOON, || Ok(second.leads()))?;
     let log = room.audit()?;

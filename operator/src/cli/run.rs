@@ -4,16 +4,19 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use kube::Client;
+use kube::{Client, Config};
 use takhin_runtime::telemetry::health::{Health, Probe};
 use takhin_runtime::telemetry::{http, logging, process};
 use takhin_runtime::{Env, Shutdown, shutdown};
 
 use crate::build::Images;
 use crate::control::{Context, Options, lease, run_clusters, run_pika_sources, run_topics};
+use crate::fence::Fence;
 
 /// Time that the controllers have for ending what they are doing; less than what another operator waits before it begins.
 const STOPPING: Duration = Duration::from_secs(4);
+
+const UNUSABLE: &str = "what is configured for the API server cannot be used";
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -127,7 +130,7 @@ pub(super) fn check_ready(address: &str) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let http = crate::broker_api::Http::new(Env::real().clock);
+    let http = crate::broker_api::Http::new(Env::real().clock, Fence::open(Env::real().clock));
     let (is_ready, text) = runtime.block_on(http.probe(address, "/readyz"))?;
     anyhow::ensure!(is_ready, "{address} is not ready: {}", text.trim());
     Ok(())
@@ -144,34 +147,36 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
         async move { http::serve(&env, listener, health, None, stop).await }
     };
     env.tasks.spawn("health", serving);
-    let client = Client::try_default()
+    let config = Config::infer()
         .await
         .context("cannot find an API server: neither a service account nor a kubeconfig")?;
-    let namespace = args
-        .lease_namespace
-        .clone()
-        .unwrap_or_else(|| client.default_namespace().to_owned());
     let identity = format!("{}-{:08x}", args.identity, env.rng.next_u64() & 0xffff_ffff);
     if args.no_leader_election {
-        return lead(&args, &env, client, &health, stop, None).await;
+        let fence = Fence::open(env.clock.clone());
+        return lead(&args, &env, config, fence, &health, stop, None).await;
     }
+    let namespace = args.lease_namespace.as_ref().unwrap_or(&config.default_namespace);
+    let client = Client::try_from(config.clone()).context(UNUSABLE)?;
+    let (renewal, fence) = Fence::new(env.clock.clone());
     let candidate = lease::Candidate::new(
-        client.clone(),
+        client,
         env.clone(),
-        &namespace,
+        namespace,
         &args.lease_name,
         &identity,
+        renewal,
     );
     if !candidate.acquire(&stop).await {
         return Ok(());
     }
-    lead(&args, &env, client, &health, stop, Some(candidate)).await
+    lead(&args, &env, config, fence, &health, stop, Some(candidate)).await
 }
 
 async fn lead(
     args: &RunArgs,
     env: &Env,
-    client: Client,
+    config: Config,
+    fence: Fence,
     health: &Health,
     stop: Shutdown,
     candidate: Option<lease::Candidate>,
@@ -191,7 +196,8 @@ async fn lead(
         concurrency: args.max_concurrent,
         topic_resync: Duration::from_secs(args.topic_resync_seconds.into()),
     };
-    let context = Context::new(client, env.clone(), options, args.identity.clone());
+    let client = fence.client(config).context(UNUSABLE)?;
+    let context = Context::new(client, fence, env.clone(), options, args.identity.clone());
     let unknown = "not all resources are known yet";
     let clusters = health.flag(Probe::Ready, "clusters", unknown);
     let topics = health.flag(Probe::Ready, "topics", unknown);

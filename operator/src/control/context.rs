@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 use super::apply::Applied;
 use crate::broker_api::Http;
 use crate::build::{Images, MANAGER};
+use crate::fence::Fence;
 
 /// Longest pause between two attempts after failures.
 const MAX_PAUSE: Duration = Duration::from_secs(300);
@@ -65,8 +66,10 @@ pub async fn in_each_namespace<F: Future<Output = ()>>(
 
 /// What all controllers share.
 pub struct Context {
-    /// The API server.
+    /// The API server; changes pass the fence.
     pub client: Client,
+    /// Whether brokers may be changed.
+    pub fence: Fence,
     /// The outside world.
     pub env: Env,
     /// Settings of the program.
@@ -80,16 +83,17 @@ pub struct Context {
 }
 
 impl Context {
-    /// A context without memory; `instance` is who reports events.
-    pub fn new(client: Client, env: Env, options: Options, instance: String) -> Arc<Self> {
+    /// A context without memory; `instance` is who reports events. `client` asks `fence` by itself.
+    pub fn new(client: Client, fence: Fence, env: Env, options: Options, instance: String) -> Arc<Self> {
         let reporter = Reporter {
             controller: MANAGER.to_owned(),
             instance: Some(instance),
         };
         Arc::new(Self {
             recorder: Recorder::new(client.clone(), reporter),
-            http: Http::new(env.clock.clone()),
+            http: Http::new(env.clock.clone(), fence.clone()),
             client,
+            fence,
             env,
             options,
             applied: Applied::default(),

@@ -1,7 +1,8 @@
 //! Leader election by a Lease: one of several operators works, the others wait.
 //!
 //! Another's clock is never believed: a Lease has expired when this process has seen no renewal of it for the Lease's
-//! whole duration. Who cannot renew for `GIVE_UP` stops, which is well before anybody else may begin.
+//! whole duration. Who has not renewed for `GIVE_UP` changes nothing more ([`Renewal`]) and stops, which is well before
+//! anybody else may begin.
 
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use kube::{Api, Client};
 use takhin_runtime::clock::Instant;
 use takhin_runtime::{Env, Shutdown};
 use tracing::{debug, info, warn};
+
+use crate::fence::Renewal;
 
 /// How long a Lease is good after a renewal.
 const DURATION: Duration = Duration::from_secs(15);
@@ -29,6 +32,7 @@ pub struct Candidate {
     env: Env,
     name: String,
     identity: String,
+    renewal: Renewal,
 }
 
 /// What was seen of somebody else's Lease.
@@ -47,13 +51,21 @@ enum Outcome {
 }
 
 impl Candidate {
-    /// A candidate named `identity` for the Lease `name`.
-    pub fn new(client: Client, env: Env, namespace: &str, name: &str, identity: &str) -> Self {
+    /// A candidate named `identity` for the Lease `name`, who allows changes as long as the Lease is held.
+    pub fn new(
+        client: Client,
+        env: Env,
+        namespace: &str,
+        name: &str,
+        identity: &str,
+        renewal: Renewal,
+    ) -> Self {
         Self {
             api: Api::namespaced(client, namespace),
             env,
             name: name.to_owned(),
             identity: identity.to_owned(),
+            renewal,
         }
     }
 
@@ -61,8 +73,10 @@ impl Candidate {
     pub async fn acquire(&self, shutdown: &Shutdown) -> bool {
         let mut seen = None;
         loop {
+            let began = self.env.clock.instant();
             match self.attempt(&mut seen).await {
                 Ok(Outcome::Held) => {
+                    self.renewal.until(began + GIVE_UP);
                     info!(lease = self.name, identity = self.identity, "leading");
                     return true;
                 }
@@ -84,8 +98,13 @@ impl Candidate {
             }
             // A renewal that hangs must not outlast the time that there is.
             let left = GIVE_UP.saturating_sub(self.env.clock.instant().saturating_duration_since(renewed));
+            // Others count from when they see the renewal, which is later than this.
+            let began = self.env.clock.instant();
             match self.env.clock.timeout(left, self.attempt(&mut None)).await {
-                Ok(Ok(Outcome::Held)) => renewed = self.env.clock.instant(),
+                Ok(Ok(Outcome::Held)) => {
+                    renewed = began;
+                    self.renewal.until(renewed + GIVE_UP);
+                }
                 Ok(Ok(Outcome::Other)) => {
                     warn!(lease = self.name, "another operator leads");
                     return false;

@@ -16,6 +16,7 @@ use takhin_runtime::Env;
 
 use super::context::{Context, Options};
 use crate::build::Images;
+use crate::fence::Fence;
 
 /// The server; clones share what is in it.
 #[derive(Clone, Default)]
@@ -51,6 +52,7 @@ impl Server {
         };
         Context::new(
             Client::new(service, "default"),
+            Fence::open(Env::real().clock),
             Env::real(),
             options,
             "test".to_owned(),

@@ -52,6 +52,7 @@ pub(super) async fn leave(
         && let Some(client) = client(context, cluster, seen)
     {
         for broker in &plan.unregister {
+            context.fence.pass().await;
             match client.unregister_broker(*broker).await {
                 Ok(()) => {
                     let note = format!("broker {broker} has left the cluster");

@@ -11,6 +11,7 @@ use crate::api::{ListenerType, TakhinCluster};
 use crate::build::{KAFKA_PORT, Names, NodeFile, listeners};
 use crate::control::context::Context;
 use crate::control::topics::{address, is_ready};
+use crate::fence::Fence;
 
 /// Brings the settings of all brokers about: those of the wish, and no others of those that the operator has set before.
 /// That brokers do not answer or refuse is told in the status.
@@ -33,7 +34,7 @@ pub(super) async fn set(
     let Some(client) = client(context, cluster, seen) else {
         return;
     };
-    match bring_about(&client, file, before).await {
+    match bring_about(&context.fence, &client, file, before).await {
         Ok(changed) => {
             report.managed_config(file.dynamic.keys().cloned().collect());
             if !changed.is_empty() {
@@ -47,7 +48,12 @@ pub(super) async fn set(
     }
 }
 
-async fn bring_about(client: &Client, file: &NodeFile, before: &[String]) -> Result<Vec<String>, String> {
+async fn bring_about(
+    fence: &Fence,
+    client: &Client,
+    file: &NodeFile,
+    before: &[String],
+) -> Result<Vec<String>, String> {
     let answers = client
         .describe_configs(&[(ConfigResource::AllBrokers, None)])
         .await
@@ -75,6 +81,7 @@ async fn bring_about(client: &Client, file: &NodeFile, before: &[String]) -> Res
         return Ok(Vec::new());
     }
     let names = changes.iter().map(|(name, _)| name.clone()).collect();
+    fence.pass().await;
     let outcomes = client
         .alter_configs(&[(ConfigResource::AllBrokers, changes)])
         .await

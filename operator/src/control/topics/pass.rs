@@ -284,6 +284,7 @@ impl Pass {
         let mut refused = BTreeMap::new();
         let mut created = Vec::new();
         for batch in creates.chunks(CHANGES) {
+            self.context.fence.pass().await;
             for (name, outcome) in client.create_topics(batch).await? {
                 match outcome {
                     Ok(()) => created.push(name),
@@ -298,6 +299,7 @@ impl Pass {
             .filter_map(|item| Some((item.name.as_str(), item.todo.grow?)))
             .collect();
         for batch in grown.chunks(CHANGES) {
+            self.context.fence.pass().await;
             keep(&mut refused, client.create_partitions(batch).await?);
         }
         let settings: Vec<_> = live
@@ -311,6 +313,7 @@ impl Pass {
             })
             .collect();
         for batch in settings.chunks(CHANGES) {
+            self.context.fence.pass().await;
             keep(&mut refused, client.alter_configs(batch).await?);
         }
         self.move_replicas(client, live, &mut refused).await?;
@@ -337,6 +340,7 @@ impl Pass {
                 continue;
             }
             left -= now.len();
+            self.context.fence.pass().await;
             if let Some((_, refusal)) = client.reassign(&item.name, now).await?.into_iter().next() {
                 refused.insert(item.name.clone(), refusal);
             }
@@ -404,6 +408,7 @@ impl Pass {
         let mut words = Vec::new();
         for batch in deleted.chunks(CHANGES) {
             let names: Vec<&str> = batch.iter().map(|item| item.name.as_str()).collect();
+            self.context.fence.pass().await;
             let outcomes: BTreeMap<String, Result<(), Refusal>> = match client.delete_topics(&names).await {
                 Ok(outcomes) => outcomes.into_iter().collect(),
                 Err(error) => {
