@@ -54,10 +54,13 @@ fn log(config: &NodeConfig) -> anyhow::Result<()> {
 }
 
 /// The replication library tells at info what is our debug, and warns of each request that a broker that is away does not
-/// answer: thousands of lines a second, which say no more than the one on its link.
+/// answer: thousands of lines a second, which say no more than the one on its link. That a heartbeat was answered after its
+/// group was parked it calls an error.
 fn filter(level: LogLevel) -> String {
     match level {
-        LogLevel::Info | LogLevel::Warn => format!("{},openraft=error", level.as_str()),
+        LogLevel::Info | LogLevel::Warn | LogLevel::Error => {
+            format!("{},openraft=error,openraft::core::heartbeat=off", level.as_str())
+        }
         other => other.as_str().to_owned(),
     }
 }

@@ -33,6 +33,14 @@ use crate::links::Links;
 /// Silence after which a broker is taken for dead. Pings come every tenth of a second.
 const SUSPECT: Duration = Duration::from_millis(600);
 
+/// The same for a broker whose groups are parked: nobody waits for these, and to wake thousands of them for one that was
+/// only slow takes the time that it lacks. Enough for a link that broke to be made again; one that refuses connections is
+/// missed at once.
+const SUSPECT_AT_REST: Duration = Duration::from_secs(3);
+
+/// The longest time by which this node's own slowness lengthens its patience with others.
+const MAX_SLOW: Duration = Duration::from_secs(2);
+
 /// How often groups without a leader are looked at, and whether brokers are heard of.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -57,8 +65,8 @@ const NOBODY: u64 = u64::MAX;
 /// What is remembered of the groups between two looks.
 #[derive(Default)]
 struct Watch {
-    /// The other brokers: whether each is heard of, and in which run of its process.
-    peers: BTreeMap<u32, (bool, Option<Uuid>)>,
+    /// The other brokers.
+    peers: BTreeMap<u32, Peer>,
     /// When all groups are looked at next.
     round_at: Option<Instant>,
     /// The leader under whose vote a group was seen last, and that leader's incarnation then.
@@ -68,6 +76,35 @@ struct Watch {
     written: BTreeMap<GroupId, (u64, Option<Instant>)>,
     /// Brokers that have begun anew since the last look.
     begun_anew: BTreeSet<u64>,
+    /// By how much this node itself was late lately: for so long it may not have read what others have said.
+    late: Late,
+}
+
+/// How late a timer went off, until it has gone off in time for a while.
+#[derive(Debug, Default, Clone, Copy)]
+struct Late {
+    by: Duration,
+    until: Option<Instant>,
+}
+
+impl Late {
+    /// A timer that was to go off at `due` did so `now`.
+    fn note(&mut self, due: Instant, now: Instant) {
+        let by = now.saturating_duration_since(due).min(MAX_SLOW);
+        if by >= self.by || self.until.is_none_or(|until| now >= until) {
+            let until = Some(now + SUSPECT);
+            *self = Self { by, until };
+        }
+    }
+}
+
+/// What is known of another broker.
+#[derive(Debug, PartialEq, Eq)]
+struct Peer {
+    /// Whether it is heard of, for groups that are awake and for those at rest.
+    is_heard: [bool; 2],
+    /// The run of its process.
+    incarnation: Option<Uuid>,
 }
 
 /// A group without a leader that is heard of.
@@ -88,12 +125,15 @@ pub(crate) async fn watch(host: Arc<GroupHost>, groups: impl Fn() -> Vec<Arc<Gro
     let begun = host.env.clock.instant();
     loop {
         // A thousand groups that open at once ring a thousand times.
+        let due = host.env.clock.instant() + PAUSE;
         host.env.clock.sleep(PAUSE).await;
+        watch.late.note(due, host.env.clock.instant());
+        let due = host.env.clock.instant() + TICK;
         tokio::select! {
             biased;
             () = stop.wait() => return,
             () = host.elections.notified() => watch.round_at = None,
-            () = host.env.clock.sleep(TICK) => {}
+            () = host.env.clock.sleep(TICK) => watch.late.note(due, host.env.clock.instant()),
         }
         let peers = host.links.peers();
         if peers.is_empty() {
@@ -135,6 +175,11 @@ impl Watch {
         }
     }
 
+    /// The silence after which another broker is suspected.
+    fn patience(&self, suspect: Duration) -> Duration {
+        suspect + self.late.by
+    }
+
     /// Notes which groups have other entries than at the last round.
     fn see_writes(&mut self, groups: &[Arc<Group>], now: Instant) {
         for group in groups {
@@ -151,13 +196,24 @@ impl Watch {
     fn is_round(&mut self, host: &GroupHost, peers: &[u32], begun: Instant) -> bool {
         let now = host.env.clock.instant();
         let state = |node: &u32| {
-            let heard = is_heard(host, u64::from(*node), now.duration_since(begun));
-            (*node, (heard, host.links.incarnation(*node)))
+            let heard = |suspect| {
+                is_heard(
+                    host,
+                    u64::from(*node),
+                    now.duration_since(begun),
+                    self.patience(suspect),
+                )
+            };
+            let peer = Peer {
+                is_heard: [SUSPECT, SUSPECT_AT_REST].map(heard),
+                incarnation: host.links.incarnation(*node),
+            };
+            (*node, peer)
         };
         let state: BTreeMap<_, _> = peers.iter().map(state).collect();
-        let has_begun_anew = |(node, (_, run)): (&u32, &(bool, Option<Uuid>))| {
-            let before = self.peers.get(node).and_then(|(_, run)| *run);
-            (before.is_some() && before != *run).then_some(u64::from(*node))
+        let has_begun_anew = |(node, peer): (&u32, &Peer)| {
+            let before = self.peers.get(node).and_then(|before| before.incarnation);
+            (before.is_some() && before != peer.incarnation).then_some(u64::from(*node))
         };
         self.begun_anew = state.iter().filter_map(has_begun_anew).collect();
         for node in self
@@ -209,7 +265,8 @@ impl Watch {
             return false;
         }
         let now = host.env.clock.instant();
-        let is_heard = |node: u64| node == host.node || is_heard(host, node, now.duration_since(begun));
+        let (running, patience) = (now.duration_since(begun), self.patience(SUSPECT));
+        let is_heard = |node: u64| node == host.node || is_heard(host, node, running, patience);
         let was_led = self.leaders.contains_key(&id);
         if self.is_led(host, id, &vote, is_heard) {
             self.doubts.remove(&id);
@@ -280,7 +337,8 @@ impl Watch {
             !self.begun_anew.is_disjoint(&voters)
         } else {
             let running = host.env.clock.instant().duration_since(begun);
-            let is_heard = |node: u64| node == host.node || is_heard(host, node, running);
+            let patience = self.patience(SUSPECT_AT_REST);
+            let is_heard = |node: u64| node == host.node || is_heard(host, node, running, patience);
             !self.is_led(host, group.spec.id, &vote, is_heard)
         };
         if is_needed {
@@ -341,7 +399,35 @@ fn has_other_in_sync(host: &GroupHost, id: GroupId, present: &[u64], draining: &
 }
 
 /// Whether a broker was heard of lately. One that was never heard of gets as long as any other from the beginning on.
-fn is_heard(host: &GroupHost, node: u64, running: Duration) -> bool {
+fn is_heard(host: &GroupHost, node: u64, running: Duration, patience: Duration) -> bool {
     let silence = u32::try_from(node).ok().and_then(|node| host.links.silence(node));
-    silence.unwrap_or(running) < SUSPECT
+    silence.unwrap_or(running) < patience
+}
+
+#[cfg(test)]
+mod tests {
+    use takhin_runtime::Clock;
+
+    use super::*;
+
+    #[test]
+    fn own_slowness_counts_until_timers_have_been_in_time_for_a_while() {
+        let ms = Duration::from_millis;
+        let mut late = Late::default();
+        let begin = Clock::real().instant();
+        let mut at = |due: u64, now: u64| {
+            late.note(begin + ms(due), begin + ms(now));
+            late.by
+        };
+        assert_eq!(at(100, 101), ms(1));
+        assert_eq!(at(200, 1_100), ms(900));
+        assert_eq!(
+            at(1_200, 1_201),
+            ms(900),
+            "what was said meanwhile is still to be read"
+        );
+        assert_eq!(at(1_600, 1_699), ms(900));
+        assert_eq!(at(1_700, 1_701), ms(1));
+        assert_eq!(at(1_800, 60_000), MAX_SLOW);
+    }
 }

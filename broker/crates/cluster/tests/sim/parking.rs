@@ -151,6 +151,38 @@ fn a_leader_that_dies_while_all_rest_is_missed() {
     });
 }
 
+/// Its followers hear nothing for a second and a half, as of a broker whose machine is busy.
+#[test]
+fn a_leader_that_is_slow_for_a_moment_leaves_the_others_asleep() {
+    let (mut sim, machines) = cluster(75);
+    let net = sim.net().clone();
+    sim.run(|env| async move {
+        let running = boot_all(&machines);
+        let mut producer = Producer::default();
+        write_to_leader(&env, &running, &mut producer).await;
+        converge(&env, &running).await;
+        all_rest(&env, &running).await;
+        let leader = NAMES[place_of(&running, true)];
+        for _ in 0..3 {
+            net.isolate(leader);
+            env.clock.sleep(Duration::from_millis(1_500)).await;
+            net.heal_all();
+            for _ in 0..50 {
+                assert_eq!(parked(&running), [1, 1, 1]);
+                env.clock.sleep(Duration::from_millis(100)).await;
+            }
+        }
+        net.isolate(leader);
+        let woken = async {
+            while parked(&running).iter().sum::<usize>() > 1 {
+                env.clock.sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let missed = env.clock.timeout(ELECTION, woken).await;
+        missed.expect("one that stays silent is missed");
+    });
+}
+
 /// It acknowledged what it had not synced, which is what such a topic asks for: the leader has to send it again.
 #[test]
 fn a_replica_that_loses_its_end_while_all_rest_gets_it_again() {
