@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::try_join3;
 use takhin_runtime::clock::Instant;
-use takhin_runtime::{JoinHandle, Published};
+use takhin_runtime::{JoinHandle, Late, Published};
 use tonic::Streaming;
 
 use crate::dial::{Connection, CutOnDrop, Opened, broken};
@@ -170,18 +170,23 @@ impl Link {
 
     async fn silence(&self, shared: &Shared, heard: &Heard) -> LinkError {
         let (clock, settings) = (&shared.env.clock, &shared.settings);
+        // Answers may lie there unread for as long as nothing runs here at all.
+        let mut late = Late::new(settings.silence_limit, 2 * settings.silence_limit);
         loop {
             let silent = heard.last().map_or(Duration::ZERO, |last| clock.instant() - last);
-            if silent >= settings.silence_limit {
+            let limit = settings.silence_limit + late.by();
+            if silent >= limit {
                 return LinkError::Silent(silent);
             }
             let pause = if silent >= settings.ping_interval {
                 self.outboxes[PING].ping();
-                settings.ping_interval.min(settings.silence_limit - silent)
+                settings.ping_interval.min(limit - silent)
             } else {
                 settings.ping_interval - silent
             };
+            let due = clock.instant() + pause;
             clock.sleep(pause).await;
+            late.note(due, clock.instant());
         }
     }
 

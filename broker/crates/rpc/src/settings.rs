@@ -7,7 +7,8 @@ use std::time::Duration;
 pub struct Settings {
     /// Silence after which the peer is asked for a sign of life; as often while it stays silent.
     pub ping_interval: Duration,
-    /// Silence after which a link is given up. More than `ping_interval`.
+    /// Silence after which a link is given up. More than `ping_interval`. A process that is itself late waits longer, up to
+    /// three times as long.
     pub silence_limit: Duration,
     /// Time to connect and to be admitted, for each connection.
     pub connect_timeout: Duration,

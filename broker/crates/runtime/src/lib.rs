@@ -30,6 +30,7 @@
 pub mod clock;
 pub mod disk;
 pub mod env;
+mod late;
 pub mod memory;
 pub mod net;
 mod published;
@@ -47,6 +48,7 @@ pub use clock::Clock;
 pub use disk::real::RealDisk;
 pub use disk::{Disk, DiskWatch, File, OpenMode};
 pub use env::Env;
+pub use late::Late;
 pub use net::{ListenError, Listener, Net, ReadHalf, Stream, WriteHalf};
 pub use published::Published;
 pub use rng::Rng;

@@ -20,8 +20,8 @@ use std::time::Duration;
 use openraft::ServerState;
 use openraft::raft::TransferLeaderRequest;
 use openraft_rt::WatchReceiver as _;
-use takhin_runtime::Shutdown;
 use takhin_runtime::clock::Instant;
+use takhin_runtime::{Late, Shutdown};
 use uuid::Uuid;
 
 use super::group::{Group, Raft};
@@ -39,7 +39,7 @@ const SUSPECT: Duration = Duration::from_millis(600);
 const SUSPECT_AT_REST: Duration = Duration::from_secs(3);
 
 /// The longest time by which this node's own slowness lengthens its patience with others.
-const MAX_SLOW: Duration = Duration::from_secs(2);
+const MAX_LATE: Duration = Duration::from_secs(2);
 
 /// How often groups without a leader are looked at, and whether brokers are heard of.
 const TICK: Duration = Duration::from_millis(100);
@@ -63,7 +63,6 @@ const TURN: Duration = Duration::from_millis(300);
 const NOBODY: u64 = u64::MAX;
 
 /// What is remembered of the groups between two looks.
-#[derive(Default)]
 struct Watch {
     /// The other brokers.
     peers: BTreeMap<u32, Peer>,
@@ -76,26 +75,8 @@ struct Watch {
     written: BTreeMap<GroupId, (u64, Option<Instant>)>,
     /// Brokers that have begun anew since the last look.
     begun_anew: BTreeSet<u64>,
-    /// By how much this node itself was late lately: for so long it may not have read what others have said.
+    /// How late this node itself was lately: for so long it may not have read what others have said.
     late: Late,
-}
-
-/// How late a timer went off, until it has gone off in time for a while.
-#[derive(Debug, Default, Clone, Copy)]
-struct Late {
-    by: Duration,
-    until: Option<Instant>,
-}
-
-impl Late {
-    /// A timer that was to go off at `due` did so `now`.
-    fn note(&mut self, due: Instant, now: Instant) {
-        let by = now.saturating_duration_since(due).min(MAX_SLOW);
-        if by >= self.by || self.until.is_none_or(|until| now >= until) {
-            let until = Some(now + SUSPECT);
-            *self = Self { by, until };
-        }
-    }
 }
 
 /// What is known of another broker.
@@ -121,7 +102,7 @@ struct Doubt {
 
 /// Watches the node's groups until `stop`.
 pub(crate) async fn watch(host: Arc<GroupHost>, groups: impl Fn() -> Vec<Arc<Group>>, stop: Shutdown) {
-    let mut watch = Watch::default();
+    let mut watch = Watch::new();
     let begun = host.env.clock.instant();
     loop {
         // A thousand groups that open at once ring a thousand times.
@@ -153,6 +134,18 @@ pub(crate) async fn watch(host: Arc<GroupHost>, groups: impl Fn() -> Vec<Arc<Gro
 }
 
 impl Watch {
+    fn new() -> Self {
+        Self {
+            peers: BTreeMap::new(),
+            round_at: None,
+            leaders: BTreeMap::new(),
+            doubts: BTreeMap::new(),
+            written: BTreeMap::new(),
+            begun_anew: BTreeSet::new(),
+            late: Late::new(SUSPECT, MAX_LATE),
+        }
+    }
+
     /// Looks at these groups, first at those that were written to last: somebody waits for them. Where many have lost their
     /// leader, what the others' elections cost would make these wait.
     async fn look_at_all(&mut self, host: &GroupHost, mut groups: Vec<Arc<Group>>, begun: Instant) {
@@ -177,7 +170,7 @@ impl Watch {
 
     /// The silence after which another broker is suspected.
     fn patience(&self, suspect: Duration) -> Duration {
-        suspect + self.late.by
+        suspect + self.late.by()
     }
 
     /// Notes which groups have other entries than at the last round.
@@ -402,32 +395,4 @@ fn has_other_in_sync(host: &GroupHost, id: GroupId, present: &[u64], draining: &
 fn is_heard(host: &GroupHost, node: u64, running: Duration, patience: Duration) -> bool {
     let silence = u32::try_from(node).ok().and_then(|node| host.links.silence(node));
     silence.unwrap_or(running) < patience
-}
-
-#[cfg(test)]
-mod tests {
-    use takhin_runtime::Clock;
-
-    use super::*;
-
-    #[test]
-    fn own_slowness_counts_until_timers_have_been_in_time_for_a_while() {
-        let ms = Duration::from_millis;
-        let mut late = Late::default();
-        let begin = Clock::real().instant();
-        let mut at = |due: u64, now: u64| {
-            late.note(begin + ms(due), begin + ms(now));
-            late.by
-        };
-        assert_eq!(at(100, 101), ms(1));
-        assert_eq!(at(200, 1_100), ms(900));
-        assert_eq!(
-            at(1_200, 1_201),
-            ms(900),
-            "what was said meanwhile is still to be read"
-        );
-        assert_eq!(at(1_600, 1_699), ms(900));
-        assert_eq!(at(1_700, 1_701), ms(1));
-        assert_eq!(at(1_800, 60_000), MAX_SLOW);
-    }
 }
