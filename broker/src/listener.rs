@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use takhin_config::node::Limits;
+use takhin_runtime::Published;
 use takhin_runtime::net::{Listener, Stream};
-use tokio::sync::watch;
 use tracing::{Instrument as _, debug, debug_span, warn};
 
 use crate::budget::Budget;
@@ -22,7 +22,7 @@ use crate::metrics::ListenerMetrics;
 #[derive(Debug)]
 pub(crate) struct Gate {
     open: Mutex<BTreeMap<IpAddr, usize>>,
-    total: watch::Sender<usize>,
+    total: Published<usize>,
 }
 
 /// One open connection; counts until dropped.
@@ -36,7 +36,7 @@ impl Gate {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             open: Mutex::default(),
-            total: watch::Sender::new(0),
+            total: Published::new(0),
         })
     }
 
@@ -44,13 +44,13 @@ impl Gate {
     fn enter(self: &Arc<Self>, address: IpAddr, limits: &Limits) -> Option<Place> {
         let mut open = self.open.lock();
         let here = open.get(&address).copied().unwrap_or(0);
-        if *self.total.borrow() >= limits.max_connections as usize
+        if self.total.get() >= limits.max_connections as usize
             || here >= limits.max_connections_per_ip as usize
         {
             return None;
         }
         open.insert(address, here + 1);
-        self.total.send_modify(|total| *total += 1);
+        self.total.update(|total| *total += 1);
         Some(Place {
             gate: Arc::clone(self),
             address,
@@ -59,13 +59,12 @@ impl Gate {
 
     /// Returns once no connection is open.
     pub(crate) async fn empty(&self) {
-        // We hold the sender, so waiting cannot fail.
-        let _ = self.total.subscribe().wait_for(|total| *total == 0).await;
+        self.total.wait_for(|total| *total == 0).await;
     }
 
     /// Connections open now.
     pub(crate) fn total(&self) -> usize {
-        *self.total.borrow()
+        self.total.get()
     }
 }
 
@@ -78,7 +77,7 @@ impl Drop for Place {
                 open.remove(&self.address);
             }
         }
-        self.gate.total.send_modify(|total| *total -= 1);
+        self.gate.total.update(|total| *total -= 1);
     }
 }
 

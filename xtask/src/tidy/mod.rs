@@ -4,6 +4,7 @@ mod crates;
 mod functions;
 mod links;
 mod modules;
+mod replay;
 mod root_files;
 mod source;
 mod words;
@@ -19,7 +20,7 @@ type Rule = fn(&Tree) -> Vec<String>;
 /// Checks every rule; the summary says how much was looked at.
 pub(crate) fn run() -> Result<String, Vec<String>> {
     let tree = Tree::read()?;
-    let rules: [(&str, Rule); 7] = [
+    let rules: [(&str, Rule); 8] = [
         ("file length", file_length),
         ("function length", functions::check),
         ("crates", crates::check),
@@ -27,6 +28,7 @@ pub(crate) fn run() -> Result<String, Vec<String>> {
         ("root files", root_files::check),
         ("words", words::check),
         ("links", links::check),
+        ("replay", replay::check),
     ];
     let faults: Vec<String> = rules
         .iter()

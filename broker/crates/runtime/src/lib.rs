@@ -43,6 +43,7 @@ pub mod telemetry;
 #[cfg(feature = "test-util")]
 pub mod testing;
 pub mod thread;
+pub mod watch;
 
 pub use clock::Clock;
 pub use disk::real::RealDisk;

@@ -10,7 +10,7 @@
 //! The round is plain code with two drivers: [`Flusher::run`] on a thread of its own, and [`Flusher::drive`] as a task
 //! for the simulation.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
 use std::path::PathBuf;
@@ -193,7 +193,7 @@ pub struct Round {
 impl Round {
     fn new(shared: Arc<Shared>, pending: Vec<(Arc<Log>, Done)>) -> Self {
         let mut logs: Vec<Arc<Log>> = Vec::new();
-        let mut known: HashMap<*const Log, usize> = HashMap::new();
+        let mut known: BTreeMap<*const Log, usize> = BTreeMap::new();
         let waiting = pending.into_iter().map(|(log, done)| {
             let i = *known.entry(Arc::as_ptr(&log)).or_insert_with(|| {
                 logs.push(log);

@@ -92,14 +92,14 @@ impl OffsetMap {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::collections::BTreeMap;
 
     use super::*;
 
     #[test]
     fn it_is_a_map_until_it_is_full() {
         let mut map = OffsetMap::new(100 * SLOT, 42);
-        let mut model = HashMap::new();
+        let mut model = BTreeMap::new();
         for offset in 0..1000_i64 {
             let key = (offset * 7919 % 89).to_be_bytes();
             assert!(map.put(&key, offset));

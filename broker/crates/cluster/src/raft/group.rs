@@ -8,10 +8,10 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use openraft_rt::WatchReceiver as _;
 use parking_lot::Mutex;
-use takhin_runtime::Shutdown;
 use takhin_runtime::clock::Instant;
+use takhin_runtime::{Shutdown, watch};
 use takhin_storage::{Checkpoint, EntryId, Log};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use super::copy::Replacement;
 use super::hard_state::{GroupId, GroupState};

@@ -8,8 +8,8 @@ use std::time::Duration;
 use openraft::ServerState;
 use openraft_rt::WatchReceiver as _;
 use parking_lot::Mutex;
+use takhin_runtime::watch;
 use takhin_storage::Log;
-use tokio::sync::watch;
 
 use super::group::{Ground, Group, GroupSpec, Life, Raft, Running};
 use super::hard_state::{GroupId, GroupState};

@@ -20,6 +20,7 @@ mod io_order;
 mod log_store;
 mod members;
 mod network;
+mod ordered;
 mod outbox;
 mod pace;
 mod parking;

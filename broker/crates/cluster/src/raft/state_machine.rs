@@ -11,8 +11,8 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, SnapshotMeta};
 use parking_lot::Mutex;
 use takhin_protocol::record::Batch;
+use takhin_runtime::watch;
 use takhin_storage::Log;
-use tokio::sync::watch;
 
 use super::types::{Applied, Data, RaftLogId, RaftStoredMembership, TypeConfig, log_id};
 use crate::partition::Partition;

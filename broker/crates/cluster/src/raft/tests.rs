@@ -56,7 +56,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, tempfile::TempDir> for Bui
             observer: None,
             progress: Arc::default(),
             current: Arc::default(),
-            term_begun: tokio::sync::watch::channel(0).0,
+            term_begun: takhin_runtime::watch::channel(0).0,
         };
         Ok((dir, store, machine))
     }

@@ -4,19 +4,20 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use openraft::impls::{Entry, TokioRuntime, Vote, leader_id_std};
+use openraft::impls::{Entry, Vote, leader_id_std};
 use openraft::raft::responder::Responder;
 use openraft::{EntryPayload, LogId, Membership, StoredMembership};
 use openraft_rt::deterministic_rng::DeterministicRng;
 use takhin_protocol::record::Batch;
 use uuid::Uuid;
 
+use super::ordered::Ordered;
 use crate::replicator::ProposalSink;
 
 /// A group as openraft sees it.
 ///
 /// `leader_id_std` allows one leader per term, so that a term is a Kafka leader epoch. The runtime draws its
-/// randomness from a task-local seed, so that a simulated node replays.
+/// randomness from a task-local seed and wakes tasks in their order, so that a simulated node replays.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TypeConfig;
 
@@ -30,7 +31,7 @@ impl openraft::RaftTypeConfig for TypeConfig {
     type Vote = Vote<Self::LeaderId>;
     type Payload = EntryPayload<Data, u64, Voter>;
     type Entry = Entry<<Self::LeaderId as openraft::vote::RaftLeaderId>::Committed, Self::Payload>;
-    type AsyncRuntime = DeterministicRng<TokioRuntime>;
+    type AsyncRuntime = DeterministicRng<Ordered>;
     type Responder<T>
         = Notice<T>
     where

@@ -110,6 +110,20 @@ fn acknowledged_records_survive_the_loss_of_any_node() {
     );
 }
 
+/// Nor does it matter what else this machine does: here both runs go on at the same time.
+#[test]
+fn a_seed_of_three_nodes_replays_byte_for_byte() {
+    let story = || {
+        let mut nodes = Nodes::new(7);
+        nodes.run();
+        nodes.trace()
+    };
+    std::thread::scope(|threads| {
+        let other = threads.spawn(story);
+        assert_eq!(story(), other.join().unwrap());
+    });
+}
+
 /// A seed is a whole story: two runs of it do the same things to the disk in the same order.
 #[test]
 fn a_seed_replays_byte_for_byte() {

@@ -16,8 +16,9 @@
 //! ```
 //!
 //! What makes a run repeat: one thread, time that moves only when nothing else can, numbers from
-//! [`Env::rng`](crate::Env) alone. What breaks it: iterating a `HashMap`, `tokio::select!` without `biased`
-//! (tokio seeds its choice from the operating system), threads, and clocks other than [`Env::clock`](crate::Env).
+//! [`Env::rng`](crate::Env) alone. What breaks it: iterating a `HashMap`, `tokio::select!` without `biased` and tokio's
+//! `watch` channels (which choose by a number that the operating system seeds), threads, and clocks other than
+//! [`Env::clock`](crate::Env). `clippy.toml` and `xtask tidy` look for these.
 
 mod log;
 pub(crate) mod machine;

@@ -228,6 +228,7 @@ async fn severed_connections_end_at_once_and_others_come_back() {
     // Neither goes out nor comes in, and the listener lives.
     assert!(net.connect(&address).await.is_err());
     tokio::select! {
+        biased;
         accepted = listener.accept() => panic!("taken: {accepted:?}"),
         early = other.connect(&address) => assert_eq!(early.unwrap_err().kind(), io::ErrorKind::ConnectionRefused),
     }

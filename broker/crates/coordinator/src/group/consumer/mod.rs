@@ -28,7 +28,7 @@ mod regex;
 mod request;
 mod target;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use takhin_protocol::ErrorCode;
 use takhin_protocol::messages::StrBytes;
@@ -110,8 +110,8 @@ pub(crate) struct Consumer {
     members: BTreeMap<String, Member>,
     /// Member ids by instance id.
     instances: BTreeMap<String, String>,
-    /// Who has each partition, or still has to give it up. Never iterated.
-    owners: HashMap<(Uuid, i32), String>,
+    /// Who has each partition, or still has to give it up.
+    owners: BTreeMap<(Uuid, i32), String>,
     regexes: BTreeMap<String, ResolvedRegex>,
     /// Kafka 4.0 wrote a record that is to be deleted.
     has_partition_metadata: bool,
@@ -130,7 +130,7 @@ impl Consumer {
             target: BTreeMap::new(),
             members: BTreeMap::new(),
             instances: BTreeMap::new(),
-            owners: HashMap::new(),
+            owners: BTreeMap::new(),
             regexes: BTreeMap::new(),
             has_partition_metadata: false,
             checked: None,

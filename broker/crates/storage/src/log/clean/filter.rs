@@ -1,6 +1,6 @@
 //! What becomes of one batch (Kafka's `Cleaner.shouldRetainRecord` and `MemoryRecords.filterTo`).
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use takhin_protocol::record::{
     Attributes, Batch, BatchHeader, Compression, CompressionError, HEADER_LEN, Record, Records, RewriteError,
@@ -51,7 +51,7 @@ pub(super) struct Filter {
     pub(super) delete_retention_ms: i64,
     pub(super) max_inflated: usize,
     /// Producer and last offset of the batches that hold the last sequence of a live producer.
-    pub(super) last_batches: HashSet<(i64, i64)>,
+    pub(super) last_batches: BTreeSet<(i64, i64)>,
     /// Whether a batch was passed that could not be looked into: it may hold older values of any key, which a removed
     /// tombstone would bring back.
     pub(super) passed_unread: bool,
@@ -62,8 +62,8 @@ pub(super) struct Filter {
 
 /// The batches whose headers must stay, so that the last sequence of each live producer is not lost (KIP-98): the last
 /// one, and the last one below `end`, which is the last if a truncation removes what is above.
-pub(super) fn last_batches(producers: &ProducerTable, end: i64) -> HashSet<(i64, i64)> {
-    let mut last = HashSet::new();
+pub(super) fn last_batches(producers: &ProducerTable, end: i64) -> BTreeSet<(i64, i64)> {
+    let mut last = BTreeSet::new();
     for (id, producer) in producers.iter() {
         let below = producer.batches.iter().rev().find(|b| b.last_offset < end);
         let both = producer.batches.back().into_iter().chain(below);
