@@ -5,7 +5,8 @@
 //! - v2: null asks for all partitions. v5: leader epochs (KIP-320). v6: flexible encoding. v7: stable offsets only
 //!   (KIP-447). v8: several groups (KIP-709). v9: member epochs (KIP-848).
 //!
-//! The answer waits for commits that were decided before it.
+//! The answer waits for commits that were decided before it, and for a majority to confirm that this broker coordinates: one
+//! that was cut off answers NOT_COORDINATOR instead of what others may have moved on.
 
 use std::ops::RangeInclusive;
 

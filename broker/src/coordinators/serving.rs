@@ -3,10 +3,16 @@
 //! Requests that wait together are decided one after the other and their records go into as few batches as they fit.
 //! Replies leave in the order of decisions, each after the batch that its decision is in; a reply without records waits
 //! for the batch before it, because it may tell of it.
+//!
+//! A commit proves that this broker led when the replies before it were decided. Committed offsets that no commit vouches
+//! for leave once a majority has confirmed that it leads: a consumer that begins at old ones would do again what its group
+//! has done.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use takhin_cluster::{Acks, Image, Partition, ProduceError, Produced, Waiter};
 use takhin_coordinator::{Context, Now, Outcome, Record, RecordError, Reply, Shard, Ticket};
 use takhin_protocol::ErrorCode;
@@ -40,11 +46,24 @@ pub(super) enum Ended {
     Stopped,
 }
 
-/// Replies that wait for a commit.
+/// Replies that wait.
 struct Committing {
-    /// `None`: nothing to commit but what is before it.
-    ticket: Option<takhin_cluster::Ticket>,
+    awaited: Awaited,
     replies: Vec<(Ticket, Reply)>,
+}
+
+/// What replies wait for once everything before them has left.
+enum Awaited {
+    Nothing,
+    Commit(takhin_cluster::Ticket),
+    /// Whether a majority confirms that this broker leads; asked when it is first polled.
+    Confirmation(BoxFuture<'static, bool>),
+}
+
+/// What became of it.
+enum Settled {
+    Committed(Result<Produced, ProduceError>),
+    Confirmed(bool),
 }
 
 pub(super) struct Serving {
@@ -114,7 +133,7 @@ impl Serving {
                 biased;
                 () = broker.stopping.wait() => return Some(Ended::Stopped),
                 () = &mut lost => return Some(Ended::LostLeadership),
-                committed = committed(&mut self.committing) => self.deliver(committed),
+                settled = settled(&mut self.committing) => self.deliver(settled),
                 () = due => {
                     let image = Arc::clone(&self.image);
                     let outcome = self.shard.expire(self.now(), &ImageTopics(&image));
@@ -219,8 +238,13 @@ impl Serving {
 
     fn propose(&mut self, outcome: Outcome) -> Result<(), Ended> {
         let Outcome { records, replies } = outcome;
-        let ticket = if records.is_empty() {
-            None
+        let awaited = if records.is_empty() {
+            let tells_offsets = |(_, reply): &(Ticket, Reply)| matches!(reply, Reply::OffsetFetch(_));
+            if replies.iter().any(tells_offsets) {
+                self.confirm(replies);
+                return Ok(());
+            }
+            Awaited::Nothing
         } else {
             let proposed = self.batch(&records).map_err(|error| {
                 // The state machine bounds everything that could make this fail.
@@ -228,11 +252,30 @@ impl Serving {
                 Ended::NotCommitted
             })?;
             let proposed = self.partition.produce(proposed, Acks::All);
-            Some(proposed.map_err(|error| self.not_committed(&error))?)
+            Awaited::Commit(proposed.map_err(|error| self.not_committed(&error))?)
         };
-        self.committing.push_back(Committing { ticket, replies });
+        self.committing.push_back(Committing { awaited, replies });
         self.deliver_ready();
         Ok(())
+    }
+
+    /// Has replies wait until it is confirmed that this broker leads.
+    fn confirm(&mut self, replies: Vec<(Ticket, Reply)>) {
+        let is_waiting = self.committing.len() > 1;
+        if let Some(last) = self.committing.back_mut().filter(|_| is_waiting)
+            && matches!(last.awaited, Awaited::Confirmation(_))
+        {
+            // Only the first is polled, so this one has not been asked for: it does for what is decided now as well.
+            last.replies.extend(replies);
+            return;
+        }
+        let (cluster, partition) = (Arc::clone(&self.broker.cluster), Arc::clone(&self.partition));
+        let epoch = self.epoch;
+        let confirmed = async move { cluster.confirms_leadership(&partition, epoch).await };
+        self.committing.push_back(Committing {
+            awaited: Awaited::Confirmation(confirmed.boxed()),
+            replies,
+        });
     }
 
     fn batch(&self, records: &[Record]) -> Result<Batch, Unwritable> {
@@ -264,22 +307,35 @@ impl Serving {
         }
     }
 
-    /// The first batch that waited is committed, or not.
-    fn deliver(&mut self, committed: Result<Produced, ProduceError>) -> Result<(), Ended> {
-        committed.map_err(|error| self.not_committed(&error))?;
+    /// What the first replies waited for has happened, or will not.
+    fn deliver(&mut self, settled: Settled) -> Result<(), Ended> {
+        let may_leave = match settled {
+            Settled::Committed(committed) => {
+                committed.map_err(|error| self.not_committed(&error))?;
+                true
+            }
+            Settled::Confirmed(confirmed) => confirmed,
+        };
         if let Some(first) = self.committing.pop_front() {
-            self.send_all(first.replies);
+            if may_leave {
+                self.send_all(first.replies);
+            } else {
+                debug!(partition = %self.partition.id(), "no majority confirms that this broker coordinates");
+                for (ticket, _) in first.replies {
+                    self.send(ticket, Err(ErrorCode::NotCoordinator));
+                }
+            }
         }
         self.deliver_ready();
         Ok(())
     }
 
-    /// Sends the replies that no batch is before.
+    /// Sends the replies that nothing is before.
     fn deliver_ready(&mut self) {
         while self
             .committing
             .front()
-            .is_some_and(|first| first.ticket.is_none())
+            .is_some_and(|first| matches!(first.awaited, Awaited::Nothing))
         {
             if let Some(first) = self.committing.pop_front() {
                 self.send_all(first.replies);
@@ -310,14 +366,16 @@ enum Unwritable {
     Batch(#[from] BuildError),
 }
 
-/// The fate of the first batch that waits; never, while none does.
+/// What becomes of what the first replies wait for; never, while none do.
 ///
 /// # Cancel safety
-/// Safe: the ticket stays where it is.
-async fn committed(committing: &mut VecDeque<Committing>) -> Result<Produced, ProduceError> {
-    match committing.front_mut().and_then(|first| first.ticket.as_mut()) {
-        Some(ticket) => ticket.await,
-        None => std::future::pending().await,
+/// Safe: what is awaited stays where it is.
+async fn settled(committing: &mut VecDeque<Committing>) -> Settled {
+    match committing.front_mut().map(|first| &mut first.awaited) {
+        Some(Awaited::Commit(ticket)) => Settled::Committed(ticket.await),
+        Some(Awaited::Confirmation(confirmed)) => Settled::Confirmed(confirmed.await),
+        // Replies that nothing is before have left.
+        Some(Awaited::Nothing) | None => std::future::pending().await,
     }
 }
 

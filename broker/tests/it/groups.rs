@@ -93,6 +93,17 @@ async fn commit(
     partition: i32,
     offset: i64,
 ) -> ErrorCode {
+    let request = commit_request(group, member, partition, offset);
+    code(client.call(8, &request).await.topics[0].partitions[0].error_code)
+}
+
+/// For version 8.
+pub(crate) fn commit_request(
+    group: &str,
+    member: (&str, i32),
+    partition: i32,
+    offset: i64,
+) -> OffsetCommitRequest {
     let partition = OffsetCommitRequestPartition::default()
         .with_partition_index(partition)
         .with_committed_offset(offset)
@@ -101,23 +112,16 @@ async fn commit(
     let committed = OffsetCommitRequestTopic::default()
         .with_name(topic("t"))
         .with_partitions(vec![partition]);
-    let request = OffsetCommitRequest::default()
+    OffsetCommitRequest::default()
         .with_group_id(text(group).into())
         .with_member_id(text(member.0))
         .with_generation_id_or_member_epoch(member.1)
-        .with_topics(vec![committed]);
-    code(client.call(8, &request).await.topics[0].partitions[0].error_code)
+        .with_topics(vec![committed])
 }
 
 /// The group's offset for partition 0 of `t`, once its coordinator has it.
 async fn fetch(client: &mut Client, group: &str) -> OffsetFetchResponsePartitions {
-    let topics = OffsetFetchRequestTopics::default()
-        .with_name(topic("t"))
-        .with_partition_indexes(vec![0]);
-    let asked = OffsetFetchRequestGroup::default()
-        .with_group_id(text(group).into())
-        .with_topics(Some(vec![topics]));
-    let request = OffsetFetchRequest::default().with_groups(vec![asked]);
+    let request = fetch_request(group);
     loop {
         let mut answer = client.call(8, &request).await.groups.remove(0);
         match code(answer.error_code) {
@@ -125,6 +129,17 @@ async fn fetch(client: &mut Client, group: &str) -> OffsetFetchResponsePartition
             other => assert!(other.retriable(), "{other:?}"),
         }
     }
+}
+
+/// Asks for partition 0 of `t`, in version 8.
+pub(crate) fn fetch_request(group: &str) -> OffsetFetchRequest {
+    let topics = OffsetFetchRequestTopics::default()
+        .with_name(topic("t"))
+        .with_partition_indexes(vec![0]);
+    let asked = OffsetFetchRequestGroup::default()
+        .with_group_id(text(group).into())
+        .with_topics(Some(vec![topics]));
+    OffsetFetchRequest::default().with_groups(vec![asked])
 }
 
 async fn delete_topic(client: &mut Client, id: Uuid) {

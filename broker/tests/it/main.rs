@@ -6,6 +6,7 @@ mod admin;
 mod alter_configs;
 mod command_line;
 mod connections;
+mod coordinators;
 mod create_partitions;
 mod delete_records;
 mod describe;

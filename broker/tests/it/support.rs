@@ -87,14 +87,18 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) async fn connect(env: &Env, address: &str) -> Self {
-        let (read, write) = env.net.connect(address).await.unwrap().into_split();
-        Self {
+        Self::try_connect(env, address).await.unwrap()
+    }
+
+    pub(crate) async fn try_connect(env: &Env, address: &str) -> std::io::Result<Self> {
+        let (read, write) = env.net.connect(address).await?.into_split();
+        Ok(Self {
             env: env.clone(),
             read,
             write,
             input: BytesMut::new(),
             next_correlation: 1,
-        }
+        })
     }
 
     /// Sends bytes as they are. A broker that has closed already is no error: the answer will tell.
@@ -159,7 +163,18 @@ impl Client {
 
     /// Reads the response to the request of this correlation id; it must be the next.
     pub(crate) async fn response<R: Request>(&mut self, version: i16, correlation: i32) -> R::Response {
-        let mut frame = self.receive().await.expect("the broker has closed");
+        let frame = self.receive().await.expect("the broker has closed");
+        Self::decode::<R>(version, correlation, frame)
+    }
+
+    /// The same, from a broker that may end: `None` then.
+    pub(crate) async fn try_call<R: Request>(&mut self, version: i16, request: &R) -> Option<R::Response> {
+        let correlation = self.send(version, request).await;
+        let frame = self.receive().await?;
+        Some(Self::decode::<R>(version, correlation, frame))
+    }
+
+    fn decode<R: Request>(version: i16, correlation: i32, mut frame: Bytes) -> R::Response {
         assert_eq!(
             frame.get_i32(),
             correlation,

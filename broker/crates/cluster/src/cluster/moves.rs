@@ -79,7 +79,7 @@ impl Cluster {
         })
     }
 
-    fn group(&self, id: &PartitionId) -> Option<Arc<Group>> {
+    pub(super) fn group(&self, id: &PartitionId) -> Option<Arc<Group>> {
         self.exchange.groups.read().get(id).cloned()
     }
 }

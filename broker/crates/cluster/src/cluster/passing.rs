@@ -1,4 +1,5 @@
-//! Who asks for a partition while its leadership is being passed on.
+//! Who asks for a partition while it is not certain that this broker leads it: because its leadership is being passed on, or
+//! because the answer must not be one that a later leader has made untrue.
 //!
 //! Told at once that this broker does not lead, a client would be told by the metadata that it does, and come back after its
 //! own pause, once or twice. So whoever is to be refused waits until the next leader is known, which the refusal names then
@@ -16,6 +17,18 @@ use crate::partition::Partition;
 pub(crate) const HOLD: Duration = Duration::from_millis(500);
 
 impl Cluster {
+    /// Whether a majority of the partition's replicas confirms, after the call, that this broker leads in this epoch: then
+    /// all that was committed before the call is known here. Takes two seconds at most.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn confirms_leadership(&self, partition: &Partition, epoch: i32) -> bool {
+        match (self.group(&partition.id()), u64::try_from(epoch)) {
+            (Some(group), Ok(term)) => group.is_confirmed(term).await,
+            _ => false,
+        }
+    }
+
     /// Returns once it is known who leads the partition next; at once where its leadership is not being passed on.
     ///
     /// # Cancel safety

@@ -5,6 +5,7 @@
 //! the votes, [`network`] and [`inbound`] carry what replicas say to each other in the bytes of [`wire`], [`elections`]
 //! says when a group wants another leader, [`host`] holds what the groups of a node share.
 
+mod confirm;
 mod copy;
 mod elections;
 mod flush;
