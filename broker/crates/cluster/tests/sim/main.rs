@@ -13,10 +13,12 @@
 
 mod acks;
 mod changes;
+mod clocks;
 mod compaction;
 mod drain;
 mod durability;
 mod failover;
+mod invariants;
 mod nodes;
 mod oracle;
 mod orphans;

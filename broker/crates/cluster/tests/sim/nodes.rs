@@ -11,6 +11,7 @@ use takhin_cluster::{Acks, Cluster, NewTopic, Partition, ProduceError, ReplicaCh
 use takhin_runtime::sim::{CrashMode, Fault, FaultRule, Machine, Op, Sim, SimNet, When};
 use takhin_runtime::{Env, Rng, Shutdown};
 
+use crate::invariants;
 use crate::oracle::{Oracle, Value};
 use crate::world::{PARK_AFTER, PARTITIONS_DIR, Producer, batch, read_up_to, start_node};
 
@@ -69,6 +70,14 @@ impl Nodes {
         net.set_default_delay(Duration::from_micros(100)..=Duration::from_millis(2));
         let found = self.sim.run(|env| async move {
             let running = boot_all(&machines);
+            let watched = Shutdown::new();
+            let watching = invariants::watch(
+                env.clone(),
+                Arc::clone(&running),
+                Arc::clone(&oracle),
+                watched.clone(),
+            );
+            let watching = env.tasks.spawn("invariants", watching);
             let (stop, silence) = (Shutdown::new(), Arc::new(AtomicBool::new(false)));
             let mut tasks = Vec::new();
             for id in 0..PRODUCERS {
@@ -100,13 +109,13 @@ impl Nodes {
             }
             let back = env.clock.timeout(CONVERGENCE, move_back(&env, &running)).await;
             back.expect("replicas can be moved back once all is healed");
-            converge(&env, &running).await
+            let found = converge(&env, &running).await;
+            watched.trigger();
+            assert!(watching.await.unwrap() > 0, "nobody was seen to lead");
+            found
         });
         let oracle = self.oracle.lock();
-        for replica in &found {
-            // Log matching: the same records at the same offsets everywhere.
-            assert_eq!(replica, &found[0], "replicas differ");
-        }
+        invariants::log_matching::check(&found);
         oracle.check(&found[0]);
         oracle.acknowledgements()
     }
@@ -159,10 +168,21 @@ async fn fail_partitions(env: &Env, rng: &Rng, machine: &Machine) {
     machine.disk().clear_faults();
 }
 
+/// Others lead, then the node stops in order; whatever else happens meanwhile.
+async fn leave(env: &Env, running: &Running, one: usize) {
+    let cluster = running.lock().remove(&one);
+    let Some(cluster) = cluster else { return };
+    let leaving = async {
+        cluster.give_leadership_away().await;
+        cluster.stop().await;
+    };
+    let _ = env.clock.timeout(Duration::from_secs(20), leaving).await;
+}
+
 /// One deed of the nemesis, and what comes after it.
 async fn deed(env: &Env, rng: &Rng, net: &SimNet, machines: &[Machine], running: &Running) {
     let [one, other] = [(); 2].map(|()| usize::try_from(rng.range(0..3)).unwrap());
-    match rng.range(0..13) {
+    match rng.range(0..14) {
         0 | 1 => {
             let mode = match rng.chance(0.5) {
                 true => CrashMode::Power,
@@ -184,17 +204,14 @@ async fn deed(env: &Env, rng: &Rng, net: &SimNet, machines: &[Machine], running:
         }
         6 => net.kill_connections(NAMES[one], NAMES[other]),
         7 => {
-            // Others lead, then it stops in order; whatever else happens meanwhile.
-            let cluster = running.lock().remove(&one);
-            if let Some(cluster) = cluster {
-                let leaving = async {
-                    cluster.give_leadership_away().await;
-                    cluster.stop().await;
-                };
-                let _ = env.clock.timeout(Duration::from_secs(20), leaving).await;
-            }
+            leave(env, running, one).await;
             machines[one].crash(CrashMode::Process);
             boot(machines, one, running);
+        }
+        // Ten minutes, forwards or backwards.
+        13 => {
+            let minutes = if rng.chance(0.5) { 10 } else { -10 };
+            machines[one].jump_clock(minutes * 60_000);
         }
         12 => fail_partitions(env, rng, &machines[one]).await,
         8 | 9 => {

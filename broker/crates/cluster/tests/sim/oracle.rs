@@ -1,14 +1,16 @@
 //! What producers were told, and what a reader may find.
 //!
-//! - V-DUR: an acknowledged record is at its acknowledged offset, bytes identical.
+//! - V-DUR: an acknowledged record is at its acknowledged offset, bytes identical (`invariants/acknowledged.rs`).
 //! - V-DUP: no value stands at two offsets.
 //! - V-ORD: one producer's values stand in the order in which they were sent.
 //! - V-PHANTOM: every value read was sent.
-//! - V-OFF: offsets are dense from the log start.
+//! - V-OFF: offsets are dense from the log start (`invariants/offsets.rs`).
 //!
 //! A send without an answer is unknown: it may be there, once.
 
 use std::collections::{BTreeMap, BTreeSet};
+
+use crate::invariants::{acknowledged, offsets};
 
 /// Names a value: which producer sent it, and its how-manieth it was.
 pub(crate) type Value = (u64, u64);
@@ -17,6 +19,8 @@ pub(crate) type Value = (u64, u64);
 pub(crate) struct Oracle {
     sent: BTreeSet<Value>,
     acknowledged: BTreeMap<Value, i64>,
+    /// The offset after the last acknowledged record.
+    acknowledged_end: i64,
 }
 
 impl Oracle {
@@ -27,6 +31,7 @@ impl Oracle {
     pub(crate) fn acknowledged(&mut self, first: Value, count: u64, base_offset: i64) {
         for i in 0..count {
             let offset = base_offset + i64::try_from(i).unwrap();
+            self.acknowledged_end = self.acknowledged_end.max(offset + 1);
             let earlier = self.acknowledged.insert((first.0, first.1 + i), offset);
             assert!(
                 earlier.is_none_or(|earlier| earlier == offset),
@@ -39,12 +44,17 @@ impl Oracle {
         u64::try_from(self.acknowledged.len()).unwrap()
     }
 
+    /// Everything below was acknowledged, or committed before it.
+    pub(crate) fn acknowledged_end(&self) -> i64 {
+        self.acknowledged_end
+    }
+
     /// Checks everything that a reader found, in offset order.
     pub(crate) fn check(&self, found: &[(i64, Value)]) {
         let mut at = BTreeMap::new();
         let mut last = BTreeMap::new();
-        for (expected, (offset, value)) in (0..).zip(found) {
-            assert_eq!(*offset, expected, "V-OFF: offsets have a gap");
+        offsets::check_dense(found);
+        for (offset, value) in found {
             assert!(
                 self.sent.contains(value),
                 "V-PHANTOM: {value:?} at {offset} was never sent"
@@ -59,12 +69,7 @@ impl Oracle {
                 );
             }
         }
-        for (value, offset) in &self.acknowledged {
-            match at.get(value) {
-                Some(found) => assert_eq!(found, offset, "V-DUR: {value:?} was acknowledged elsewhere"),
-                None => panic!("V-DUR: {value:?} was acknowledged at {offset} and is lost"),
-            }
-        }
+        acknowledged::check(&self.acknowledged, &at);
     }
 }
 

@@ -352,24 +352,29 @@ fn read(partition: &Partition) -> Vec<(i64, Value)> {
 pub(crate) fn read_up_to(mut next: i64, end: i64, fetch: impl Fn(i64) -> Vec<u8>) -> Vec<(i64, Value)> {
     let mut found = Vec::new();
     while next < end {
-        let bytes = fetch(next);
-        let mut rest = &bytes[..];
-        while !rest.is_empty() {
-            let header = BatchHeader::parse(rest[..HEADER_LEN].try_into().unwrap());
-            assert!(!header.is_hidden(), "a reader saw a hidden entry");
-            for record in Records::new(&rest[HEADER_LEN..header.total_len()], header.records_count) {
-                let record = record.unwrap();
-                let text = std::str::from_utf8(record.value.unwrap()).unwrap();
-                let mut parts = text.split(':');
-                let mut number = || parts.next().unwrap().parse().unwrap();
-                found.push((
-                    header.base_offset + i64::from(record.offset_delta),
-                    (number(), number()),
-                ));
-            }
-            next = header.next_offset();
-            rest = &rest[header.total_len()..];
-        }
+        next = records_of(&fetch(next), &mut found).unwrap_or(next);
     }
     found
+}
+
+/// Adds the records of whole batches to `found`; the offset after them, if there is any batch.
+pub(crate) fn records_of(mut bytes: &[u8], found: &mut Vec<(i64, Value)>) -> Option<i64> {
+    let mut next = None;
+    while !bytes.is_empty() {
+        let header = BatchHeader::parse(bytes[..HEADER_LEN].try_into().unwrap());
+        assert!(!header.is_hidden(), "a reader saw a hidden entry");
+        for record in Records::new(&bytes[HEADER_LEN..header.total_len()], header.records_count) {
+            let record = record.unwrap();
+            let text = std::str::from_utf8(record.value.unwrap()).unwrap();
+            let mut parts = text.split(':');
+            let mut number = || parts.next().unwrap().parse().unwrap();
+            found.push((
+                header.base_offset + i64::from(record.offset_delta),
+                (number(), number()),
+            ));
+        }
+        next = Some(header.next_offset());
+        bytes = &bytes[header.total_len()..];
+    }
+    next
 }
