@@ -31,6 +31,7 @@ mod scenarios;
 mod stories;
 mod throttle;
 mod votes;
+mod wiped;
 mod world;
 
 use nodes::Nodes;

@@ -11,7 +11,12 @@ use takhin_runtime::sim::{CrashMode, Machine, Sim};
 use crate::nodes::{NAMES, Running, TOPIC, boot, boot_all, converge, leader, until};
 use crate::world::{Producer, batch};
 
-async fn write(env: &Env, running: &Running, producer: &mut Producer, batches: u64) -> Arc<Partition> {
+pub(crate) async fn write(
+    env: &Env,
+    running: &Running,
+    producer: &mut Producer,
+    batches: u64,
+) -> Arc<Partition> {
     for _ in 0..batches {
         producer.pending = Some(2);
         loop {

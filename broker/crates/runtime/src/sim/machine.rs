@@ -163,6 +163,12 @@ impl Machine {
         self.stop(mode);
     }
 
+    /// Crashes this machine, and empties its disk.
+    pub fn wipe(&self, mode: CrashMode) {
+        self.stop(mode);
+        self.0.disk.wipe(mode);
+    }
+
     fn stop(&self, mode: CrashMode) {
         let world = self.world();
         // Before its tasks end, whose last acts would otherwise still reach a disk or a peer.

@@ -142,6 +142,13 @@ impl SimDisk {
         );
     }
 
+    /// Crashes the machine, and takes everything that is on the disk: it is as empty as a new one.
+    pub fn wipe(&self, mode: CrashMode) {
+        self.crash(mode);
+        self.shared.state.lock().tree = Tree::new();
+        self.shared.trace.event("wipe", "", &[]);
+    }
+
     /// Makes operations fail from now on. The first rule that fires decides.
     pub fn arm(&self, rule: FaultRule) {
         self.shared.state.lock().faults.arm(rule);
