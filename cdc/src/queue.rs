@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use takhin_pika::Position;
+use takhin_pika::legacy::LastRecord;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::event::Event;
@@ -25,6 +26,8 @@ pub struct Progress {
     pub term: u32,
     /// When the last change happened, in milliseconds since 1970; 0 if there was none.
     pub ts_ms: i64,
+    /// Of masters before 3.1, the last record.
+    pub last: Option<LastRecord>,
 }
 
 /// Events that are to be written, and what is to be done then.

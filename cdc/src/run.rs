@@ -1,28 +1,31 @@
 //! One attempt after the other, until it is told to stop.
 
+mod legacy;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use takhin_client::{Acks, Client, ClientConfig, Compression, Producer, ProducerConfig};
 use takhin_config::CdcConfig;
-use takhin_config::cdc::{Codec, OnPositionLost, SnapshotMode};
+use takhin_config::cdc::{Codec, OnPositionLost, SnapshotMode, SyncProtocol};
 use takhin_pika::Position;
-use takhin_pika::info::binlog_end;
+use takhin_pika::info::{Family, ServerInfo, binlog_end};
 use takhin_runtime::telemetry::health::{Flag, Health, Probe};
 use takhin_runtime::{Disk, Env, OpenMode, Shutdown};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use crate::checkpoint::{CheckpointError, Checkpoints, PositionFile, newest, read_topic};
 use crate::control::Pause;
 use crate::event::{Encoder, Json};
 use crate::metrics::{self, Phase};
-use crate::queue::{Piece, Progress, Queue, queue};
-use crate::sink::{SinkError, Topics, Writer};
+use crate::queue::{Piece, Progress, Queue, Work, queue};
+use crate::sink::{Master, SinkError, Topics, Writer};
 use crate::snapshot;
-use crate::source::{Redis, Session, SourceError};
+use crate::source::{Followed, Redis, Session, SourceError};
 use crate::trouble::Trouble;
 
 /// Pause before the next attempt: the first one, and the longest.
@@ -60,6 +63,8 @@ struct Runner<'a> {
     has_written: AtomicBool,
     /// Whether the next dump is to be a new one.
     needs_fresh_dump: AtomicBool,
+    /// What a master before 3.1 has said to lack: whoever asks again has it make a dump again.
+    refused: Mutex<Option<Position>>,
 }
 
 /// Whether the program is ready: with the master, and with the brokers.
@@ -105,6 +110,7 @@ pub async fn run(
         pause,
         has_written: AtomicBool::new(false),
         needs_fresh_dump: AtomicBool::new(false),
+        refused: Mutex::new(None),
     };
     let mut pause = PAUSE.0;
     while !stop.is_triggered() {
@@ -163,13 +169,6 @@ impl Runner<'_> {
             () = stop.wait() => return Ok(()),
             connected = self.connect() => connected?,
         };
-        let Connected {
-            mut redis,
-            version,
-            password,
-            local,
-        } = connected;
-        let (session, driver) = Session::open(self.env, self.config, &local).await?;
         let (queue, works) = queue(self.config.sink.queue_size.as_u32());
         let encoder: Arc<dyn Encoder> = Arc::new(Json {
             has_raw: self.config.sink.raw_resp,
@@ -183,11 +182,39 @@ impl Runner<'_> {
             (Arc::clone(&self.file), &mut checkpoints),
             (&self.flags.sink, self.pause),
         );
+        let (writing, queue) = ((writer, works), &queue);
+        match connected.server.family {
+            Family::Legacy => Box::pin(self.with_legacy(connected, writing, (queue, &known), stop)).await,
+            _ => Box::pin(self.with_session(connected, writing, (queue, &known), stop)).await,
+        }
+    }
+
+    /// An attempt with a master that takes acknowledgements.
+    async fn with_session(
+        &self,
+        connected: Connected,
+        (writer, works): Writing<'_>,
+        (queue, known): (&Queue, &Checkpoints),
+        stop: &Shutdown,
+    ) -> Result<(), Trouble> {
+        let Connected {
+            mut redis,
+            server,
+            password,
+        } = connected;
+        let local = redis.local().ip().to_string();
+        let (session, driver) = Session::open(self.env, self.config, &local).await?;
+        let master = Master {
+            followed: session.followed(),
+            session: Some(&session),
+        };
         let working = async {
             tokio::select! {
                 biased;
-                written = writer.run(works, &session, stop) => written?,
-                failed = self.follow((&session, &queue), &mut redis, (&version, password), &known) => return Err(failed),
+                written = writer.run(works, master, stop) => written?,
+                failed = self.follow((&session, queue), &mut redis, (&server.version, password), known) => {
+                    return Err(failed);
+                }
             }
             let _ = self.env.clock.timeout(Session::LEAVE, session.leave()).await;
             Ok(())
@@ -195,14 +222,19 @@ impl Runner<'_> {
         let ended = tokio::select! {
             biased;
             worked = working => worked,
-            error = driver.run(&session, &queue) => Err(error.into()),
+            error = driver.run(&session, queue) => Err(error.into()),
         };
+        self.ended(session.followed());
+        ended
+    }
+
+    /// Notes what came of an attempt.
+    fn ended(&self, followed: &Followed) {
         self.has_written
-            .fetch_or(session.has_written(), Ordering::Relaxed);
-        for db in session.databases() {
+            .fetch_or(followed.has_written(), Ordering::Relaxed);
+        for db in followed.databases() {
             metrics::set_phase(&db, Phase::Connecting);
         }
-        ended
     }
 
     /// Topics, and how far events were written.
@@ -237,12 +269,24 @@ impl Runner<'_> {
         );
         let mut redis = opened.await?;
         let server = redis.server().await?;
-        Ok(Connected {
-            local: redis.local().ip().to_string(),
-            redis,
-            version: server.version,
-            password,
-        })
+        let wanted = source.sync_protocol;
+        let is_wanted = match wanted {
+            SyncProtocol::Auto => true,
+            SyncProtocol::Legacy => server.family == Family::Legacy,
+            SyncProtocol::Pb => server.family == Family::Pb,
+        };
+        match is_wanted {
+            true => Ok(Connected {
+                redis,
+                server,
+                password,
+            }),
+            false => Err(SourceError::Protocol {
+                address: redis.address().to_owned(),
+                version: server.version,
+                wanted: wanted.as_str(),
+            }),
+        }
     }
 
     async fn password(&self) -> Result<Option<String>, SourceError> {
@@ -275,15 +319,15 @@ impl Runner<'_> {
             Err(trouble) => return trouble,
         };
         self.flags.source.pass();
-        let setting = redis.setting("binlog-file-size").await;
-        let file_size = setting
-            .ok()
-            .flatten()
-            .and_then(|size| size.parse().ok())
-            .unwrap_or(FILE_SIZE);
+        let file_size = file_size(redis).await;
         loop {
             match redis.info("replication").await {
-                Ok(text) => self.look(session, &text, &dbs, file_size),
+                Ok(text) => {
+                    for db in &dbs {
+                        let head = binlog_end(&text, db);
+                        self.look(session.followed(), db, head, file_size);
+                    }
+                }
                 Err(error) => return error.into(),
             }
             self.env.clock.sleep(LOOK).await;
@@ -366,28 +410,25 @@ impl Runner<'_> {
         }
     }
 
-    /// Computes the lag of each database.
-    fn look(&self, session: &Session, replication: &str, dbs: &[String], file_size: u64) {
-        for db in dbs {
-            let (Some(head), Some((written, ts_ms))) = (binlog_end(replication, db), session.written(db))
-            else {
-                continue;
-            };
-            let lag = written.bytes_to(head, file_size);
-            let behind_ms = match lag {
-                0 => 0,
-                _ if ts_ms == 0 => 0,
-                _ => self.env.clock.now_ms().saturating_sub(ts_ms).max(0),
-            };
-            metrics::HEAD_FILE.with([db]).set(i64::from(head.filenum));
-            metrics::HEAD_OFFSET
-                .with([db])
-                .set(i64::try_from(head.offset).unwrap_or(i64::MAX));
-            metrics::LAG_BYTES
-                .with([db])
-                .set(i64::try_from(lag).unwrap_or(i64::MAX));
-            metrics::LAG_SECONDS.with([db]).set(behind_ms / 1000);
-        }
+    /// Computes the lag of a database whose binlog ends at `head`.
+    fn look(&self, followed: &Followed, db: &str, head: Option<Position>, file_size: u64) {
+        let (Some(head), Some((written, ts_ms))) = (head, followed.written(db)) else {
+            return;
+        };
+        let lag = written.bytes_to(head, file_size);
+        let behind_ms = match lag {
+            0 => 0,
+            _ if ts_ms == 0 => 0,
+            _ => self.env.clock.now_ms().saturating_sub(ts_ms).max(0),
+        };
+        metrics::HEAD_FILE.with([db]).set(i64::from(head.filenum));
+        metrics::HEAD_OFFSET
+            .with([db])
+            .set(i64::try_from(head.offset).unwrap_or(i64::MAX));
+        metrics::LAG_BYTES
+            .with([db])
+            .set(i64::try_from(lag).unwrap_or(i64::MAX));
+        metrics::LAG_SECONDS.with([db]).set(behind_ms / 1000);
     }
 
     /// Says what ended an attempt, where people and probes look.
@@ -430,6 +471,7 @@ async fn note(queue: &Queue, db: &str, position: Position) {
         logic_id: 0,
         term: 0,
         ts_ms: 0,
+        last: None,
     };
     let piece = Piece {
         progress: Some(progress),
@@ -446,10 +488,21 @@ async fn note(queue: &Queue, db: &str, position: Position) {
 /// A connection to the Redis port, and what was learnt over it.
 struct Connected {
     redis: Redis,
-    version: String,
+    server: ServerInfo,
     password: Option<String>,
-    /// Own address.
-    local: String,
+}
+
+/// What writes, and what it is to write.
+type Writing<'a> = (Writer<'a>, mpsc::Receiver<Work>);
+
+/// After how many bytes the master's binlog files roll.
+async fn file_size(redis: &mut Redis) -> u64 {
+    let setting = redis.setting("binlog-file-size").await;
+    setting
+        .ok()
+        .flatten()
+        .and_then(|size| size.parse().ok())
+        .unwrap_or(FILE_SIZE)
 }
 
 fn read_password(disk: &dyn Disk, path: &Path) -> std::io::Result<String> {

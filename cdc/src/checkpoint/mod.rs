@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use takhin_pika::Position;
+use takhin_pika::legacy::LastRecord;
 
 pub use file::{CheckpointError, PositionFile};
 pub use topic::{read_topic, record};
@@ -40,6 +41,39 @@ pub struct Checkpoint {
     pub term_id: u32,
     /// When this was noted, in milliseconds since 1970.
     pub ts_ms: i64,
+    /// Of masters before 3.1: the record that ends there, which is asked for again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Last>,
+}
+
+/// The last record that was written, of masters before 3.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Last {
+    /// The file where it begins, as the master says it,
+    pub filenum: u32,
+    /// and the offset there.
+    pub offset: u64,
+    /// Its commands that were written.
+    pub commands: u32,
+}
+
+impl From<LastRecord> for Last {
+    fn from(last: LastRecord) -> Self {
+        Self {
+            filenum: last.header.filenum,
+            offset: last.header.offset,
+            commands: last.commands,
+        }
+    }
+}
+
+impl From<Last> for LastRecord {
+    fn from(last: Last) -> Self {
+        Self {
+            header: Position::new(last.filenum, last.offset),
+            commands: last.commands,
+        }
+    }
 }
 
 /// Checkpoints by database.
@@ -59,6 +93,7 @@ impl Checkpoint {
             server_id: 0,
             term_id: 0,
             ts_ms: now_ms,
+            last: None,
         }
     }
 

@@ -50,7 +50,7 @@ pub struct Place {
     pub logic_id: u64,
     /// The master's term.
     pub term: u32,
-    /// Which change of the item it is.
+    /// Which change of its record it is.
     pub sub: u32,
 }
 

@@ -8,7 +8,8 @@ use takhin_pika::command;
 
 use super::{Event, Kind, Place, Source};
 
-/// The events of an item that ends at `end`; none if it says nothing about data.
+/// The events of an item that ends at `end`; none if it says nothing about data. `index` is its number where several items
+/// make one record, as in 2.3; 0 otherwise.
 ///
 /// # Errors
 ///
@@ -17,7 +18,7 @@ pub fn events_of_item(
     source: &Source,
     db: &Arc<str>,
     item: &Item,
-    end: Position,
+    (index, end): (u32, Position),
 ) -> Result<Vec<Event>, ItemError> {
     let changes = item
         .commands()?
@@ -47,7 +48,7 @@ pub fn events_of_item(
         has_more_keys: change.has_more_keys,
         is_known: change.is_known,
     };
-    Ok((0..).zip(changes).map(event).collect())
+    Ok((index..).zip(changes).map(event).collect())
 }
 
 /// Tells the change from all others, of other databases and other binlogs too.

@@ -7,4 +7,4 @@ mod writer;
 
 pub use error::SinkError;
 pub use topics::Topics;
-pub use writer::Writer;
+pub use writer::{Master, Writer};

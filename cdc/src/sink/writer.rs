@@ -22,7 +22,7 @@ use crate::control::Pause;
 use crate::event::{Encoder, Source, partition_of};
 use crate::metrics;
 use crate::queue::Work;
-use crate::source::Session;
+use crate::source::{Followed, Session};
 use crate::trouble::Trouble;
 
 /// How long brokers may take before it is said that they do not answer.
@@ -39,6 +39,15 @@ struct Flight {
     outcome: Pin<Box<dyn Future<Output = Outcomes> + Send>>,
     since: Instant,
     is_slow: bool,
+}
+
+/// To whom it is told what was written.
+#[derive(Debug, Clone, Copy)]
+pub struct Master<'a> {
+    /// What is known of it.
+    pub followed: &'a Followed,
+    /// Who takes acknowledgements; masters before 3.1 take none.
+    pub session: Option<&'a Session>,
 }
 
 /// Takes work, writes it, and notes how far it came: first in the file, then to the master, now and then in the topic.
@@ -95,7 +104,7 @@ impl<'a> Writer<'a> {
     pub async fn run(
         mut self,
         mut works: mpsc::Receiver<Work>,
-        session: &Session,
+        master: Master<'_>,
         stop: &Shutdown,
     ) -> Result<(), Trouble> {
         while !stop.is_triggered() {
@@ -108,9 +117,9 @@ impl<'a> Writer<'a> {
             tokio::select! {
                 biased;
                 () = stop.wait() => {}
-                outcomes = landed(&mut self.flight) => self.land(outcomes, session).await?,
+                outcomes = landed(&mut self.flight) => self.land(outcomes, master).await?,
                 work = works.recv(), if !is_paused && !self.next.is_full() => match work {
-                    Some(work) => self.take(work, &mut works, session)?,
+                    Some(work) => self.take(work, &mut works, master)?,
                     // The reader has ended; it says why.
                     None => std::future::pending().await,
                 },
@@ -120,7 +129,7 @@ impl<'a> Writer<'a> {
             }
             self.launch().await?;
         }
-        self.finish(session).await
+        self.finish(master).await
     }
 
     /// Takes a piece of work, and what else is there.
@@ -128,7 +137,7 @@ impl<'a> Writer<'a> {
         &mut self,
         work: Work,
         works: &mut mpsc::Receiver<Work>,
-        session: &Session,
+        master: Master<'_>,
     ) -> Result<(), Trouble> {
         let unknown = Source {
             id: String::new(),
@@ -138,7 +147,7 @@ impl<'a> Writer<'a> {
             replication_id: String::new(),
         };
         // There is no work before the master has introduced itself.
-        let source = session.source().unwrap_or(&unknown);
+        let source = master.followed.source().unwrap_or(&unknown);
         self.next.add(&self.recorder, source, work)?;
         while !self.next.is_full() {
             let Ok(work) = works.try_recv() else { break };
@@ -173,7 +182,7 @@ impl<'a> Writer<'a> {
     }
 
     /// All batches have an outcome.
-    async fn land(&mut self, outcomes: Outcomes, session: &Session) -> Result<(), Trouble> {
+    async fn land(&mut self, outcomes: Outcomes, master: Master<'_>) -> Result<(), Trouble> {
         self.flight = None;
         for (topic, outcome) in outcomes {
             if let Err(source) = outcome {
@@ -187,7 +196,7 @@ impl<'a> Writer<'a> {
         if self.flight.is_none()
             && let Some(round) = self.sending.take()
         {
-            self.commit(round, session).await?;
+            self.commit(round, master).await?;
         }
         Ok(())
     }
@@ -201,9 +210,9 @@ impl<'a> Writer<'a> {
     }
 
     /// Notes that a round was written.
-    async fn commit(&mut self, round: Round, session: &Session) -> Result<(), Trouble> {
+    async fn commit(&mut self, round: Round, master: Master<'_>) -> Result<(), Trouble> {
         if !round.progress.is_empty() {
-            self.note(&round, session);
+            self.note(&round, master);
             let (file, checkpoints) = (Arc::clone(&self.file), self.checkpoints.clone());
             self.env.tasks.blocking(move || file.save(&checkpoints)).await?;
             metrics::saved(self.env.clock.now_ms());
@@ -211,7 +220,9 @@ impl<'a> Writer<'a> {
                 .get_or_insert_with(|| self.env.clock.instant() + self.topic_interval);
         }
         for ack in &round.acks {
-            session.acknowledge(ack).await?;
+            if let Some(session) = master.session {
+                session.acknowledge(ack).await?;
+            }
         }
         metrics::BYTES.add(round.bytes);
         for ((db, kind), count) in &round.counts {
@@ -223,15 +234,18 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn note(&mut self, round: &Round, session: &Session) {
+    fn note(&mut self, round: &Round, master: Master<'_>) {
         let now_ms = self.env.clock.now_ms();
         for (db, progress) in &round.progress {
-            let Some(source) = session.source() else { return };
+            let Some(source) = master.followed.source() else {
+                return;
+            };
             let mut checkpoint =
                 Checkpoint::new(&source.id, db, &source.replication_id, progress.position, now_ms);
             checkpoint.logic_id = progress.logic_id;
             checkpoint.term_id = progress.term;
-            session.wrote(db, progress.position, progress.ts_ms);
+            checkpoint.last = progress.last.map(Into::into);
+            master.followed.wrote(db, progress.position, progress.ts_ms);
             let Position { filenum, offset } = progress.position;
             metrics::POSITION_FILE.with([db]).set(i64::from(filenum));
             metrics::POSITION_OFFSET
@@ -282,12 +296,12 @@ impl<'a> Writer<'a> {
     }
 
     /// Waits for what is on its way, notes it, and writes the positions to the topic.
-    async fn finish(&mut self, session: &Session) -> Result<(), Trouble> {
+    async fn finish(&mut self, master: Master<'_>) -> Result<(), Trouble> {
         let env = self.env.clone();
         let finishing = async {
             while self.flight.is_some() {
                 let outcomes = landed(&mut self.flight).await;
-                self.land(outcomes, session).await?;
+                self.land(outcomes, master).await?;
             }
             if let Some(saving) = self.saving.take() {
                 let _ = saving.await;

@@ -38,7 +38,7 @@ pub async fn take(
 ) -> Result<takhin_pika::Position, SourceError> {
     let begin = env.clock.instant();
     let dump = session.receive_dump(config, db, is_fresh).await?;
-    let Some(source) = session.source() else {
+    let Some(source) = session.followed().source() else {
         return Err(failed(db, "the master has not introduced itself"));
     };
     let now_ms = env.clock.now_ms();
@@ -121,7 +121,7 @@ impl Writing<'_> {
                 sum.dead += tally.dead;
                 sum.damaged += tally.damaged;
             }
-            Ok(sum)
+            Ok::<_, SourceError>(sum)
         };
         let (tally, forwarded) = tokio::join!(reading, self.forward(received));
         let (tally, ()) = (tally?, forwarded?);
@@ -195,6 +195,7 @@ impl Writing<'_> {
             logic_id: 0,
             term: 0,
             ts_ms: 0,
+            last: None,
         });
         let piece = Piece {
             events: vec![boundary(self.source, &self.db, &self.reference, self.now_ms, op)],

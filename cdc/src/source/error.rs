@@ -6,7 +6,9 @@ use std::time::Duration;
 use takhin_pika::Position;
 use takhin_pika::binlog::ItemError;
 use takhin_pika::frame::FrameError;
+use takhin_pika::legacy::StreamError;
 use takhin_pika::resp::RespError;
+use takhin_runtime::ListenError;
 
 /// Why a master cannot be followed for now.
 #[derive(Debug, thiserror::Error)]
@@ -96,12 +98,68 @@ pub enum SourceError {
         address: String,
     },
     /// The version is not supported.
-    #[error("{address} is Pika {version}, which is not supported: 3.5 and 4.0 are")]
+    #[error("{address} is Pika {version}, which is not supported: 2.3.3 to 3.0, 3.5 and 4.0 are")]
     Version {
         /// `HOST:PORT`.
         address: String,
         /// What it says.
         version: String,
+    },
+    /// The master speaks something else than it is to.
+    #[error(
+        "source.sync_protocol is {wanted}, and {address} is Pika {version}, which does not speak it: set it to auto"
+    )]
+    Protocol {
+        /// `HOST:PORT`.
+        address: String,
+        /// What it says.
+        version: String,
+        /// The setting.
+        wanted: &'static str,
+    },
+    /// The data set of such a master cannot be taken.
+    #[error(
+        "{address} is Pika {version}, whose data set cannot be taken yet: set snapshot.mode to no_data, and \
+         source.on_position_lost to stop, to have the changes from now on"
+    )]
+    NoDataSet {
+        /// `HOST:PORT`.
+        address: String,
+        /// What it says.
+        version: String,
+    },
+    /// Nothing can be listened on.
+    #[error("masters before 3.1 connect to their slaves: {0}")]
+    Listen(#[from] ListenError),
+    /// The master does not send.
+    #[error(
+        "the master has not connected to {listening} within {} s: it must reach that address, or the one of \
+         source.listed_as with a port 1000 higher",
+        after.as_secs()
+    )]
+    NotReached {
+        /// Where it is waited for.
+        listening: String,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// What a master before 3.1 sends makes no sense.
+    #[error("what {address} sends makes no sense: {source}")]
+    Stream {
+        /// `HOST:PORT`.
+        address: String,
+        /// What is wrong with it.
+        source: StreamError,
+    },
+    /// What a master before 3.1 has sent was lost on the way.
+    #[error("{found} of {db} came where {expected} is to: what is missing is asked for again")]
+    Missing {
+        /// The database.
+        db: String,
+        /// Where the last record ended.
+        expected: Position,
+        /// Where the next one begins.
+        found: Position,
     },
     /// The server runs with several slots per database.
     #[error("{address} runs in sharding mode, which is not supported: classic mode is")]
@@ -186,13 +244,20 @@ impl SourceError {
             Self::Connect { .. } => "connect",
             Self::Silent { .. } => "silent",
             Self::Closed { .. } => "closed",
-            Self::Frame { .. } | Self::Resp { .. } => "protocol",
+            Self::NotReached { .. } => "not_reached",
+            Self::Frame { .. } | Self::Resp { .. } | Self::Stream { .. } => "protocol",
             Self::PasswordFile { .. }
             | Self::WrongPassword { .. }
             | Self::NoPassword { .. }
             | Self::PasswordMissing { .. } => "password",
             Self::Refused { .. } => "refused",
-            Self::NotPika { .. } | Self::Version { .. } | Self::Sharding { .. } => "version",
+            Self::NotPika { .. }
+            | Self::Version { .. }
+            | Self::Sharding { .. }
+            | Self::Protocol { .. }
+            | Self::NoDataSet { .. } => "version",
+            Self::Listen(_) => "listen",
+            Self::Missing { .. } => "missing",
             Self::Database { .. } => "database",
             Self::AlreadyListed { .. } => "already_listed",
             Self::PositionLost { .. } => "position_lost",
@@ -207,7 +272,14 @@ impl SourceError {
     pub fn needs_somebody(&self) -> bool {
         matches!(
             self.reason(),
-            "password" | "version" | "database" | "position_lost" | "gap" | "item" | "snapshot_disk"
+            "password"
+                | "version"
+                | "database"
+                | "position_lost"
+                | "gap"
+                | "item"
+                | "snapshot_disk"
+                | "listen"
         )
     }
 }

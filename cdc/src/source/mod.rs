@@ -1,6 +1,8 @@
 //! A Pika master as its slave sees it.
 
 mod error;
+mod followed;
+mod legacy;
 mod link;
 mod redis;
 mod session;
@@ -8,6 +10,8 @@ mod start;
 mod transfer;
 
 pub use error::SourceError;
+pub use followed::Followed;
+pub use legacy::{Legacy, Received, Taker};
 pub use link::{Ack, Link};
 pub use redis::Redis;
 pub use session::Session;

@@ -22,6 +22,7 @@ const MAX_WORDS: usize = 64;
 pub struct Redis {
     address: String,
     local: SocketAddr,
+    peer: SocketAddr,
     clock: Clock,
     timeout: Duration,
     reading: ReadHalf,
@@ -44,11 +45,12 @@ impl Redis {
     ) -> Result<Self, SourceError> {
         let address = address(host, port);
         let stream = connect(env, &address, timeout).await?;
-        let local = stream.local_addr();
+        let (local, peer) = (stream.local_addr(), stream.peer_addr());
         let (reading, writing) = stream.into_split();
         let mut redis = Self {
             address,
             local,
+            peer,
             clock: env.clock.clone(),
             timeout,
             reading,
@@ -61,9 +63,19 @@ impl Redis {
         Ok(redis)
     }
 
+    /// `HOST:PORT`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Own address of the connection.
     pub fn local(&self) -> SocketAddr {
         self.local
+    }
+
+    /// The server's address.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
     }
 
     async fn auth(&mut self, password: &str) -> Result<(), SourceError> {
@@ -93,8 +105,8 @@ impl Redis {
             return Err(SourceError::NotPika { address });
         };
         match server.family {
-            Family::Pb => Ok(server),
-            Family::Legacy | Family::PbRsync => Err(SourceError::Version {
+            Family::Pb | Family::Legacy => Ok(server),
+            Family::Oldest | Family::PbRsync => Err(SourceError::Version {
                 address,
                 version: server.version,
             }),
@@ -143,7 +155,12 @@ impl Redis {
         Ok(text)
     }
 
-    async fn ask(&mut self, what: &'static str, words: &[&str]) -> Result<Option<Bytes>, SourceError> {
+    /// Sends a command. Returns the text or number that it is answered with.
+    pub(super) async fn ask(
+        &mut self,
+        what: &'static str,
+        words: &[&str],
+    ) -> Result<Option<Bytes>, SourceError> {
         self.send(words).await?;
         self.answer(what).await
     }

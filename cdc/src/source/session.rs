@@ -1,8 +1,7 @@
 //! A connection to a master and the databases that are followed over it.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -13,8 +12,9 @@ use takhin_runtime::Env;
 use takhin_runtime::clock::Instant;
 
 use super::error::SourceError;
+use super::followed::Followed;
 use super::link::{Ack, Incoming, Link, Outgoing};
-use crate::event::{Event, Source, events_of_item};
+use crate::event::{Event, events_of_item};
 use crate::metrics;
 use crate::queue::{Piece, Progress, Queue};
 
@@ -30,9 +30,8 @@ pub struct Session {
     pub(super) env: Env,
     pub(super) link: Link,
     timeout: Duration,
-    source: OnceLock<Source>,
+    followed: Followed,
     dbs: Mutex<BTreeMap<String, Db>>,
-    has_written: AtomicBool,
 }
 
 /// A database that has a session.
@@ -46,8 +45,6 @@ struct Db {
     heard: Instant,
     /// Messages without an acknowledgement.
     outstanding: usize,
-    /// Up to where changes were written, and when the last one happened, in milliseconds since 1970.
-    written: (Position, i64),
 }
 
 /// What a message says of a database.
@@ -64,19 +61,14 @@ impl Session {
             env,
             link,
             timeout,
-            source: OnceLock::new(),
+            followed: Followed::default(),
             dbs: Mutex::default(),
-            has_written: AtomicBool::new(false),
         }
     }
 
-    /// Whom its events come from; known once the master has introduced itself.
-    pub fn source(&self) -> Option<&Source> {
-        self.source.get()
-    }
-
-    pub(super) fn set_source(&self, source: Source) {
-        let _ = self.source.set(source);
+    /// Whom its events come from, once the master has introduced itself, and how far they were written.
+    pub fn followed(&self) -> &Followed {
+        &self.followed
     }
 
     /// Notes a session. With a position, its changes are expected from there on.
@@ -87,8 +79,8 @@ impl Session {
             end,
             heard: self.env.clock.instant(),
             outstanding: 0,
-            written: (end.unwrap_or_default(), 0),
         };
+        self.followed.begin(db, end.unwrap_or_default());
         self.dbs.lock().insert(db.to_owned(), entry);
     }
 
@@ -181,7 +173,7 @@ impl Session {
         let Some(followed) = dbs.get_mut(db) else {
             return Ok(None);
         };
-        let (Some(mut end), Some(source)) = (followed.end, self.source.get()) else {
+        let (Some(mut end), Some(source)) = (followed.end, self.followed.source()) else {
             return Ok(None);
         };
         let mut message = Message {
@@ -192,6 +184,7 @@ impl Session {
                 logic_id: 0,
                 term: 0,
                 ts_ms: 0,
+                last: None,
             },
             ack: Ack {
                 db: db.to_owned(),
@@ -228,7 +221,7 @@ impl Session {
                     found: item.start,
                 });
             }
-            let events = events_of_item(source, &followed.name, &item, item_end).map_err(wrong)?;
+            let events = events_of_item(source, &followed.name, &item, (0, item_end)).map_err(wrong)?;
             message.events.extend(events);
             message.progress.logic_id = item.logic_id;
             message.progress.term = item.origin;
@@ -256,25 +249,6 @@ impl Session {
             }
         }
         self.link.ack(ack).await
-    }
-
-    /// Notes up to where the changes of a database were written, and when the last one happened.
-    pub fn wrote(&self, db: &str, position: Position, ts_ms: i64) {
-        self.has_written.store(true, Ordering::Relaxed);
-        if let Some(db) = self.dbs.lock().get_mut(db) {
-            db.written = (position, if ts_ms > 0 { ts_ms } else { db.written.1 });
-        }
-    }
-
-    /// Whether anything was written.
-    pub fn has_written(&self) -> bool {
-        self.has_written.load(Ordering::Relaxed)
-    }
-
-    /// Up to where the changes of a database were written, and when the last one happened, in milliseconds since 1970 (0 if
-    /// that is not known).
-    pub fn written(&self, db: &str) -> Option<(Position, i64)> {
-        self.dbs.lock().get(db).map(|db| db.written)
     }
 
     /// The databases that have a session.

@@ -17,7 +17,7 @@ use crate::event::Source;
 use crate::queue::Queue;
 
 /// Port under which a slave is listed that has no other. pika_port, which does the same for Redis, uses it.
-const LISTED_PORT: u16 = 21_333;
+pub(super) const LISTED_PORT: u16 = 21_333;
 
 /// What drives a session.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl Session {
                 address: self.link.address().to_owned(),
             });
         }
-        self.set_source(Source {
+        self.followed().set_source(Source {
             id: config.source_id(),
             host: config.source.host.clone(),
             port: config.source.port,
@@ -104,7 +104,10 @@ impl Session {
         position: Position,
         replication_id: &str,
     ) -> Result<(), SourceError> {
-        let found = self.source().map_or("", |source| &source.replication_id);
+        let found = self
+            .followed()
+            .source()
+            .map_or("", |source| &source.replication_id);
         if replication_id.is_empty() || found.is_empty() || replication_id == found {
             return Ok(());
         }

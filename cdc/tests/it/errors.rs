@@ -47,15 +47,27 @@ fn passwords() {
 #[test]
 fn versions_and_databases() {
     let broker = Broker::shared();
-    for version in ["2.3.6", "3.0.16", "3.4.1"] {
+    for version in ["2.2.6", "2.3.2", "3.4.1"] {
         let master = master(|settings| settings.version = version.into());
         let mut cdc = Cdc::new(&master, broker.kafka);
         cdc.start();
         says(
             &cdc,
-            &format!("is Pika {version}, which is not supported: 3.5 and 4.0 are"),
+            &format!("is Pika {version}, which is not supported: 2.3.3 to 3.0, 3.5 and 4.0 are"),
         );
         assert!(master.requests().is_empty());
+    }
+    for (version, wanted) in [("3.5.5", "legacy"), ("3.0.16", "pb")] {
+        let master = master(|settings| settings.version = version.into());
+        let mut cdc = Cdc::new(&master, broker.kafka);
+        cdc.set(&format!("source.sync_protocol={wanted}")).start();
+        says(
+            &cdc,
+            &format!(
+                "source.sync_protocol is {wanted}, and 127.0.0.1:{} is Pika {version}",
+                master.port()
+            ),
+        );
     }
     let master = master(|settings| settings.databases = 2);
     let mut cdc = Cdc::new(&master, broker.kafka);

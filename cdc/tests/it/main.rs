@@ -11,6 +11,7 @@ mod cdc;
 mod errors;
 mod events;
 mod faults;
+mod legacy;
 mod replay;
 mod snapshot;
 mod state;

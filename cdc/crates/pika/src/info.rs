@@ -5,7 +5,9 @@ use crate::position::Position;
 /// Which of Pika's protocols and layouts a server has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
-    /// Before 3.1: `trysync`, and connections from the master.
+    /// Before 2.3.3: `trysync`, and a stream that does not say whose it is.
+    Oldest,
+    /// From then on, before 3.1: `trysync`, and connections from the master.
     Legacy,
     /// 3.1 to 3.4: messages of protobuf; files come by rsync, over connections from the master.
     PbRsync,
@@ -31,9 +33,11 @@ impl ServerInfo {
             .trim();
         let mut numbers = version.split('.').map(str::parse::<u32>);
         let (major, minor) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
-        let family = match (major, minor) {
-            (..3, _) | (3, 0) => Family::Legacy,
-            (3, 1..=4) => Family::PbRsync,
+        let patch = numbers.next().and_then(Result::ok).unwrap_or(0);
+        let family = match (major, minor, patch) {
+            (..2, ..) | (2, ..3, _) | (2, 3, ..3) => Family::Oldest,
+            (2, ..) | (3, 0, _) => Family::Legacy,
+            (3, 1..=4, _) => Family::PbRsync,
             _ => Family::Pb,
         };
         Some(Self {
@@ -47,14 +51,21 @@ impl ServerInfo {
 /// instead of the colon in some versions.
 pub fn binlog_end(text: &str, db: &str) -> Option<Position> {
     text.lines().find_map(|line| {
-        let rest = line
-            .strip_prefix(db)?
-            .strip_prefix([':', ' '])?
-            .strip_prefix("binlog_offset=")?;
-        let mut numbers = rest.split(',').next()?.split(' ');
-        let filenum = numbers.next()?.parse().ok()?;
-        Some(Position::new(filenum, numbers.next()?.trim().parse().ok()?))
+        let rest = line.strip_prefix(db)?.strip_prefix([':', ' '])?;
+        two_numbers(rest.strip_prefix("binlog_offset=")?.split(',').next()?)
     })
+}
+
+/// Where the only binlog of a master before 3.1 ends, from `INFO log`: `binlog_offset:1 1925`.
+pub fn legacy_binlog_end(text: &str) -> Option<Position> {
+    text.lines()
+        .find_map(|line| two_numbers(line.strip_prefix("binlog_offset:")?))
+}
+
+fn two_numbers(text: &str) -> Option<Position> {
+    let mut numbers = text.trim().split(' ');
+    let filenum = numbers.next()?.parse().ok()?;
+    Some(Position::new(filenum, numbers.next()?.parse().ok()?))
 }
 
 /// What the `info` file of a dump says.
@@ -92,6 +103,8 @@ mod tests {
             ServerInfo::parse(&format!("# Server\r\npika_version:{version}\r\nos:Linux\r\n"))
                 .map(|info| info.family)
         };
+        assert_eq!(family("2.2.6"), Some(Family::Oldest));
+        assert_eq!(family("2.3.2"), Some(Family::Oldest));
         assert_eq!(family("2.3.6"), Some(Family::Legacy));
         assert_eq!(family("3.0.16"), Some(Family::Legacy));
         assert_eq!(family("3.4.1"), Some(Family::PbRsync));
@@ -107,6 +120,8 @@ mod tests {
         assert_eq!(binlog_end(text, "db0"), Some(Position::new(1, 1925)));
         assert_eq!(binlog_end(text, "db1"), Some(Position::new(0, 879)));
         assert_eq!(binlog_end(text, "db"), None);
+        let text = "# Log\r\nlog_size:9\r\nbinlog_offset:3 14254\r\n";
+        assert_eq!(legacy_binlog_end(text), Some(Position::new(3, 14254)));
     }
 
     #[test]

@@ -1,10 +1,16 @@
 //! The binlog as masters of Pika 2.3 and 3.0 send it, over a connection that they make.
 
+mod chain;
+mod reader;
+
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::binlog::{Item, ItemError};
 use crate::position::Position;
 use crate::resp::{self, Command, RespError};
+
+pub use chain::{Chain, Gap, LastRecord, Step};
+pub use reader::{Arrived, Reader};
 
 /// Marks the four words that 2.3 appends to a command.
 const MAGIC: &[u8] = b"__PIKA_X#$SKGI";

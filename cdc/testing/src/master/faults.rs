@@ -17,4 +17,6 @@ pub struct Faults {
     pub another_dump_after: Option<u32>,
     /// A name that is listed in addition.
     pub listed_too: Option<String>,
+    /// Of masters before 3.1: so many records are lost with the connection that is cut.
+    pub lost_with_it: usize,
 }

@@ -1,10 +1,11 @@
-//! A master of the PB family on loopback, for tests: it answers as Pika 3.5 and 4.0 do, and is as strict as they are.
+//! A master on loopback, for tests: it answers as Pika 3.5 and 4.0 do, or as 2.3 and 3.0, and is as strict as they are.
 //!
 //! What it keeps to is in the recordings and in Pika's source: sessions and windows, what closes a connection, keepalives,
 //! binlog files that roll. What it has beyond a real one are faults on demand, and a memory of what it was asked.
 
 mod binlog;
 mod faults;
+pub mod legacy;
 mod redis;
 mod replication;
 mod transfer;
@@ -103,6 +104,7 @@ pub(crate) struct State {
     pub(crate) connections: u32,
     pub(crate) dumps: BTreeMap<String, DumpFiles>,
     pub(crate) transfers: u32,
+    pub(crate) legacy: legacy::State,
 }
 
 #[derive(Debug)]
@@ -163,6 +165,7 @@ impl Master {
             let binlog = Binlog::new(settings.file_size);
             state.binlogs.insert(format!("db{number}"), binlog);
         }
+        state.legacy = legacy::State::new(&settings);
         let inner = Arc::new(Inner {
             settings: Mutex::new(settings),
             state: Mutex::new(state),
@@ -170,7 +173,13 @@ impl Master {
             ended: AtomicBool::new(false),
         });
         accept(&inner, redis, redis::serve);
-        accept(&inner, replication, replication::serve);
+        // What listens there before 3.1 takes signs of life.
+        accept(&inner, replication, |inner, stream| {
+            match legacy::is_legacy(&inner.settings().version) {
+                true => legacy::serve_life(inner, &stream),
+                false => replication::serve(inner, stream),
+            }
+        });
         accept(&inner, files, transfer::serve);
         Ok(Self(inner))
     }
@@ -286,8 +295,14 @@ impl Master {
         state.next_session.clear();
     }
 
+    /// Changes what it is and was as a master before 3.1, or looks at it.
+    pub fn legacy<T>(&self, with: impl FnOnce(&mut legacy::State) -> T) -> T {
+        with(&mut self.0.state().legacy)
+    }
+
     /// Breaks all connections.
     pub fn disconnect(&self) {
+        self.0.state().legacy.disconnect();
         for stream in std::mem::take(&mut self.0.state().streams).into_values() {
             let _ = stream.shutdown(Shutdown::Both);
         }

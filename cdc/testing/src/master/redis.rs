@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use takhin_pika::resp::{self, Command};
 
-use super::Inner;
+use super::{Inner, legacy};
 
 /// Longest command.
 const MAX: usize = 1 << 16;
@@ -16,15 +16,27 @@ const MAX: usize = 1 << 16;
 pub(super) fn serve(inner: &Arc<Inner>, mut stream: TcpStream) -> io::Result<()> {
     let mut buffer = BytesMut::new();
     let mut chunk = [0; 4096];
+    // What was said, byte by byte, and the last command of it.
+    let (mut said, mut before) = (BytesMut::new(), BytesMut::new());
     let mut is_known = inner.settings().password.is_none();
     loop {
-        while let Some((command, _)) = resp::next_command(&mut buffer, MAX).map_err(io::Error::other)? {
-            let reply = answer(inner, &command, &mut is_known);
+        while let Some((command, len)) = resp::next_command(&mut buffer, MAX).map_err(io::Error::other)? {
+            let bytes = said.split_to(len);
+            let reply = match command.as_slice() {
+                [name, rest @ ..] if &name[..] == b"trysync" && is_known => {
+                    legacy::try_sync(inner, rest, [&before[..], &bytes].concat())
+                }
+                _ => answer(inner, &command, &mut is_known),
+            };
+            before = bytes;
             stream.write_all(reply.as_bytes())?;
         }
         match stream.read(&mut chunk)? {
             0 => return Ok(()),
-            n => buffer.extend_from_slice(&chunk[..n]),
+            n => {
+                buffer.extend_from_slice(&chunk[..n]);
+                said.extend_from_slice(&chunk[..n]);
+            }
         }
         if inner.has_ended() {
             return Ok(());
@@ -50,6 +62,13 @@ fn answer(inner: &Inner, command: &Command, is_known: &mut bool) -> String {
         }
         (_, _) if !*is_known => "-NOAUTH Authentication required.\r\n".to_owned(),
         (["info", "replication"], _) => bulk(&replication(inner)),
+        (["info", "log"], _) if legacy::is_legacy(&settings.version) => {
+            let end = inner.state().legacy.end();
+            bulk(&format!(
+                "# Log\r\nbinlog_offset:{} {}\r\n",
+                end.filenum, end.offset
+            ))
+        }
         (["info", ..], _) => bulk(&format!(
             "# Server\r\npika_version:{}\r\nos:Linux\r\n",
             settings.version

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use serde_json::{Value, json};
 use takhin_pika::binlog::Item;
-use takhin_pika::legacy::{self, Frame};
+use takhin_pika::legacy::{self, Arrived, Chain, Frame, Reader, Step};
 use takhin_pika::message::Kind;
 use takhin_pika::{Position, command};
 use takhin_pika_testing::fixture::{Fixture, MASTER_PORT, SLAVE_PORT};
@@ -169,4 +169,35 @@ fn every_recorded_command_is_known() {
         }
     }
     assert!(seen > 500, "{seen}");
+}
+
+/// Every recorded stream is one chain: what is computed of ends is where the next record begins.
+#[test]
+fn streams_of_legacy_masters_have_no_gaps() {
+    for version in ["2.3.6", "3.0.16"] {
+        let (mut taken, mut rolled) = (0, 0);
+        for number in SESSIONS.iter().chain(&["06"]) {
+            for connection in Fixture::of(version).session(number).unwrap() {
+                if connection.server_port != SLAVE_PORT + 1000 {
+                    continue;
+                }
+                let mut reader = Reader::default();
+                reader.buffer.extend_from_slice(&connection.to_server);
+                let mut chain: Option<Chain> = None;
+                while let Some(arrived) = reader.next(MAX).unwrap() {
+                    let Arrived::Item { item, len, may_go_on } = arrived else {
+                        continue;
+                    };
+                    let chain = chain.get_or_insert_with(|| Chain::new(item.start, None, 16_384));
+                    match chain.take(item.start, len, may_go_on) {
+                        Ok(Step::New { end, .. }) => rolled += usize::from(end.filenum > item.start.filenum),
+                        other => panic!("{version} {number}: {other:?} {item:?}"),
+                    }
+                    taken += 1;
+                }
+            }
+        }
+        let (least, rolls) = if version == "2.3.6" { (165, 1) } else { (165, 0) };
+        assert!(taken > least && rolled == rolls, "{version}: {taken} {rolled}");
+    }
 }
