@@ -58,6 +58,23 @@ families! {
 pub static QUEUE_BYTES: LazyLock<Gauge> =
     LazyLock::new(|| metrics::gauge("takhin_cdc_queue_bytes", "Bytes received and not yet written"));
 
+/// Bytes of what masters before 3.1 have sent and is kept.
+pub static WAL_BYTES: LazyLock<Gauge> = LazyLock::new(|| {
+    metrics::gauge(
+        "takhin_cdc_wal_bytes",
+        "Bytes of the log of what a master before 3.1 has sent",
+    )
+});
+
+/// Where what such a master has sent and is kept ends: the file, and the offset.
+pub static WAL_END: LazyLock<(Gauge, Gauge)> = LazyLock::new(|| {
+    let file = "File of the binlog up to which a master before 3.1 has sent and it is kept";
+    (
+        metrics::gauge("takhin_cdc_wal_end_filenum", file),
+        metrics::gauge("takhin_cdc_wal_end_offset", "Offset in that file"),
+    )
+});
+
 /// 1 while it is paused.
 pub static PAUSED: LazyLock<Gauge> = LazyLock::new(|| {
     metrics::gauge(

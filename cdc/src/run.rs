@@ -13,12 +13,13 @@ use takhin_config::CdcConfig;
 use takhin_config::cdc::{Codec, OnPositionLost, SnapshotMode, SyncProtocol};
 use takhin_pika::Position;
 use takhin_pika::info::{Family, ServerInfo, binlog_end};
+use takhin_runtime::clock::Instant;
 use takhin_runtime::telemetry::health::{Flag, Health, Probe};
 use takhin_runtime::{Disk, Env, OpenMode, Shutdown};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
-use crate::checkpoint::{CheckpointError, Checkpoints, PositionFile, newest, read_topic};
+use crate::checkpoint::{Checkpoints, PositionFile, newest, read_topic};
 use crate::control::Pause;
 use crate::event::{Encoder, Json};
 use crate::metrics::{self, Phase};
@@ -27,6 +28,7 @@ use crate::sink::{Master, SinkError, Topics, Writer};
 use crate::snapshot;
 use crate::source::{Followed, Redis, Session, SourceError};
 use crate::trouble::Trouble;
+use crate::wal::Wal;
 
 /// Pause before the next attempt: the first one, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
@@ -57,6 +59,7 @@ struct Runner<'a> {
     /// One for all attempts: what an earlier one has sent stays before what the next one sends.
     producer: Producer,
     file: Arc<PositionFile>,
+    wal: Arc<Wal>,
     flags: &'a Flags,
     pause: &'a Pause,
     /// Whether anything was written since the last trouble.
@@ -88,16 +91,19 @@ impl Flags {
 ///
 /// # Errors
 ///
-/// The directory of positions cannot be used. Everything else is tried again, and said by `flags`.
+/// The directory of positions, or that of what was received, cannot be used. Everything else is tried again, and said by `flags`.
 pub async fn run(
     config: &CdcConfig,
     env: &Env,
     (flags, pause): (&Flags, &Pause),
     stop: &Shutdown,
-) -> Result<(), CheckpointError> {
+) -> Result<(), Trouble> {
     let file = PositionFile::open(env, &config.checkpoint.dir, &config.source_id())?;
     // What it holds is read again in each attempt; what is wrong with it is said at once.
     file.load()?;
+    let (disk, dir) = (Arc::clone(&env.disk), config.wal_dir());
+    let max = config.wal.max_size.as_u64();
+    let wal = env.tasks.blocking(move || Wal::open(disk, &dir, max)).await?;
     let client = client(config, env);
     let producer = Producer::new(client.clone(), producer_config(config));
     let runner = Runner {
@@ -106,28 +112,53 @@ pub async fn run(
         client,
         producer,
         file: Arc::new(file),
+        wal: Arc::new(wal),
         flags,
         pause,
         has_written: AtomicBool::new(false),
         needs_fresh_dump: AtomicBool::new(false),
         refused: Mutex::new(None),
     };
-    let mut pause = PAUSE.0;
+    let mut pauses = Pauses::new(env);
     while !stop.is_triggered() {
-        let begin = env.clock.instant();
-        let ended = Box::pin(runner.attempt(stop)).await;
-        let Err(trouble) = ended else { break };
-        if runner.has_written.swap(false, Ordering::Relaxed) || begin.elapsed() >= LASTED {
-            pause = PAUSE.0;
+        // What a master before 3.1 has sent is there: it is written whether that one can be reached or not.
+        let ended = match runner.wal.position() {
+            Some(_) => Box::pin(runner.with_log(stop)).await,
+            None => Box::pin(runner.attempt(stop)).await,
+        };
+        match ended {
+            Ok(Ended::Stopped) => break,
+            Ok(Ended::Again) => {}
+            Err(trouble) => runner.rest(&trouble, &mut pauses, stop).await,
         }
-        runner.say(&trouble);
-        let needs_somebody = matches!(&trouble, Trouble::Source(error) if error.needs_somebody());
-        let wait = if needs_somebody { LONG_PAUSE } else { pause };
-        pause = (pause * 2).min(PAUSE.1);
-        let _ = env.clock.timeout(wait, stop.wait()).await;
     }
     info!("stopped");
     Ok(())
+}
+
+/// How an attempt ends that has no trouble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// It was told to stop.
+    Stopped,
+    /// It has found out what the next one needs.
+    Again,
+}
+
+/// Pauses before the next attempt.
+struct Pauses {
+    next: Duration,
+    /// When the last attempt began.
+    begin: Instant,
+}
+
+impl Pauses {
+    fn new(env: &Env) -> Self {
+        Self {
+            next: PAUSE.0,
+            begin: env.clock.instant(),
+        }
+    }
 }
 
 fn client(config: &CdcConfig, env: &Env) -> Client {
@@ -155,38 +186,63 @@ fn producer_config(config: &CdcConfig) -> ProducerConfig {
 }
 
 impl Runner<'_> {
-    /// One attempt: `Ok` when it was told to stop.
-    async fn attempt(&self, stop: &Shutdown) -> Result<(), Trouble> {
+    /// Says what was wrong, and waits until it may be tried again.
+    async fn rest(&self, trouble: &Trouble, pauses: &mut Pauses, stop: &Shutdown) {
+        if self.has_written.swap(false, Ordering::Relaxed) || pauses.begin.elapsed() >= LASTED {
+            pauses.next = PAUSE.0;
+        }
+        self.say(trouble);
+        let needs_somebody = match trouble {
+            Trouble::Source(error) => error.needs_somebody(),
+            Trouble::Wal(_) => true,
+            _ => false,
+        };
+        let wait = if needs_somebody { LONG_PAUSE } else { pauses.next };
+        pauses.next = (pauses.next * 2).min(PAUSE.1);
+        let _ = self.env.clock.timeout(wait, stop.wait()).await;
+        pauses.begin = self.env.clock.instant();
+    }
+
+    /// One attempt.
+    async fn attempt(&self, stop: &Shutdown) -> Result<Ended, Trouble> {
         let prepared = tokio::select! {
             biased;
-            () = stop.wait() => return Ok(()),
+            () = stop.wait() => return Ok(Ended::Stopped),
             prepared = self.prepare() => prepared?,
         };
         let (topics, mut checkpoints) = prepared;
         self.flags.sink.pass();
         let connected = tokio::select! {
             biased;
-            () = stop.wait() => return Ok(()),
+            () = stop.wait() => return Ok(Ended::Stopped),
             connected = self.connect() => connected?,
         };
+        if connected.server.family == Family::Legacy {
+            return tokio::select! {
+                biased;
+                () = stop.wait() => Ok(Ended::Stopped),
+                begun = self.begin_log(connected, checkpoints) => begun,
+            };
+        }
+        let known = checkpoints.clone();
         let (queue, works) = queue(self.config.sink.queue_size.as_u32());
+        let writing = (self.writer(topics, &mut checkpoints), works);
+        Box::pin(self.with_session(connected, writing, (&queue, &known), stop)).await?;
+        Ok(Ended::Stopped)
+    }
+
+    fn writer<'a>(&'a self, topics: Topics, checkpoints: &'a mut Checkpoints) -> Writer<'a> {
         let encoder: Arc<dyn Encoder> = Arc::new(Json {
             has_raw: self.config.sink.raw_resp,
         });
-        let known = checkpoints.clone();
-        let writer = Writer::new(
+        Writer::new(
             self.env,
             self.config,
             self.producer.clone(),
             (topics, encoder),
-            (Arc::clone(&self.file), &mut checkpoints),
+            (Arc::clone(&self.file), checkpoints),
             (&self.flags.sink, self.pause),
-        );
-        let (writing, queue) = ((writer, works), &queue);
-        match connected.server.family {
-            Family::Legacy => Box::pin(self.with_legacy(connected, writing, (queue, &known), stop)).await,
-            _ => Box::pin(self.with_session(connected, writing, (queue, &known), stop)).await,
-        }
+        )
     }
 
     /// An attempt with a master that takes acknowledgements.
@@ -448,7 +504,7 @@ impl Runner<'_> {
                 self.flags.sink.fail(&*text);
                 warn!("{text}");
             }
-            Trouble::Checkpoint(_) => {
+            Trouble::Checkpoint(_) | Trouble::Wal(_) => {
                 self.flags.sink.fail(&*text);
                 error!("{text}");
             }

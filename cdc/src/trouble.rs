@@ -3,6 +3,7 @@
 use crate::checkpoint::CheckpointError;
 use crate::sink::SinkError;
 use crate::source::SourceError;
+use crate::wal::WalError;
 
 /// Why it was not possible to go on.
 #[derive(Debug, thiserror::Error)]
@@ -16,4 +17,7 @@ pub enum Trouble {
     /// With positions.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// With the log of what was received.
+    #[error(transparent)]
+    Wal(#[from] WalError),
 }

@@ -4,7 +4,9 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use takhin_pika::Position;
 use takhin_runtime::{Disk, Env, OpenMode};
 
 use super::{Checkpoint, Checkpoints, VERSION};
@@ -92,6 +94,8 @@ pub struct PositionFile {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     source_id: String,
+    /// What is on the medium.
+    saved: Mutex<Checkpoints>,
     _lock: Box<dyn Send + Sync>,
 }
 
@@ -120,6 +124,7 @@ impl PositionFile {
             disk,
             dir: dir.to_owned(),
             source_id: source_id.to_owned(),
+            saved: Mutex::default(),
             _lock: lock,
         })
     }
@@ -169,7 +174,13 @@ impl PositionFile {
                 wanted: self.source_id.clone(),
             });
         }
+        self.saved.lock().clone_from(&form.databases);
         Ok(form.databases)
+    }
+
+    /// The position of a database that is on the medium: nobody goes back behind it.
+    pub fn saved(&self, db: &str) -> Option<Position> {
+        self.saved.lock().get(db).map(Checkpoint::position)
     }
 
     /// Replaces what was saved. On the medium when it returns.
@@ -199,7 +210,9 @@ impl PositionFile {
             what: "write",
             path: path.clone(),
             source,
-        })
+        })?;
+        self.saved.lock().clone_from(databases);
+        Ok(())
     }
 }
 
@@ -218,12 +231,54 @@ impl Checkpoint {
 
 #[cfg(test)]
 mod tests {
-    use takhin_pika::Position;
+    use takhin_runtime::disk::sim::{CrashMode, Fault, FaultRule, Op, SimDisk, When};
 
     use super::*;
 
     fn open(dir: &Path) -> Result<PositionFile, CheckpointError> {
         PositionFile::open(&Env::real(), dir, "10.0.0.1:9221")
+    }
+
+    /// What was received is deleted up to what is said here: fails if that is said before it is so.
+    #[test]
+    fn what_is_said_to_be_saved_outlives_a_loss_of_power() {
+        let at = |offset| {
+            let checkpoint = Checkpoint::new("s", "db0", "", Position::new(0, offset), 5);
+            Checkpoints::from([("db0".to_owned(), checkpoint)])
+        };
+        for (seed, op) in (0..60).zip(
+            [Op::Write, Op::SyncData, Op::Rename, Op::SyncDir]
+                .into_iter()
+                .cycle(),
+        ) {
+            let disk = SimDisk::new(seed);
+            let open = || {
+                let env = Env {
+                    disk: Arc::new(disk.incarnation()),
+                    ..Env::real()
+                };
+                PositionFile::open(&env, Path::new("/cdc"), "s").unwrap()
+            };
+            let file = open();
+            assert_eq!(file.saved("db0"), None);
+            file.save(&at(1)).unwrap();
+            disk.arm(FaultRule {
+                op,
+                path: String::new(),
+                when: When::Nth(1),
+                fault: Fault::Eio,
+            });
+            assert!(file.save(&at(2)).is_err());
+            assert_eq!(file.saved("db0"), Some(Position::new(0, 1)));
+            if seed % 2 == 0 {
+                file.save(&at(3)).unwrap();
+            }
+            let saved = file.saved("db0");
+            disk.crash(CrashMode::Power);
+            let file = open();
+            file.load().unwrap();
+            assert!(file.saved("db0") >= saved, "{seed} {op:?}");
+        }
     }
 
     #[test]

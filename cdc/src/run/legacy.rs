@@ -1,117 +1,269 @@
-//! An attempt with a master before 3.1.
+//! Following a master before 3.1: what it sends is kept on the own disk, and written from there. Both go on without the other.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use takhin_config::cdc::{OnPositionLost, SnapshotMode};
 use takhin_pika::Position;
-use takhin_pika::info::legacy_binlog_end;
+use takhin_pika::info::{Family, legacy_binlog_end};
 use takhin_pika::legacy::{Chain, LastRecord};
-use takhin_runtime::Shutdown;
-use tracing::info;
+use takhin_runtime::{Env, Shutdown};
+use tracing::{info, warn};
 
-use super::{Connected, LOOK, Runner, Writing, file_size, follows, note};
-use crate::checkpoint::Checkpoints;
+use super::{Connected, Ended, LOOK, Pauses, Runner, file_size, follows};
+use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::event::events_of_item;
 use crate::metrics::{self, Phase};
-use crate::queue::{Piece, Progress, Queue};
+use crate::queue::{Piece, Progress, Queue, queue};
 use crate::sink::Master;
 use crate::source::{Followed, Legacy, Received, Redis, SourceError, Taker};
 use crate::trouble::Trouble;
+use crate::wal::{Cursor, Wal, last_record};
+
+/// Pause between two looks for what is kept and was written.
+const TRIM: Duration = Duration::from_millis(200);
 
 impl Runner<'_> {
-    pub(super) async fn with_legacy(
+    /// Begins to keep what the master sends, from the position that is known, or from now on.
+    pub(super) async fn begin_log(
         &self,
         mut connected: Connected,
-        (writer, works): Writing<'_>,
-        (queue, known): (&Queue, &Checkpoints),
+        mut checkpoints: Checkpoints,
+    ) -> Result<Ended, Trouble> {
+        metrics::set_phase(Legacy::DB, Phase::Connecting);
+        Legacy::check(self.config)?;
+        let (end, last) = match checkpoints.get(Legacy::DB) {
+            Some(known) => (known.position(), known.last.map(LastRecord::from)),
+            None if self.config.snapshot.mode == SnapshotMode::Initial => {
+                return Err(no_data_set(&connected).into());
+            }
+            None => {
+                let end = self.legacy_begin(&mut connected.redis).await?;
+                let (id, now_ms) = (self.config.source_id(), self.env.clock.now_ms());
+                // Whoever loses the log goes on there, and not behind what was not written.
+                let begun = Checkpoint::new(&id, Legacy::DB, "", end, now_ms);
+                checkpoints.insert(Legacy::DB.to_owned(), begun);
+                let file = Arc::clone(&self.file);
+                self.env.tasks.blocking(move || file.save(&checkpoints)).await?;
+                (end, None)
+            }
+        };
+        let (wal, version) = (Arc::clone(&self.wal), connected.server.version);
+        let begun = move || wal.reset(end, last, &version);
+        self.env.tasks.blocking(begun).await?;
+        Ok(Ended::Again)
+    }
+
+    /// Where the changes from now on begin.
+    async fn legacy_begin(&self, redis: &mut Redis) -> Result<Position, SourceError> {
+        let size = file_size(redis).await;
+        loop {
+            let end = legacy_end(redis).await?;
+            if end.offset <= size {
+                return Ok(end);
+            }
+            // The master refuses the end of a file that is about to roll, and has no next file yet.
+            info!(position = %end, "waiting for the master to begin its next file");
+            self.env.clock.sleep(LOOK).await;
+        }
+    }
+
+    /// Keeps what the master sends and writes what is kept, each with attempts of its own.
+    pub(super) async fn with_log(&self, stop: &Shutdown) -> Result<Ended, Trouble> {
+        let Some((begin, version)) = self.wal.beginning() else {
+            return Ok(Ended::Again);
+        };
+        let followed = Legacy::followed(self.config, &version);
+        let receiving = async {
+            let mut pauses = Pauses::new(self.env);
+            loop {
+                let error = Box::pin(self.receive(&followed)).await;
+                metrics::set_phase(Legacy::DB, Phase::Connecting);
+                self.rest(&error.into(), &mut pauses, stop).await;
+            }
+        };
+        let writing = async {
+            let mut pauses = Pauses::new(self.env);
+            while !stop.is_triggered() {
+                match Box::pin(self.write_log(begin, &followed, stop)).await {
+                    Ok(ended) => return ended,
+                    Err(trouble) => self.rest(&trouble, &mut pauses, stop).await,
+                }
+            }
+            Ended::Stopped
+        };
+        let ended = tokio::select! {
+            biased;
+            ended = writing => ended,
+            () = receiving => Ended::Again,
+        };
+        Ok(ended)
+    }
+
+    /// Writes what is kept, from the position that is known, until something is wrong with that.
+    async fn write_log(
+        &self,
+        begin: Position,
+        followed: &Arc<Followed>,
         stop: &Shutdown,
-    ) -> Result<(), Trouble> {
-        let ends = (connected.redis.local(), connected.redis.peer());
-        let legacy = Legacy::new(self.env, self.config, &connected.server.version, ends)?;
+    ) -> Result<Ended, Trouble> {
+        let prepared = tokio::select! {
+            biased;
+            () = stop.wait() => return Ok(Ended::Stopped),
+            prepared = self.prepare() => prepared?,
+        };
+        let (topics, mut checkpoints) = prepared;
+        let known = checkpoints.get(Legacy::DB);
+        let from = known.map_or(begin, Checkpoint::position);
+        let last = known.and_then(|known| known.last).map(LastRecord::from);
+        let wal = Arc::clone(&self.wal);
+        let cursor = self.env.tasks.blocking(move || wal.cursor(from)).await?;
+        let Some(cursor) = cursor else {
+            // The positions are right: whoever has written them has had acknowledgements of everything before.
+            warn!(position = %from, "what is kept does not go on at the position: the master is asked anew from there");
+            let (wal, version) = (
+                Arc::clone(&self.wal),
+                followed.source().map(|source| source.version.clone()),
+            );
+            let begun = move || wal.reset(from, last, &version.unwrap_or_default());
+            self.env.tasks.blocking(begun).await?;
+            return Ok(Ended::Again);
+        };
+        self.flags.sink.pass();
+        followed.begin(Legacy::DB, from);
+        let (queue, works) = queue(self.config.sink.queue_size.as_u32());
+        let writer = self.writer(topics, &mut checkpoints);
         let master = Master {
-            followed: legacy.followed(),
+            followed,
             session: None,
         };
         let ended = tokio::select! {
             biased;
-            written = writer.run(works, master, stop) => written,
-            error = self.follow_legacy(&legacy, &mut connected, queue, known) => Err(error.into()),
+            written = writer.run(works, master, stop) => written.map(|()| Ended::Stopped),
+            error = self.feed((cursor, from, last), followed, &queue) => Err(error),
+            error = self.trim() => Err(error),
         };
-        self.ended(legacy.followed());
+        self.ended(followed);
         ended
     }
 
-    /// Has the changes come, and looks how far the master is, until something is wrong.
-    async fn follow_legacy(
+    /// Puts what is kept into the queue, as it comes.
+    async fn feed(
         &self,
-        legacy: &Legacy,
-        connected: &mut Connected,
+        (mut cursor, mut end, last): (Cursor, Position, Option<LastRecord>),
+        followed: &Followed,
         queue: &Queue,
-        known: &Checkpoints,
-    ) -> SourceError {
-        metrics::set_phase(Legacy::DB, Phase::Connecting);
-        let size = file_size(&mut connected.redis).await;
-        let chain = match self.begin_legacy(connected, (queue, known), size).await {
-            Ok(chain) => chain,
+    ) -> Trouble {
+        let db: Arc<str> = Legacy::DB.into();
+        // The topic is to have a position as soon as there is one.
+        let begun = Piece {
+            progress: Some(Progress {
+                db: Arc::clone(&db),
+                position: end,
+                logic_id: 0,
+                term: 0,
+                ts_ms: 0,
+                last,
+            }),
+            ..Piece::default()
+        };
+        queue.put(begun, 1).await;
+        loop {
+            self.wal.beyond(end).await;
+            let wal = Arc::clone(&self.wal);
+            let read = self.env.tasks.blocking(move || {
+                let commands = wal.read(&mut cursor)?;
+                Ok::<_, Trouble>((commands, cursor))
+            });
+            let (commands, next) = match read.await {
+                Ok(read) => read,
+                Err(trouble) => return trouble,
+            };
+            cursor = next;
+            end = commands.last().map_or(end, |command| command.end);
+            match piece(followed, &db, &commands) {
+                Ok((piece, len)) => drop(queue.put(piece, len).await),
+                Err(error) => return error.into(),
+            }
+        }
+    }
+
+    /// Deletes what is kept and saved positions have passed.
+    async fn trim(&self) -> Trouble {
+        loop {
+            self.env.clock.sleep(TRIM).await;
+            // Not what was written: what was saved.
+            let Some(saved) = self.file.saved(Legacy::DB) else {
+                continue;
+            };
+            let wal = Arc::clone(&self.wal);
+            if let Err(error) = self.env.tasks.blocking(move || wal.trim(saved)).await {
+                return error.into();
+            }
+        }
+    }
+
+    /// Keeps what the master sends, and looks how far it is, until something is wrong with that.
+    async fn receive(&self, followed: &Followed) -> SourceError {
+        let mut connected = match self.connect().await {
+            Ok(connected) => connected,
             Err(error) => return error,
         };
-        let (from, asks_for) = (chain.end(), chain.asks_for());
-        let taker = ToQueue {
-            queue,
-            followed: legacy.followed(),
-            db: Legacy::DB.into(),
+        let size = file_size(&mut connected.redis).await;
+        let Some((end, last)) = self.wal.position() else {
+            // Begun anew by whoever writes.
+            return std::future::pending().await;
         };
-        let password = connected.password.as_deref();
+        let chain = Chain::new(end, last, size);
+        let asks_for = chain.asks_for();
+        let ends = (connected.redis.local(), connected.redis.peer());
+        let legacy = match self.may_ask(&connected, asks_for) {
+            Ok(()) => Legacy::new(self.env, self.config, ends),
+            Err(error) => Err(error),
+        };
+        let legacy = match legacy {
+            Ok(legacy) => legacy,
+            Err(error) => return error,
+        };
+        let taker = ToLog {
+            env: self.env,
+            wal: &self.wal,
+        };
         let accepted = || {
             self.flags.source.pass();
-            follows(Legacy::DB, from);
+            follows(Legacy::DB, end);
         };
         let error = tokio::select! {
-            error = legacy.follow(chain, password, &taker, accepted) => error,
-            error = self.look_legacy(legacy, &mut connected.redis, size) => error,
+            error = legacy.follow(chain, connected.password.as_deref(), &taker, accepted) => error,
+            error = self.look_legacy((&legacy, followed), &mut connected.redis, size) => error,
         };
         match error {
             lost @ SourceError::PositionLost { .. } => {
                 *self.refused.lock() = Some(asks_for);
-                self.without_data_set(connected, lost)
+                self.without_data_set(&connected, lost)
             }
             error => error,
         }
     }
 
-    /// Where to begin.
-    async fn begin_legacy(
-        &self,
-        connected: &mut Connected,
-        (queue, known): (&Queue, &Checkpoints),
-        size: u64,
-    ) -> Result<Chain, SourceError> {
-        if let Some(checkpoint) = known.get(Legacy::DB) {
-            let last = checkpoint.last.map(LastRecord::from);
-            let chain = Chain::new(checkpoint.position(), last, size);
-            // Whoever asks again has the master make a dump again, each time.
-            if *self.refused.lock() == Some(chain.asks_for()) {
-                let lost = SourceError::PositionLost {
-                    db: Legacy::DB.to_owned(),
-                    position: chain.asks_for(),
-                    why: "the master has said that it does not have it; it is not asked again".to_owned(),
-                };
-                return Err(self.without_data_set(connected, lost));
-            }
-            return Ok(chain);
+    /// Whether the master is still of this kind, and has not refused the position before.
+    fn may_ask(&self, connected: &Connected, position: Position) -> Result<(), SourceError> {
+        if connected.server.family != Family::Legacy {
+            return Err(SourceError::Upgraded {
+                address: connected.redis.address().to_owned(),
+                version: connected.server.version.clone(),
+            });
         }
-        if self.config.snapshot.mode == SnapshotMode::Initial {
-            return Err(no_data_set(connected));
+        // Whoever asks again has the master make a dump again, each time.
+        if *self.refused.lock() == Some(position) {
+            let lost = SourceError::PositionLost {
+                db: Legacy::DB.to_owned(),
+                position,
+                why: "the master has said that it does not have it; it is not asked again".to_owned(),
+            };
+            return Err(self.without_data_set(connected, lost));
         }
-        let mut end = legacy_end(&mut connected.redis).await?;
-        // The master refuses ends of files that are about to roll, and has no next file yet.
-        while end.offset > size {
-            info!(position = %end, "waiting for the master to begin its next file");
-            self.env.clock.sleep(LOOK).await;
-            end = legacy_end(&mut connected.redis).await?;
-        }
-        note(queue, Legacy::DB, end).await;
-        Ok(Chain::new(end, None, size))
+        Ok(())
     }
 
     /// What a lost position is where the data set is to be taken again and cannot be.
@@ -122,7 +274,12 @@ impl Runner<'_> {
         }
     }
 
-    async fn look_legacy(&self, legacy: &Legacy, redis: &mut Redis, size: u64) -> SourceError {
+    async fn look_legacy(
+        &self,
+        (legacy, followed): (&Legacy, &Followed),
+        redis: &mut Redis,
+        size: u64,
+    ) -> SourceError {
         loop {
             self.env.clock.sleep(LOOK).await;
             // Not all of them say where it ends.
@@ -130,7 +287,7 @@ impl Runner<'_> {
                 Ok(text) => legacy_binlog_end(&text),
                 Err(error) => return error,
             };
-            self.look(legacy.followed(), Legacy::DB, head, size);
+            self.look(followed, Legacy::DB, head, size);
             if head.is_some_and(|head| legacy.is_stuck(head)) {
                 return legacy.stuck();
             }
@@ -154,42 +311,53 @@ fn no_data_set(connected: &Connected) -> SourceError {
     }
 }
 
-/// Puts what is received into the queue.
-struct ToQueue<'a> {
-    queue: &'a Queue,
-    followed: &'a Followed,
-    db: Arc<str>,
+/// Keeps what is received.
+struct ToLog<'a> {
+    env: &'a Env,
+    wal: &'a Arc<Wal>,
 }
 
-impl Taker for ToQueue<'_> {
-    async fn take(&self, commands: Vec<Received>, last: Option<LastRecord>) -> Result<(), SourceError> {
-        let Some(source) = self.followed.source() else {
-            return Ok(());
-        };
-        let (mut events, mut progress, mut len) = (Vec::new(), None, 0);
-        for Received { item, index, end } in &commands {
-            let made = events_of_item(source, &self.db, item, (*index, *end));
+impl Taker for ToLog<'_> {
+    async fn take(&self, commands: Vec<Received>) -> Result<(), SourceError> {
+        if self.wal.is_full() {
+            warn!(
+                "wal.max_size is reached: nothing more is read from the master until brokers have taken some of it"
+            );
+            self.wal.room().await;
+        }
+        let wal = Arc::clone(self.wal);
+        let kept = self.env.tasks.blocking(move || wal.append(&commands));
+        Ok(kept.await?)
+    }
+}
+
+/// The events of commands, and where to go on then; with their bytes.
+fn piece(followed: &Followed, db: &Arc<str>, commands: &[Received]) -> Result<(Piece, usize), SourceError> {
+    let (mut events, mut progress, mut len) = (Vec::new(), None, 0);
+    for received in commands {
+        let Received { item, index, end } = received;
+        if let Some(source) = followed.source() {
+            let made = events_of_item(source, db, item, (*index, *end));
             events.extend(made.map_err(|source| SourceError::Item {
-                db: self.db.to_string(),
+                db: db.to_string(),
                 end: *end,
                 source,
             })?);
-            len += item.content.len();
-            progress = Some(Progress {
-                db: Arc::clone(&self.db),
-                position: *end,
-                logic_id: item.logic_id,
-                term: item.origin,
-                ts_ms: i64::from(item.exec_time) * 1000,
-                last,
-            });
         }
-        let piece = Piece {
-            events,
-            progress,
-            ..Piece::default()
-        };
-        self.queue.put(piece, len).await;
-        Ok(())
+        len += item.content.len();
+        progress = Some(Progress {
+            db: Arc::clone(db),
+            position: *end,
+            logic_id: item.logic_id,
+            term: item.origin,
+            ts_ms: i64::from(item.exec_time) * 1000,
+            last: Some(last_record(received)),
+        });
     }
+    let piece = Piece {
+        events,
+        progress,
+        ..Piece::default()
+    };
+    Ok((piece, len))
 }

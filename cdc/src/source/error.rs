@@ -10,6 +10,8 @@ use takhin_pika::legacy::StreamError;
 use takhin_pika::resp::RespError;
 use takhin_runtime::ListenError;
 
+use crate::wal::WalError;
+
 /// Why a master cannot be followed for now.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -161,6 +163,20 @@ pub enum SourceError {
         /// Where the next one begins.
         found: Position,
     },
+    /// What was received cannot be kept.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// The master is one of 3.1 or later now, and there are positions of before.
+    #[error(
+        "{address} is Pika {version} now, and the positions in checkpoint.dir are of a master before 3.1: choose another \
+         checkpoint.dir and source.id to begin anew"
+    )]
+    Upgraded {
+        /// `HOST:PORT`.
+        address: String,
+        /// What it says.
+        version: String,
+    },
     /// The server runs with several slots per database.
     #[error("{address} runs in sharding mode, which is not supported: classic mode is")]
     Sharding {
@@ -255,7 +271,9 @@ impl SourceError {
             | Self::Version { .. }
             | Self::Sharding { .. }
             | Self::Protocol { .. }
-            | Self::NoDataSet { .. } => "version",
+            | Self::NoDataSet { .. }
+            | Self::Upgraded { .. } => "version",
+            Self::Wal(_) => "wal",
             Self::Listen(_) => "listen",
             Self::Missing { .. } => "missing",
             Self::Database { .. } => "database",
@@ -280,6 +298,7 @@ impl SourceError {
                 | "item"
                 | "snapshot_disk"
                 | "listen"
+                | "wal"
         )
     }
 }

@@ -28,7 +28,7 @@ impl Followed {
     }
 
     /// Follows a database from a position on.
-    pub(super) fn begin(&self, db: &str, from: Position) {
+    pub fn begin(&self, db: &str, from: Position) {
         self.written.lock().insert(db.to_owned(), (from, 0));
     }
 

@@ -432,3 +432,145 @@ fn what_cannot_work_is_said() {
         cdc.says().contains("the master has not connected to 127.0.0.1:")
     });
 }
+
+/// Whether all that the master has was received and is kept.
+fn has_all(cdc: &Cdc, master: &Master) -> bool {
+    let end = master.legacy(|legacy| legacy.end());
+    let at = |name: &str| cdc.metric(&format!("takhin_cdc_wal_end_{name}"));
+    (at("filenum"), at("offset")) == (f64::from(end.filenum), end.offset as f64)
+}
+
+/// The master has deleted all of it when brokers come back, and the process was killed meanwhile, more than once.
+#[test]
+fn brokers_that_are_away_while_the_master_deletes_its_binlog() {
+    for (seed, version) in (50..).zip(VERSIONS) {
+        let mut broker = Broker::start();
+        let master = master(version);
+        let mut writer = Writer::new(seed);
+        let mut cdc = Cdc::new(&master, broker.kafka);
+        cdc.listed();
+        cdc.set("sink.queue_size=1MiB");
+        cdc.start_and_wait();
+        writer.write(&master, 100);
+        Writer::wait(&cdc, &master);
+        broker.kill();
+        for _ in 0..3 {
+            writer.write(&master, 3000);
+            until("all is received", || has_all(&cdc, &master));
+            let end = master.legacy(|legacy| legacy.end());
+            master.legacy(|legacy| legacy.purge(end.filenum));
+            cdc.kill();
+            cdc.start();
+        }
+        until("the brokers are missed", || cdc.says().contains("sink: "));
+        broker.run();
+        Writer::wait(&cdc, &master);
+        let again = writer.check(&broker, &cdc);
+        assert!(again < 500, "{again}");
+        until("it is ready again", || cdc.is_ready());
+        until("what was written is deleted", || {
+            cdc.metric("takhin_cdc_wal_bytes") < 70e6
+        });
+        assert!(cdc.stop().success());
+    }
+}
+
+#[test]
+fn killed_at_any_point() {
+    let broker = Broker::shared();
+    for (seed, version) in (60..).zip(VERSIONS) {
+        let master = master(version);
+        let mut writer = Writer::new(seed);
+        let mut cdc = Cdc::new(&master, broker.kafka);
+        cdc.listed();
+        cdc.set("sink.batch_size=4KiB").set("wal.max_size=1MiB");
+        cdc.start_and_wait();
+        // Whoever loses the directory before that begins with the changes from then on.
+        let key = format!("source-{}:db0", cdc.cluster);
+        read_until(broker.kafka, "__pika_port_kafka_offsets", "a position", |read| {
+            read.iter().any(|read| read.key == key)
+        });
+        for _ in 0..6 {
+            writer.write(&master, 400);
+            let (moments, mut looks) = (writer.below(40), 0);
+            until("a moment", || {
+                looks += 1;
+                looks > moments || cdc.saved("db0") == Some(master.legacy(|legacy| legacy.end()))
+            });
+            cdc.kill();
+            match writer.below(3) {
+                // As with a pod's directory: the topic has positions, and the master is asked again.
+                0 if cdc.data().exists() => cdc.lose_file(),
+                1 => master.restart(),
+                _ => {}
+            }
+            cdc.start();
+        }
+        Writer::wait(&cdc, &master);
+        let again = writer.check(broker, &cdc);
+        let all: u64 = writer.last.values().sum();
+        assert!(again < 3000, "{again} of {all}");
+    }
+}
+
+#[test]
+fn a_full_log_has_the_master_wait() {
+    let mut broker = Broker::start();
+    let master = master("3.0.16");
+    let mut writer = Writer::new(70);
+    let mut cdc = Cdc::new(&master, broker.kafka);
+    cdc.listed();
+    cdc.set("sink.queue_size=1MiB").set("wal.max_size=1MiB");
+    cdc.start_and_wait();
+    writer.write(&master, 10);
+    Writer::wait(&cdc, &master);
+    broker.kill();
+    writer.write(&master, 20_000);
+    until("the log is full", || {
+        cdc.log().contains("wal.max_size is reached")
+    });
+    let kept = cdc.metric("takhin_cdc_wal_bytes");
+    assert!(kept < 1.6e6, "{kept}");
+    assert!(!has_all(&cdc, &master));
+    broker.run();
+    Writer::wait(&cdc, &master);
+    writer.check(&broker, &cdc);
+    until("what was written is deleted", || {
+        cdc.metric("takhin_cdc_wal_bytes") < 200_000.0
+    });
+}
+
+/// What no saved position has passed is there, whatever was written.
+#[test]
+fn nothing_is_deleted_before_the_position_is_saved() {
+    let broker = Broker::shared();
+    let master = master("3.0.16");
+    let mut writer = Writer::new(80);
+    let wal = tempfile::tempdir().unwrap();
+    let mut cdc = Cdc::new(&master, broker.kafka);
+    cdc.listed();
+    cdc.set("wal.max_size=1MiB")
+        .set(&format!("wal.dir={}", wal.path().join("wal").display()));
+    cdc.start_and_wait();
+    writer.write(&master, 10);
+    Writer::wait(&cdc, &master);
+    let oldest = || {
+        let files = std::fs::read_dir(wal.path().join("wal")).unwrap();
+        files.map(|file| file.unwrap().file_name()).min().unwrap()
+    };
+    let first = oldest();
+    cdc.lose_file();
+    writer.write(&master, 3000);
+    until("it cannot be saved", || {
+        cdc.says().contains("checkpoint.dir: cannot write")
+    });
+    until("all is received", || has_all(&cdc, &master));
+    assert_eq!(oldest(), first);
+    // The positions of before are in the topic.
+    let end = master.legacy(|legacy| legacy.end());
+    master.legacy(|legacy| legacy.purge(end.filenum));
+    std::fs::create_dir_all(cdc.data()).unwrap();
+    Writer::wait(&cdc, &master);
+    writer.check(broker, &cdc);
+    until("what was written is deleted", || oldest() != first);
+}

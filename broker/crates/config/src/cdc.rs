@@ -22,6 +22,8 @@ section! {
         checkpoint: CdcCheckpoint = CdcCheckpoint::default();
         /// The data set as it was before the changes.
         snapshot: CdcSnapshot = CdcSnapshot::default();
+        /// What masters before 3.1 have sent and is not written yet.
+        wal: CdcWal = CdcWal::default();
         /// What becomes an event.
         filters: CdcFilters = CdcFilters::default();
         /// Health and metrics over HTTP.
@@ -135,6 +137,17 @@ section! {
             in Limit::At(ByteSize::kib(64))..=Limit::Unlimited;
         /// Databases of the dump that are read at a time, each on a thread.
         parallelism: u16 = 2, in 1..=16;
+    }
+}
+
+section! {
+    /// What masters before 3.1 have sent and is not written yet: they take no acknowledgements, so that it is kept here. Masters
+    /// from 3.1 on keep it themselves.
+    CdcWal {
+        /// Directory for it, created if missing; by default `wal` in `checkpoint.dir`. No other process may use it.
+        dir: Option<PathBuf> = None;
+        /// Most bytes of it; when they are used up nothing more is read from the master.
+        max_size: ByteSize = ByteSize::gib(4), in ByteSize::mib(1)..=ByteSize::gib(1024);
     }
 }
 
@@ -362,6 +375,12 @@ impl CdcConfig {
     pub fn snapshot_dir(&self) -> PathBuf {
         let default = || self.checkpoint.dir.join("snapshot");
         self.snapshot.dir.clone().unwrap_or_else(default)
+    }
+
+    /// Where what masters before 3.1 have sent is kept.
+    pub fn wal_dir(&self) -> PathBuf {
+        let default = || self.checkpoint.dir.join("wal");
+        self.wal.dir.clone().unwrap_or_else(default)
     }
 
     /// Name of the source in events and of its positions.

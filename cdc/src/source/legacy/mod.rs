@@ -4,6 +4,7 @@
 mod stream;
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -11,7 +12,7 @@ use takhin_config::CdcConfig;
 use takhin_config::units::HostPort;
 use takhin_pika::Position;
 use takhin_pika::binlog::Item;
-use takhin_pika::legacy::{Chain, LastRecord};
+use takhin_pika::legacy::Chain;
 use takhin_runtime::Env;
 use takhin_runtime::clock::Instant;
 
@@ -46,13 +47,8 @@ pub struct Received {
 
 /// Whoever takes what is received.
 pub trait Taker {
-    /// Takes commands, in order; `last` is the record of the last of them. Nothing more is read from the master before it
-    /// returns.
-    fn take(
-        &self,
-        commands: Vec<Received>,
-        last: Option<LastRecord>,
-    ) -> impl Future<Output = Result<(), SourceError>>;
+    /// Takes commands, in order. Nothing more is read from the master before it returns.
+    fn take(&self, commands: Vec<Received>) -> impl Future<Output = Result<(), SourceError>>;
 }
 
 /// How the connections are.
@@ -78,13 +74,41 @@ pub struct Legacy {
     /// Own address.
     local: IpAddr,
     listed_as: HostPort,
-    followed: Followed,
     state: Mutex<State>,
 }
 
 impl Legacy {
     /// The name of its only database.
     pub const DB: &'static str = "db0";
+
+    /// Whom events of such a master come from, whether there is a connection to it or not.
+    pub fn followed(config: &CdcConfig, version: &str) -> Arc<Followed> {
+        let followed = Followed::default();
+        followed.set_source(Source {
+            id: config.source_id(),
+            host: config.source.host.clone(),
+            port: config.source.port,
+            version: version.to_owned(),
+            // It has nothing that tells its binlog from that of another one.
+            replication_id: String::new(),
+        });
+        Arc::new(followed)
+    }
+
+    /// Whether the databases that are wanted are those that such a master has.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Database`].
+    pub fn check(config: &CdcConfig) -> Result<(), SourceError> {
+        match config.filters.databases.iter().find(|db| *db != Self::DB) {
+            None => Ok(()),
+            Some(wanted) => Err(SourceError::Database {
+                wanted: wanted.clone(),
+                found: vec![Self::DB.to_owned()],
+            }),
+        }
+    }
 
     /// The master to which there is a connection from `local` to `peer`.
     ///
@@ -94,25 +118,10 @@ impl Legacy {
     pub fn new(
         env: &Env,
         config: &CdcConfig,
-        version: &str,
         (local, peer): (SocketAddr, SocketAddr),
     ) -> Result<Self, SourceError> {
         let source = &config.source;
-        if let Some(wanted) = config.filters.databases.iter().find(|db| *db != Self::DB) {
-            return Err(SourceError::Database {
-                wanted: wanted.clone(),
-                found: vec![Self::DB.to_owned()],
-            });
-        }
-        let followed = Followed::default();
-        followed.set_source(Source {
-            id: config.source_id(),
-            host: source.host.clone(),
-            port: source.port,
-            version: version.to_owned(),
-            // It has nothing that tells its binlog from that of another one.
-            replication_id: String::new(),
-        });
+        Self::check(config)?;
         Ok(Self {
             env: env.clone(),
             host: source.host.clone(),
@@ -124,18 +133,12 @@ impl Legacy {
                 host: local.ip().to_string(),
                 port: LISTED_PORT,
             }),
-            followed,
             state: Mutex::new(State {
                 end: Position::default(),
                 heard: env.clock.instant(),
                 is_waiting: false,
             }),
         })
-    }
-
-    /// Whom its events come from, and how far they were written.
-    pub fn followed(&self) -> &Followed {
-        &self.followed
     }
 
     /// Whether the master has changes, as it says with the `head` of its binlog, and sends none.
@@ -163,7 +166,6 @@ impl Legacy {
         taker: &T,
         accepted: impl FnOnce(),
     ) -> SourceError {
-        self.followed.begin(Self::DB, chain.end());
         {
             let mut state = self.state.lock();
             (state.end, state.heard) = (chain.end(), self.env.clock.instant());

@@ -147,7 +147,7 @@ impl Legacy {
             let mut state = self.state.lock();
             (state.end, state.heard, state.is_waiting) = (chain.end(), self.env.clock.instant(), true);
         }
-        let taken = taker.take(commands, chain.last()).await;
+        let taken = taker.take(commands).await;
         let mut state = self.state.lock();
         (state.heard, state.is_waiting) = (self.env.clock.instant(), false);
         taken

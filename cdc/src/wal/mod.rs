@@ -1,0 +1,343 @@
+//! What masters before 3.1 have sent and brokers have not acknowledged, on the own disk: such masters send nothing twice for
+//! long, and take no acknowledgements.
+//!
+//! Segments follow one another without a gap. What holds of them, each with a test that fails without it (`tests`):
+//!
+//! 1. What [`Wal::append`] has returned for outlives a loss of power: the records are synced before they are told of, and the
+//!    name of a segment is before its first record is written.
+//! 2. The end of the last segment may be torn: it is cut there, and what comes next is written at the cut.
+//! 3. What could not be written or synced is cut off before anything else is written, and the master is asked again from there.
+//! 4. Anything else that is not what was written is an error, never passed over.
+//! 5. Segments are deleted from the oldest on, each durably before the next, so that what is left has no gap; and only those
+//!    that the saved position has passed.
+//! 6. No more than `max` bytes are kept, and one piece more: then nothing is read from the master.
+
+mod error;
+mod format;
+mod scan;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use takhin_pika::Position;
+use takhin_pika::legacy::LastRecord;
+use takhin_runtime::{Disk, File, OpenMode, Published};
+
+pub use error::WalError;
+use format::{Base, HEADER, put};
+pub use scan::Cursor;
+
+use crate::metrics;
+use crate::source::Received;
+
+/// Held by the process that uses the directory.
+const LOCK: &str = "lock";
+
+/// What names of segments end with.
+const END: &str = ".wal";
+
+/// Parts of the bound that a segment is at most, and the largest segment in bytes.
+const PARTS: u64 = 16;
+const LARGEST: u64 = 64 << 20;
+
+/// The log of a source.
+pub struct Wal {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    max: u64,
+    segment: u64,
+    state: Mutex<State>,
+    /// Told of after each change.
+    changed: Published<Marks>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    segments: VecDeque<Segment>,
+    last: Option<LastRecord>,
+    /// Something could not be written: the last segment may have more than its `len`.
+    is_torn: bool,
+    lock: Option<Lock>,
+}
+
+/// Kept until the log is dropped.
+struct Lock(#[expect(dead_code, reason = "it is held")] Box<dyn Send + Sync>);
+
+impl std::fmt::Debug for Lock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Lock")
+    }
+}
+
+#[derive(Debug)]
+struct Segment {
+    number: u64,
+    base: Base,
+    file: Arc<dyn File>,
+    /// Bytes that are on the medium.
+    len: u64,
+    /// Where what is in it ends.
+    end: Position,
+}
+
+/// What those who wait look at.
+#[derive(Debug, Clone, Copy, Default)]
+struct Marks {
+    /// Bytes of all segments.
+    len: u64,
+    /// Where what was received ends.
+    end: Position,
+}
+
+impl Wal {
+    /// The log in a directory, as the last process has left it; nothing is created before there is something to keep.
+    ///
+    /// # Errors
+    ///
+    /// [`WalError`].
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path, max: u64) -> Result<Self, WalError> {
+        let wal = Self {
+            disk,
+            dir: dir.to_owned(),
+            max,
+            segment: (max / PARTS).clamp(64 << 10, LARGEST),
+            state: Mutex::default(),
+            changed: Published::default(),
+        };
+        let exists = wal.disk.exists(dir);
+        if exists.map_err(|source| wal.failed("look for", dir, source))? {
+            let mut state = wal.state.lock();
+            state.lock = Some(wal.take()?);
+            state.segments = wal.scan()?;
+            if let Some(segment) = state.segments.back() {
+                state.last = wal.last_of(segment)?;
+            }
+            wal.tell(&state);
+        }
+        Ok(wal)
+    }
+
+    fn take(&self) -> Result<Lock, WalError> {
+        let path = self.dir.join(LOCK);
+        match self.disk.lock(&path) {
+            Ok(lock) => Ok(Lock(lock)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(WalError::Locked(self.dir.clone()))
+            }
+            Err(error) => Err(self.failed("lock", &path, error)),
+        }
+    }
+
+    /// Where what was received ends, and the last record of it; `None` if nothing was begun.
+    pub fn position(&self) -> Option<(Position, Option<LastRecord>)> {
+        let state = self.state.lock();
+        state.segments.back().map(|segment| (segment.end, state.last))
+    }
+
+    /// Where what is kept begins, and the version of the master that has sent it.
+    pub fn beginning(&self) -> Option<(Position, String)> {
+        let state = self.state.lock();
+        let first = state.segments.front()?;
+        Some((first.base.end, first.base.master.clone()))
+    }
+
+    /// Begins anew at a position, with nothing kept.
+    ///
+    /// # Errors
+    ///
+    /// [`WalError::Disk`].
+    pub fn reset(&self, end: Position, last: Option<LastRecord>, master: &str) -> Result<(), WalError> {
+        let mut state = self.state.lock();
+        let made = self.disk.create_dir_all(&self.dir);
+        made.map_err(|source| self.failed("create", &self.dir, source))?;
+        if state.lock.is_none() {
+            state.lock = Some(self.take()?);
+        }
+        let next = state.segments.back().map_or(1, |segment| segment.number + 1);
+        while let Some(segment) = state.segments.pop_front() {
+            self.delete(&segment)?;
+        }
+        let base = Base {
+            end,
+            last,
+            master: master.to_owned(),
+        };
+        (state.last, state.is_torn) = (last, false);
+        let segment = self.create(next, base)?;
+        state.segments.push_back(segment);
+        self.tell(&state);
+        Ok(())
+    }
+
+    /// Keeps what was received. On the medium when it returns.
+    ///
+    /// # Errors
+    ///
+    /// [`WalError::Disk`]; what was kept before is there still, and nothing of this.
+    pub fn append(&self, commands: &[Received]) -> Result<(), WalError> {
+        let mut state = self.state.lock();
+        let Some(received) = commands.last() else {
+            return Ok(());
+        };
+        self.mend(&mut state)?;
+        self.roll(&mut state)?;
+        let state = &mut *state;
+        let Some(segment) = state.segments.back_mut() else {
+            return Ok(());
+        };
+        let mut bytes = Vec::new();
+        for command in commands {
+            put(&mut bytes, command);
+        }
+        state.is_torn = true;
+        let written = segment
+            .file
+            .write_at(&mut [IoSlice::new(&bytes)], segment.len)
+            .and_then(|()| segment.file.sync_data());
+        let path = self.path(segment.number);
+        written.map_err(|source| self.failed("write", &path, source))?;
+        state.is_torn = false;
+        segment.len += bytes.len() as u64;
+        segment.end = received.end;
+        state.last = Some(last_record(received));
+        self.tell(state);
+        Ok(())
+    }
+
+    /// Cuts off what could not be written whole: after a sync that failed nobody knows what of it is on the medium.
+    fn mend(&self, state: &mut State) -> Result<(), WalError> {
+        let Some(segment) = state.segments.back().filter(|_| state.is_torn) else {
+            return Ok(());
+        };
+        let cut = segment
+            .file
+            .set_len(segment.len)
+            .and_then(|()| segment.file.sync_data());
+        let path = self.path(segment.number);
+        cut.map_err(|source| self.failed("cut", &path, source))?;
+        state.is_torn = false;
+        Ok(())
+    }
+
+    /// Begins the next segment where the last one is long enough.
+    fn roll(&self, state: &mut State) -> Result<(), WalError> {
+        let Some(segment) = state.segments.back().filter(|last| last.len >= self.segment) else {
+            return Ok(());
+        };
+        let base = Base {
+            end: segment.end,
+            last: state.last,
+            master: segment.base.master.clone(),
+        };
+        let next = self.create(segment.number + 1, base)?;
+        state.segments.push_back(next);
+        Ok(())
+    }
+
+    fn create(&self, number: u64, base: Base) -> Result<Segment, WalError> {
+        let path = self.path(number);
+        let write = || {
+            let file = self.disk.open(&path, OpenMode::CreateOrWrite)?;
+            file.set_len(0)?;
+            file.write_at(&mut [IoSlice::new(&base.encode())], 0)?;
+            file.sync_data()?;
+            self.disk.sync_dir(&self.dir)?;
+            Ok(file)
+        };
+        let file = write().map_err(|source| self.failed("create", &path, source))?;
+        Ok(Segment {
+            number,
+            end: base.end,
+            base,
+            file,
+            len: HEADER as u64,
+        })
+    }
+
+    /// Deletes segments that a saved position has passed.
+    ///
+    /// # Errors
+    ///
+    /// [`WalError::Disk`].
+    pub fn trim(&self, saved: Position) -> Result<(), WalError> {
+        let mut state = self.state.lock();
+        while state.segments.len() > 1 && state.segments.front().is_some_and(|first| first.end <= saved) {
+            if let Some(segment) = state.segments.pop_front() {
+                self.delete(&segment)?;
+            }
+            self.tell(&state);
+        }
+        Ok(())
+    }
+
+    fn delete(&self, segment: &Segment) -> Result<(), WalError> {
+        let path = self.path(segment.number);
+        let deleted = match self.disk.remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.and_then(|()| self.disk.sync_dir(&self.dir)),
+        };
+        deleted.map_err(|source| self.failed("delete", &path, source))
+    }
+
+    /// Returns when less is kept than the bound.
+    pub async fn room(&self) {
+        self.changed.wait_for(|marks| marks.len < self.max).await;
+    }
+
+    /// Whether as much is kept as may be.
+    pub fn is_full(&self) -> bool {
+        self.changed.get().len >= self.max
+    }
+
+    /// Returns when something is kept that goes beyond `end`.
+    pub async fn beyond(&self, end: Position) {
+        self.changed.wait_for(|marks| marks.end > end).await;
+    }
+
+    fn tell(&self, state: &State) {
+        let len = state.segments.iter().map(|segment| segment.len).sum();
+        let end = state
+            .segments
+            .back()
+            .map(|segment| segment.end)
+            .unwrap_or_default();
+        metrics::WAL_BYTES.set(i64::try_from(len).unwrap_or(i64::MAX));
+        metrics::WAL_END.0.set(i64::from(end.filenum));
+        metrics::WAL_END
+            .1
+            .set(i64::try_from(end.offset).unwrap_or(i64::MAX));
+        self.changed.update(|marks| *marks = Marks { len, end });
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        self.dir.join(format!("{number:020}{END}"))
+    }
+
+    #[expect(clippy::unused_self, reason = "as the others")]
+    fn failed(&self, what: &'static str, path: &Path, source: io::Error) -> WalError {
+        WalError::Disk {
+            what,
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+impl std::fmt::Debug for Wal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Wal({})", self.dir.display())
+    }
+}
+
+/// The record of a command, as far as it has come.
+pub fn last_record(received: &Received) -> LastRecord {
+    LastRecord {
+        header: received.item.start,
+        commands: received.index + 1,
+    }
+}

@@ -1,0 +1,284 @@
+use bytes::Bytes;
+use takhin_pika::binlog::Item;
+use takhin_runtime::disk::sim::{CrashMode, Fault, FaultRule, Op, SimDisk, When};
+
+use super::*;
+
+const MAX: u64 = 1 << 20;
+
+fn received(number: u32) -> Received {
+    let offset = u64::from(number) * 100;
+    Received {
+        item: Item {
+            exec_time: number,
+            origin: 1,
+            logic_id: 7,
+            start: Position::new(0, offset),
+            content: Bytes::from(vec![number.to_le_bytes()[0]; 9000]),
+        },
+        index: 0,
+        end: Position::new(0, offset + 100),
+    }
+}
+
+fn open(disk: &SimDisk) -> Result<Wal, WalError> {
+    Wal::open(Arc::new(disk.incarnation()), Path::new("/cdc/wal"), MAX)
+}
+
+fn begun(disk: &SimDisk) -> Wal {
+    let wal = open(disk).unwrap();
+    assert!(wal.position().is_none());
+    wal.reset(Position::default(), None, "3.0.16").unwrap();
+    wal
+}
+
+/// What is kept from a record on.
+fn kept(wal: &Wal, from: u32) -> Vec<Received> {
+    let at = Position::new(0, u64::from(from) * 100);
+    let mut cursor = wal.cursor(at).unwrap().unwrap();
+    let mut all = Vec::new();
+    loop {
+        let more = wal.read(&mut cursor).unwrap();
+        if more.is_empty() {
+            return all;
+        }
+        all.extend(more);
+    }
+}
+
+fn numbers(from: u32, to: u32) -> Vec<Received> {
+    (from..to).map(received).collect()
+}
+
+fn fail(disk: &SimDisk, op: Op, path: &str, fault: Fault) {
+    disk.arm(FaultRule {
+        op,
+        path: path.to_owned(),
+        when: When::Nth(1),
+        fault,
+    });
+}
+
+/// 1: fails without the sync of the records, and without that of the directory.
+#[test]
+fn what_was_told_of_outlives_a_loss_of_power() {
+    for seed in 0..30 {
+        let disk = SimDisk::new(seed);
+        let mut wal = begun(&disk);
+        let mut written = 0;
+        for round in 0..6 {
+            for _ in 0..4 {
+                wal.append(&numbers(written, written + 3)).unwrap();
+                written += 3;
+            }
+            disk.crash(if round % 3 == 2 {
+                CrashMode::Process
+            } else {
+                CrashMode::Power
+            });
+            wal = open(&disk).unwrap();
+            let last = LastRecord {
+                header: received(written - 1).item.start,
+                commands: 1,
+            };
+            assert_eq!(wal.position(), Some((received(written - 1).end, Some(last))));
+            assert_eq!(kept(&wal, 0), numbers(0, written), "seed {seed}");
+        }
+        assert!(wal.state.lock().segments.len() > 3);
+        assert_eq!(wal.beginning(), Some((Position::default(), "3.0.16".to_owned())));
+        assert_eq!(kept(&wal, 17), numbers(17, written));
+    }
+}
+
+/// 2: fails if what was torn is left behind what comes next.
+#[test]
+fn a_torn_end_is_cut() {
+    for seed in 0..30 {
+        let disk = SimDisk::new(seed);
+        let wal = begun(&disk);
+        wal.append(&numbers(0, 2)).unwrap();
+        // The power goes while a write is on its way: its sectors are there or not, in no order.
+        fail(&disk, Op::SyncData, ".wal", Fault::Eio);
+        assert!(wal.append(&numbers(2, 6)).is_err());
+        disk.crash(if seed % 2 == 0 {
+            CrashMode::Power
+        } else {
+            CrashMode::Process
+        });
+        let wal = open(&disk).unwrap();
+        let (end, _) = wal.position().unwrap();
+        let left = u32::try_from(end.offset / 100).unwrap();
+        assert!((2..=6).contains(&left), "{left}");
+        wal.append(&numbers(left, left + 1)).unwrap();
+        disk.crash(CrashMode::Process);
+        assert_eq!(
+            kept(&open(&disk).unwrap(), 0),
+            numbers(0, left + 1),
+            "seed {seed}"
+        );
+    }
+}
+
+/// 2: sectors of one write reach the medium in any order; fails if what is behind the tear is not cut off.
+#[test]
+fn nothing_behind_a_tear_comes_back() {
+    let disk = SimDisk::new(2);
+    let wal = begun(&disk);
+    wal.append(&numbers(0, 1)).unwrap();
+    let len = wal.state.lock().segments[0].len;
+    wal.append(&numbers(1, 4)).unwrap();
+    let path = wal.path(1);
+    drop(wal);
+    disk.corrupt(&path, len + 100).unwrap();
+    disk.crash(CrashMode::Process);
+    let wal = open(&disk).unwrap();
+    assert_eq!(wal.position().unwrap().0, received(0).end);
+    wal.append(&numbers(1, 2)).unwrap();
+    disk.crash(CrashMode::Process);
+    assert_eq!(kept(&open(&disk).unwrap(), 0), numbers(0, 2));
+}
+
+/// 2: a file that ends anywhere.
+#[test]
+fn a_file_may_end_at_any_byte() {
+    let disk = SimDisk::new(1);
+    let wal = begun(&disk);
+    wal.append(&numbers(0, 2)).unwrap();
+    let (path, whole) = (wal.path(1), wal.state.lock().segments[0].len);
+    drop(wal);
+    for cut in (0..whole).rev().step_by(97) {
+        disk.open(&path, OpenMode::Write).unwrap().set_len(cut).unwrap();
+        disk.crash(CrashMode::Process);
+        let wal = open(&disk).unwrap();
+        let left = match wal.position() {
+            Some((end, _)) => u32::try_from(end.offset / 100).unwrap(),
+            None => 0,
+        };
+        assert!(u64::from(left) <= cut / 9000, "{cut}: {left}");
+        if left > 0 {
+            assert_eq!(kept(&wal, 0), numbers(0, left));
+        }
+    }
+}
+
+/// 3: fails if a write that failed is not cut off: its second record stands behind the one that is written instead.
+#[test]
+fn what_could_not_be_written_is_cut_off() {
+    for (op, fault) in [
+        (Op::Write, Fault::Short),
+        (Op::Write, Fault::Enospc),
+        (Op::SyncData, Fault::Eio),
+        (Op::SyncData, Fault::Enospc),
+    ] {
+        for seed in 0..10 {
+            let disk = SimDisk::new(seed);
+            let wal = begun(&disk);
+            wal.append(&numbers(0, 2)).unwrap();
+            fail(&disk, op, ".wal", fault);
+            let failed = wal.append(&numbers(2, 5)).unwrap_err();
+            assert!(failed.to_string().contains("nothing more is read"), "{failed}");
+            assert_eq!(kept(&wal, 0), numbers(0, 2), "what failed is told of");
+            wal.append(&numbers(2, 3)).unwrap();
+            disk.crash(CrashMode::Process);
+            assert_eq!(kept(&open(&disk).unwrap(), 0), numbers(0, 3));
+        }
+    }
+}
+
+/// 3: the cut itself, where the file system keeps what it could not sync.
+#[test]
+fn nothing_stands_behind_what_is_written_instead() {
+    let disk = SimDisk::new(3);
+    let wal = begun(&disk);
+    wal.append(&numbers(0, 1)).unwrap();
+    let len = wal.state.lock().segments[0].len;
+    // As after a sync that failed and lost nothing.
+    let mut bytes = Vec::new();
+    numbers(1, 3).iter().for_each(|command| put(&mut bytes, command));
+    let file = Arc::clone(&wal.state.lock().segments[0].file);
+    file.write_at(&mut [IoSlice::new(&bytes)], len).unwrap();
+    wal.state.lock().is_torn = true;
+    wal.append(&numbers(1, 2)).unwrap();
+    disk.crash(CrashMode::Process);
+    assert_eq!(kept(&open(&disk).unwrap(), 0), numbers(0, 2));
+}
+
+/// 4.
+#[test]
+fn damage_is_an_error() {
+    let disk = SimDisk::new(4);
+    let wal = begun(&disk);
+    for number in 0..30 {
+        wal.append(&[received(number)]).unwrap();
+    }
+    let (first, second) = (wal.path(1), wal.path(2));
+    assert!(wal.state.lock().segments.len() > 2);
+    drop(wal);
+    let error = |disk: &SimDisk| {
+        disk.crash(CrashMode::Process);
+        open(disk).unwrap_err().to_string()
+    };
+    disk.corrupt(&first, HEADER as u64 + 50).unwrap();
+    assert!(error(&disk).contains("a record makes no sense): remove the directory"));
+    disk.corrupt(&first, HEADER as u64 + 50).unwrap();
+    disk.crash(CrashMode::Process);
+    assert_eq!(kept(&open(&disk).unwrap(), 0), numbers(0, 30));
+    disk.corrupt(&second, 20).unwrap();
+    assert!(error(&disk).contains("its header makes no sense"));
+    disk.remove_file(&second).unwrap();
+    assert!(error(&disk).contains("does not begin where the one before ends"));
+    let file = disk.open(&first, OpenMode::Write).unwrap();
+    file.write_at(&mut [IoSlice::new(&2_u32.to_le_bytes())], 8)
+        .unwrap();
+    assert!(error(&disk).contains("has version 2, and this takhin-cdc knows 1 at most"));
+}
+
+/// 5: fails if segments are deleted without telling the medium after each.
+#[test]
+fn what_is_deleted_leaves_no_gap() {
+    for seed in 0..40 {
+        let disk = SimDisk::new(seed);
+        let wal = begun(&disk);
+        for number in 0..40 {
+            wal.append(&[received(number)]).unwrap();
+        }
+        let segments = wal.state.lock().segments.len();
+        wal.trim(received(seed_below(seed, 30)).end).unwrap();
+        assert!(wal.state.lock().segments.len() <= segments);
+        disk.crash(CrashMode::Power);
+        let wal = open(&disk).unwrap();
+        let (begin, _) = wal.beginning().unwrap();
+        let first = u32::try_from(begin.offset / 100).unwrap();
+        assert!(first <= seed_below(seed, 30) + 1, "what is not saved was deleted");
+        assert_eq!(kept(&wal, first), numbers(first, 40), "seed {seed}");
+    }
+}
+
+fn seed_below(seed: u64, bound: u64) -> u32 {
+    u32::try_from(seed.wrapping_mul(0x9e37_79b9) % bound).unwrap()
+}
+
+/// 6.
+#[test]
+fn as_much_is_kept_as_may_be() {
+    let disk = SimDisk::new(6);
+    let wal = begun(&disk);
+    let mut number = 0;
+    while !wal.is_full() {
+        wal.append(&[received(number)]).unwrap();
+        number += 1;
+    }
+    let len = |wal: &Wal| wal.changed.get().len;
+    assert!((MAX..MAX + 10_000).contains(&len(&wal)), "{}", len(&wal));
+    assert_eq!(wal.cursor(Position::new(0, 50)).unwrap(), None, "within a record");
+    assert_eq!(wal.cursor(Position::new(1, 0)).unwrap(), None, "behind the end");
+    wal.trim(received(number / 2).end).unwrap();
+    assert!(!wal.is_full());
+    assert_eq!(
+        wal.cursor(Position::default()).unwrap(),
+        None,
+        "before what is kept"
+    );
+    // Another one has the directory.
+    assert!(matches!(open(&disk), Err(WalError::Locked(_))));
+}
