@@ -1,7 +1,7 @@
 //! Leader election by a Lease: one of several operators works, the others wait.
 //!
 //! Another's clock is never believed: a Lease has expired when this process has seen no renewal of it for the Lease's
-//! whole duration. Who has not renewed for `GIVE_UP` changes nothing more ([`Renewal`]) and stops, which is well before
+//! whole duration. Who has not renewed for `GIVE_UP` changes nothing more (`Renewal`) and stops, which is well before
 //! anybody else may begin.
 
 use std::time::Duration;

@@ -21,6 +21,7 @@ impl Group {
     /// # Cancel safety
     /// Safe.
     pub(crate) async fn is_confirmed(&self, term: u64) -> bool {
+        // Groups of internal topics, whose reads need this, are not parked: openraft runs while they lead.
         let Some(raft) = self.raft() else { return false };
         // An acknowledgement of any age from before the call proves nothing.
         let option = LinearizerOption::new(Some(Duration::ZERO), true).with_wait_timeout(PATIENCE);
