@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
@@ -10,6 +11,7 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client, Resource};
 use parking_lot::Mutex;
 use takhin_runtime::Env;
+use takhin_runtime::telemetry::health::Flag;
 use tracing::{debug, warn};
 
 use super::apply::Applied;
@@ -56,12 +58,39 @@ where
     }
 }
 
-/// Runs a controller in each watched namespace, or once for all, until every one has ended.
+/// Runs a controller in each watched namespace, or once for all, until every one has ended. `ready` passes when each has said
+/// that it knows its resources.
 pub async fn in_each_namespace<F: Future<Output = ()>>(
     context: &Context,
-    run: impl FnMut(Option<String>) -> F,
+    ready: Flag,
+    mut run: impl FnMut(Option<String>, Known) -> F,
 ) {
-    futures_util::future::join_all(context.options.watched().into_iter().map(run)).await;
+    let watched = context.options.watched();
+    let missing = Arc::new(AtomicUsize::new(watched.len()));
+    let each = watched.into_iter().map(|namespace| {
+        let known = Known {
+            missing: Arc::clone(&missing),
+            ready: ready.clone(),
+        };
+        run(namespace, known)
+    });
+    futures_util::future::join_all(each).await;
+}
+
+/// What a controller in one namespace says, once, when it knows its resources there.
+#[derive(Debug)]
+pub struct Known {
+    missing: Arc<AtomicUsize>,
+    ready: Flag,
+}
+
+impl Known {
+    /// All resources of this namespace are known.
+    pub fn pass(self) {
+        if self.missing.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.ready.pass();
+        }
+    }
 }
 
 /// What all controllers share.
@@ -141,5 +170,45 @@ impl Context {
         let pause = Duration::from_secs(1 << (failures - 1).min(9)).min(MAX_PAUSE);
         debug!(key, failures, "a pass failed");
         pause * u32::try_from(self.env.rng.range(80..121)).unwrap_or(100) / 100
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use takhin_runtime::Shutdown;
+    use takhin_runtime::telemetry::health::{Health, Probe};
+
+    use super::*;
+    use crate::control::testing::Server;
+
+    /// Whether the operator is ready that watches these namespaces and knows so many of them.
+    async fn ready_after(namespaces: &[&str], known: usize) -> bool {
+        let mut context = Server::default().context();
+        let inner = Arc::get_mut(&mut context).unwrap();
+        inner.options.namespaces = namespaces.iter().map(|name| (*name).to_owned()).collect();
+        let health = Health::start(&context.env, &Shutdown::new());
+        let flag = health.flag(Probe::Ready, "clusters", "not yet");
+        let mut begun = 0;
+        let run = |_, one: Known| {
+            begun += 1;
+            let knows = begun <= known;
+            async move {
+                if knows {
+                    one.pass();
+                }
+            }
+        };
+        in_each_namespace(&context, flag, run).await;
+        health.ready().ok
+    }
+
+    #[tokio::test]
+    async fn it_is_ready_when_the_last_namespace_is_known() {
+        for known in 0..3 {
+            assert!(!ready_after(&["a", "b", "c"], known).await, "{known} of three");
+        }
+        assert!(ready_after(&["a", "b", "c"], 3).await);
+        assert!(!ready_after(&[], 0).await);
+        assert!(ready_after(&[], 1).await);
     }
 }

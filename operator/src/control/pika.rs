@@ -20,7 +20,7 @@ use tracing::{debug, warn};
 
 use self::word::{Readings, Word};
 use super::apply::apply;
-use super::context::{Context, api, in_each_namespace};
+use super::context::{Context, Known, api, in_each_namespace};
 use super::error::Error;
 use super::metrics;
 use super::topics::address;
@@ -35,13 +35,13 @@ const LOOK: Duration = Duration::from_secs(30);
 /// Pause between two looks at one that does not yet.
 const SOON: Duration = Duration::from_secs(5);
 
-/// Runs until `shutdown`. `ready` passes when the resources are known.
+/// Runs until `shutdown`. `ready` passes when the resources of all namespaces are known.
 pub async fn run(context: Arc<Context>, shutdown: Shutdown, ready: Flag) {
-    let run = |namespace| run_one(Arc::clone(&context), shutdown.clone(), namespace, ready.clone());
-    in_each_namespace(&context, run).await;
+    let run = |namespace, known| run_one(Arc::clone(&context), shutdown.clone(), namespace, known);
+    in_each_namespace(&context, ready, run).await;
 }
 
-async fn run_one(context: Arc<Context>, shutdown: Shutdown, namespace: Option<String>, ready: Flag) {
+async fn run_one(context: Arc<Context>, shutdown: Shutdown, namespace: Option<String>, all: Known) {
     let client = &context.client;
     let namespace = namespace.as_deref();
     let ours = || watcher::Config::default().labels(PIKA_SOURCE_LABEL);
@@ -60,7 +60,7 @@ async fn run_one(context: Arc<Context>, shutdown: Shutdown, namespace: Option<St
     let known = async {
         // The only error is that the watch has ended, which the process does not outlive.
         let _ = store.wait_until_ready().await;
-        ready.pass();
+        all.pass();
         std::future::pending::<()>().await;
     };
     let passes = controller
