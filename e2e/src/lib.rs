@@ -24,6 +24,7 @@ pub mod pulse;
 pub mod records;
 pub mod rng;
 pub mod session;
+pub mod stage;
 pub mod tools;
 pub mod trace;
 pub mod wait;

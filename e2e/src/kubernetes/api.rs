@@ -137,7 +137,9 @@ impl Kube {
             .build()?;
         let config = Kubeconfig::read_from(kubeconfig)?;
         let client = runtime.block_on(async {
-            let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
+            let mut config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
+            // An eviction that a budget forbids is answered with 429, for good.
+            config.default_retry = false;
             Ok::<_, anyhow::Error>(Client::try_from(config)?)
         })?;
         Ok(Self { client, runtime })
@@ -307,6 +309,19 @@ impl Kube {
         Ok(())
     }
 
+    /// Asks for a pod to go as whoever drains a node does: by its disruption budget.
+    ///
+    /// # Errors
+    /// The API server says no, with 429 if the budget allows none to go now.
+    pub fn evict(&self, namespace: &str, pod: &str) -> Result<()> {
+        let eviction = serde_json::json!({
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": { "name": pod, "namespace": namespace },
+        });
+        self.post_of_pod(namespace, pod, "eviction", &eviction)
+    }
+
     pub(super) fn bind(&self, namespace: &str, pod: &str, node: &str) -> Result<()> {
         let binding = serde_json::json!({
             "apiVersion": "v1",
@@ -314,10 +329,14 @@ impl Kube {
             "metadata": { "name": pod, "namespace": namespace },
             "target": { "apiVersion": "v1", "kind": "Node", "name": node },
         });
-        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/binding");
+        self.post_of_pod(namespace, pod, "binding", &binding)
+    }
+
+    fn post_of_pod(&self, namespace: &str, pod: &str, part: &str, body: &Value) -> Result<()> {
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/{part}");
         let request = http::Request::post(path)
             .header("content-type", "application/json")
-            .body(serde_json::to_vec(&binding)?)?;
+            .body(serde_json::to_vec(body)?)?;
         self.runtime.block_on(self.client.request_text(request))?;
         Ok(())
     }

@@ -18,14 +18,10 @@ mod stage;
 mod topics;
 
 use libtest_mimic::Arguments;
-use stage::Suites;
 
 fn main() {
-    let mut arguments = Arguments::from_args();
-    // Two cores, and one control plane for all.
-    arguments.test_threads = Some(1);
-
-    let mut suites = Suites::default();
+    let arguments = Arguments::from_args();
+    let mut suites = stage::suites();
     crds::add(&mut suites);
     admission::add(&mut suites);
     brokers::add(&mut suites);
@@ -39,5 +35,5 @@ fn main() {
     if arguments.filter.is_none() {
         rights::add(&mut suites);
     }
-    suites.run(&arguments).exit()
+    suites.run(arguments).exit()
 }

@@ -1,63 +1,31 @@
-//! The list of tests, and the control plane that they share.
+//! The control plane that the tests share, with the kinds on it.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use anyhow::Result;
-use libtest_mimic::{Arguments, Conclusion, Trial};
 use takhin_e2e::kubernetes::ControlPlane;
-use takhin_e2e::tools;
+use takhin_e2e::{stage, tools};
 
 use crate::rights;
 
 /// All tests, in the order in which they run.
-#[derive(Debug, Default)]
-pub(crate) struct Suites {
-    shared: Arc<Mutex<Option<ControlPlane>>>,
-    trials: Vec<Trial>,
+pub(crate) type Suites = stage::Suites<ControlPlane>;
+
+/// The list for them.
+pub(crate) fn suites() -> Suites {
+    Suites::new(stage::Stage { set, judge })
 }
 
-impl Suites {
-    /// Adds a test, which gets the shared control plane. A test that fails takes it with it: the next one finds a fresh
-    /// one.
-    pub(crate) fn add(&mut self, name: &str, test: fn(&ControlPlane) -> Result<()>) {
-        let shared = Arc::clone(&self.shared);
-        self.trials.push(Trial::test(name.to_owned(), move || {
-            let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            let begun = Instant::now();
-            let result = with_plane(&mut shared, test);
-            eprintln!("        {:.1} s", begun.elapsed().as_secs_f64());
-            result.map_err(|error| {
-                let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
-                causes.join("\n").into()
-            })
-        }));
-    }
-
-    pub(crate) fn run(self, arguments: &Arguments) -> Conclusion {
-        let conclusion = libtest_mimic::run(arguments, self.trials);
-        // Statics and `exit` run no destructors: the control plane ends here.
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner).take();
-        conclusion
-    }
+fn set() -> Result<ControlPlane> {
+    let plane = ControlPlane::start()?;
+    install_kinds(&plane)?;
+    Ok(plane)
 }
 
-fn with_plane(shared: &mut Option<ControlPlane>, test: fn(&ControlPlane) -> Result<()>) -> Result<()> {
-    let mut plane = match shared.take() {
-        Some(plane) => plane,
-        None => {
-            let plane = ControlPlane::start()?;
-            install_kinds(&plane)?;
-            plane
-        }
-    };
-    let done = test(&plane);
-    rights::remember(&plane)?;
+fn judge(plane: &mut ControlPlane, done: Result<()>) -> Result<()> {
+    rights::remember(plane)?;
     done?;
-    plane.check()?;
-    *shared = Some(plane);
-    Ok(())
+    plane.check()
 }
 
 /// The kinds, as `crds/` has them.

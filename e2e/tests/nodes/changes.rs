@@ -1,11 +1,11 @@
 //! Changes of a cluster under load, and what befalls it meanwhile: nothing that was acknowledged is lost.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use takhin_e2e::kubernetes::nodes::Cluster;
 use takhin_e2e::kubernetes::{condition, text};
 
-use crate::house::{House, LIMIT};
+use crate::house::House;
 use crate::stage::{SYSTEM, Suites};
 
 pub(crate) fn add(suites: &mut Suites) {
@@ -18,9 +18,9 @@ pub(crate) fn add(suites: &mut Suites) {
 
 /// A restart that somebody asks for replaces every pod, one at a time, also when the operator that does it is killed.
 fn restart(cluster: &Cluster) -> Result<()> {
-    let house = House::build(cluster, "restart")?;
+    let house = House::shared(cluster)?;
     let before = house.pods()?;
-    let writer = house.write()?;
+    let writer = house.write("restarted")?;
     house.change(&json!({ "metadata": { "annotations": { "takhin.io/restart": "now" } } }))?;
     house.reason("Progressing", "RollingUpdate")?;
     let lease = cluster
@@ -53,14 +53,13 @@ fn restart(cluster: &Cluster) -> Result<()> {
     })?;
     house.quiet()?;
     ensure!(fewest >= before.len() - 1, "{fewest} brokers were ready at once");
-    house.check(writer)?;
-    house.leave()
+    house.check(writer)
 }
 
 /// Brokers come and take replicas, and go after they have given theirs away; fewer than a topic has replicas is refused.
 fn scale(cluster: &Cluster) -> Result<()> {
-    let house = House::build(cluster, "scale")?;
-    let writer = house.write()?;
+    let house = House::shared(cluster)?;
+    let writer = house.write("scaled")?;
     house.change(&json!({ "spec": { "replicas": 5 } }))?;
     house.quiet()?;
     house.change(&json!({ "spec": { "replicas": 3 } }))?;
@@ -71,18 +70,17 @@ fn scale(cluster: &Cluster) -> Result<()> {
         let (status, _, message) = condition(seen, "ScaleDownBlocked")?;
         (status == "True").then(|| message.to_owned())
     })?;
-    ensure!(message.contains("orders"), "it names no topic: {message}");
+    ensure!(message.contains("scaled"), "it names no topic: {message}");
     ensure!(house.pods()?.len() == 3, "{:?}", house.pods()?);
     house.change(&json!({ "spec": { "replicas": 3 } }))?;
     house.quiet()?;
-    house.check(writer)?;
-    house.leave()
+    house.check(writer)
 }
 
 /// Of an image that cannot be pulled one broker suffers, and the right one mends it.
 fn image(cluster: &Cluster) -> Result<()> {
-    let house = House::build(cluster, "image")?;
-    let writer = house.write()?;
+    let house = House::shared(cluster)?;
+    let writer = house.write("imaged")?;
     let before = house.pods()?;
     house.change(&json!({ "spec": { "image": "takhin/takhin:missing" } }))?;
     house.wait(
@@ -104,14 +102,13 @@ fn image(cluster: &Cluster) -> Result<()> {
     ensure!(left == 2, "{left} of three brokers were left alone");
     house.change(&json!({ "spec": { "image": null } }))?;
     house.quiet()?;
-    house.check(writer)?;
-    house.leave()
+    house.check(writer)
 }
 
 /// A broker whose node is cut off is missed, told of, and comes back by itself.
 fn node(cluster: &Cluster) -> Result<()> {
-    let house = House::build(cluster, "node")?;
-    let writer = house.write()?;
+    let house = House::shared(cluster)?;
+    let writer = house.write("cut")?;
     cluster.connect("n3", false)?;
     let degraded = house.wait("TakhinCluster", "prod", "to be degraded", |seen| {
         let (status, _, message) = condition(seen, "Degraded")?;
@@ -120,26 +117,26 @@ fn node(cluster: &Cluster) -> Result<()> {
     cluster.connect("n3", true)?;
     eprintln!("        {}", degraded?);
     house.quiet()?;
-    house.check(writer)?;
-    house.leave()
+    house.check(writer)
 }
 
 /// A larger size makes every broker's volume larger.
 fn volumes(cluster: &Cluster) -> Result<()> {
-    let house = House::build(cluster, "volumes")?;
-    let writer = house.write()?;
+    let house = House::shared(cluster)?;
+    let writer = house.write("grown")?;
     house.change(&json!({ "spec": { "storage": { "size": "2Gi" } } }))?;
     house.reason("StorageExpanded", "Expanded")?;
-    for claim in cluster.kube().list("PersistentVolumeClaim", "volumes")? {
-        let (name, size) = (
-            text(&claim, "/metadata/name"),
-            text(&claim, "/status/capacity/storage"),
-        );
+    for pod in house.pods()?.keys() {
+        let name = format!("data-{pod}");
+        let claim = cluster
+            .kube()
+            .get("PersistentVolumeClaim", house.namespace, &name)?;
+        let claim = claim.with_context(|| format!("no claim {name}"))?;
+        let size = text(&claim, "/status/capacity/storage");
         ensure!(size == "2Gi", "{name} has {size}");
     }
     house.quiet()?;
     house.check(writer)?;
     // With the namespace everything goes, whatever the order.
-    cluster.kube().delete("Namespace", "", "volumes")?;
-    cluster.kube().gone("Namespace", "", "volumes", LIMIT)
+    house.leave()
 }

@@ -23,8 +23,22 @@ pub(crate) struct House<'a> {
     pub(crate) namespace: &'static str,
 }
 
+/// The namespace of the cluster that most tests share.
+const SHARED: &str = "shop";
+
 impl<'a> House<'a> {
-    /// Makes one of three brokers, with a topic `orders` of three replicas, and waits until it is ready.
+    /// The one that tests share as long as nothing fails: each leaves it as it was.
+    pub(crate) fn shared(cluster: &'a Cluster) -> Result<Self> {
+        match cluster.kube().get("Namespace", "", SHARED)? {
+            Some(_) => Ok(Self {
+                cluster,
+                namespace: SHARED,
+            }),
+            None => Self::build(cluster, SHARED),
+        }
+    }
+
+    /// Makes one of three brokers, and waits until it is ready.
     pub(crate) fn build(cluster: &'a Cluster, namespace: &'static str) -> Result<Self> {
         let house = Self { cluster, namespace };
         house.apply(&json!({
@@ -50,10 +64,15 @@ impl<'a> House<'a> {
             },
         }))?;
         house.quiet()?;
-        house.apply(&json!({
+        Ok(house)
+    }
+
+    /// Makes a topic of three replicas, and waits until it is ready.
+    pub(crate) fn topic(&self, name: &str) -> Result<()> {
+        self.apply(&json!({
             "apiVersion": "takhin.io/v1alpha1",
             "kind": "Topic",
-            "metadata": { "name": "orders", "namespace": namespace },
+            "metadata": { "name": name, "namespace": self.namespace },
             "spec": {
                 "clusterRef": { "name": "prod" },
                 "partitions": PARTITIONS,
@@ -61,11 +80,10 @@ impl<'a> House<'a> {
                 "config": { "min.insync.replicas": "2" },
             },
         }))?;
-        house.wait("Topic", "orders", "to be ready", |seen| {
+        self.wait("Topic", name, "to be ready", |seen| {
             let (status, ..) = condition(seen, "Ready")?;
             (status == "True").then_some(())
-        })?;
-        Ok(house)
+        })
     }
 
     /// `kubectl apply`, which finds out about new kinds.
@@ -133,6 +151,24 @@ impl<'a> House<'a> {
         Ok(named.collect())
     }
 
+    /// Waits until an object is there that is another one than the one with this uid.
+    pub(crate) fn back(&self, kind: &str, name: &str, uid: &str) -> Result<()> {
+        self.wait(kind, name, "to be there again", |seen| {
+            (!seen.is_null() && text(seen, "/metadata/uid") != uid).then_some(())
+        })
+    }
+
+    /// Fails unless the brokers' pods are those, none of which has been restarted.
+    pub(crate) fn unchanged(&self, before: &BTreeMap<String, String>) -> Result<()> {
+        let after = self.pods()?;
+        ensure!(after == *before, "pods were replaced: {before:?}, now {after:?}");
+        for pod in self.cluster.kube().list("Pod", self.namespace)? {
+            let restarts = pod.pointer("/status/containerStatuses/0/restartCount");
+            ensure!(restarts == Some(&json!(0)), "a broker was restarted: {pod:#}");
+        }
+        Ok(())
+    }
+
     /// Where clients outside begin.
     pub(crate) fn outside(&self) -> Result<String> {
         let service = self
@@ -149,9 +185,10 @@ impl<'a> House<'a> {
         format!("prod-bootstrap.{}.svc:9092", self.namespace)
     }
 
-    /// Has a stock client outside write to `orders` all the while.
-    pub(crate) fn write(&self) -> Result<Writer> {
-        let mut writer = Writer::start_at(300, &self.outside()?, "orders", PARTITIONS)?;
+    /// Has a stock client outside write to a topic of that name all the while.
+    pub(crate) fn write(&self, topic: &str) -> Result<Writer> {
+        self.topic(topic)?;
+        let mut writer = Writer::start_at(300, &self.outside()?, topic, PARTITIONS)?;
         writer.wait_each(5, LIMIT)?;
         Ok(writer)
     }
@@ -160,7 +197,8 @@ impl<'a> House<'a> {
     /// is lost or there twice.
     pub(crate) fn check(&self, mut writer: Writer) -> Result<()> {
         writer.wait_each(5, LIMIT)?;
-        let report = writer::check(&self.inside(), "orders", &writer.finish()?)?;
+        let topic = writer.topic().to_owned();
+        let report = writer::check(&self.inside(), &topic, &writer.finish()?)?;
         eprintln!("        {} records acknowledged", report.acked);
         ensure!(report.acked > 0 && report.faults.is_empty(), "{report:?}");
         Ok(())

@@ -4,6 +4,7 @@
 //! works in a network and mounts of its own.
 
 mod changes;
+mod hardships;
 mod house;
 mod source;
 mod stage;
@@ -16,13 +17,11 @@ fn main() {
         eprintln!("error: {error:#}");
         std::process::exit(1);
     }
-    let mut arguments = Arguments::from_args();
-    // Two cores, and one cluster for all.
-    arguments.test_threads = Some(1);
-
-    let mut suites = stage::Suites::default();
+    let arguments = Arguments::from_args();
+    let mut suites = stage::suites();
     story::add(&mut suites);
+    hardships::add(&mut suites);
     changes::add(&mut suites);
     source::add(&mut suites);
-    suites.run(&arguments).exit()
+    suites.run(arguments).exit()
 }

@@ -1,17 +1,18 @@
-//! The list of tests, and the Kubernetes that they share, with the operator on it.
+//! The Kubernetes that the tests share, with the operator on it.
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use libtest_mimic::{Arguments, Conclusion, Trial};
+use anyhow::{Context as _, Result, ensure};
 use takhin_e2e::kubernetes::nodes::Cluster;
-use takhin_e2e::{process, tools};
+use takhin_e2e::{process, stage, tools};
 
 /// Where the operator is.
 pub(crate) const SYSTEM: &str = "takhin-system";
+
+/// Who the operator is to the API server.
+pub(crate) const OPERATOR: &str = "system:serviceaccount:takhin-system:takhin";
 
 /// Tag of the images.
 const TAG: &str = "e2e";
@@ -23,48 +24,30 @@ const NODES: u8 = 3;
 const BUILD_LIMIT: Duration = Duration::from_secs(45 * 60);
 
 /// All tests, in the order in which they run.
-#[derive(Debug, Default)]
-pub(crate) struct Suites {
-    shared: Arc<Mutex<Option<Cluster>>>,
-    trials: Vec<Trial>,
+pub(crate) type Suites = stage::Suites<Cluster>;
+
+/// The list for them.
+pub(crate) fn suites() -> Suites {
+    Suites::new(stage::Stage { set, judge })
 }
 
-impl Suites {
-    /// Adds a test, which gets the shared cluster. A test that fails takes it with it: the next one finds a fresh one.
-    pub(crate) fn add(&mut self, name: &str, test: fn(&Cluster) -> Result<()>) {
-        let shared = Arc::clone(&self.shared);
-        self.trials.push(Trial::test(name.to_owned(), move || {
-            let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            let begun = Instant::now();
-            let result = with_cluster(&mut shared, test);
-            eprintln!("        {:.1} s", begun.elapsed().as_secs_f64());
-            result.map_err(|error| {
-                let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
-                causes.join("\n").into()
-            })
-        }));
-    }
-
-    pub(crate) fn run(self, arguments: &Arguments) -> Conclusion {
-        let conclusion = libtest_mimic::run(arguments, self.trials);
-        // Statics and `exit` run no destructors: the cluster ends here.
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner).take();
-        conclusion
-    }
+fn set() -> Result<Cluster> {
+    let cluster = Cluster::start(NODES, &[images()?])?;
+    install(&cluster).with_context(|| seen(&cluster))?;
+    Ok(cluster)
 }
 
-fn with_cluster(shared: &mut Option<Cluster>, test: fn(&Cluster) -> Result<()>) -> Result<()> {
-    let mut cluster = match shared.take() {
-        Some(cluster) => cluster,
-        None => {
-            let cluster = Cluster::start(NODES, &[images()?])?;
-            install(&cluster).with_context(|| seen(&cluster))?;
-            cluster
-        }
-    };
-    test(&cluster).with_context(|| seen(&cluster))?;
-    cluster.check()?;
-    *shared = Some(cluster);
+fn judge(cluster: &mut Cluster, done: Result<()>) -> Result<()> {
+    done.and_then(|()| nothing_forbidden(cluster))
+        .with_context(|| seen(cluster))?;
+    cluster.check()
+}
+
+/// Fails if the operator was not allowed to do something.
+fn nothing_forbidden(cluster: &Cluster) -> Result<()> {
+    let mut asked = cluster.plane().audit().of_user(OPERATOR)?;
+    asked.retain(|entry| entry.is_forbidden);
+    ensure!(asked.is_empty(), "the operator is not allowed: {asked:#?}");
     Ok(())
 }
 

@@ -17,6 +17,7 @@ pub(crate) fn add(suites: &mut Suites) {
 /// Pods under the restricted profile, found by the names of Services inside, and by node ports outside.
 fn from_nothing(cluster: &Cluster) -> Result<()> {
     let house = House::build(cluster, "story")?;
+    house.topic("orders")?;
     let printed = cluster.plane().kubectl(&["get", "takhin", "-n", "story"])?;
     eprintln!("{printed}");
     for words in ["takhincluster.takhin.io/prod", "topic.takhin.io/orders", "3/3"] {

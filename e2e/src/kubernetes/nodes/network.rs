@@ -120,7 +120,8 @@ impl Namespaces {
 
     /// The way from here to the pods of another node.
     pub(super) fn route(&self, to: u8) -> Result<()> {
-        self.ip(&format!("route add {} via {}", pods(to), address(to)))
+        // Replaced: on the first node the routes of a cluster before this one are still there.
+        self.ip(&format!("route replace {} via {}", pods(to), address(to)))
     }
 
     /// Cuts the node off, or connects it again.
