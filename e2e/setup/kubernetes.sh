@@ -3,8 +3,10 @@
 #
 #   kubernetes.sh [PART...]      parts are those folders of e2e/kubernetes that have a go.mod; by default kube, etcd and helm
 #
+# helm is Helm 4, helm3 is Helm 3.
+#
 # Prints the folders that have them, with colons between: ${TAKHIN_CACHE:-$HOME/.cache/takhin}/kubernetes/PART-HASH, where
-# HASH is of the part's go.mod, go.sum and main.go. They may be deleted at any time. With KUBE_TEST_BIN nothing is built,
+# HASH is of the part's go.mod, go.sum and, if it has one, main.go. They may be deleted at any time. With KUBE_TEST_BIN nothing is built,
 # and that is printed instead. Sources and Go's build cache (4 GB) go away again, unless GOCACHE and GOMODCACHE name others.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -19,8 +21,10 @@ HOME_OF_ALL="$TAKHIN_CACHE/kubernetes"
 
 # home_of PART: where it is or will be.
 home_of() {
-    [ -f "$SOURCES/$1/main.go" ] || die "no part is called $1"
-    echo "$HOME_OF_ALL/$1-$(stamp_of "$SOURCES/$1/go.mod" "$SOURCES/$1/go.sum" "$SOURCES/$1/main.go")"
+    [ -f "$SOURCES/$1/go.mod" ] || die "no part is called $1"
+    local files=("$SOURCES/$1/go.mod" "$SOURCES/$1/go.sum")
+    [ ! -f "$SOURCES/$1/main.go" ] || files+=("$SOURCES/$1/main.go")
+    echo "$HOME_OF_ALL/$1-$(stamp_of "${files[@]}")"
 }
 
 # module_of PART: what the part is made of.
@@ -29,13 +33,22 @@ module_of() {
         kube) echo k8s.io/kubernetes ;;
         etcd) echo go.etcd.io/etcd/server/v3 ;;
         helm) echo helm.sh/helm/v4 ;;
+        helm3) echo helm.sh/helm/v3 ;;
         coredns) echo github.com/coredns/coredns ;;
+    esac
+}
+
+# program_of PART: the package that is built: its own main.go, or a program that Go's module has as it is.
+program_of() {
+    case $1 in
+        helm3) echo helm.sh/helm/v3/cmd/helm ;;
+        *) echo . ;;
     esac
 }
 
 # version_of PART: what its go.mod asks for.
 version_of() {
-    awk -v module="$(module_of "$1")" '$1 == module || ($1 == "require" && $2 == module) { print $NF; exit }' "$SOURCES/$1/go.mod"
+    awk -v module="$(module_of "$1")" '$1 == module { print $2; exit } $1 == "require" && $2 == module { print $3; exit }' "$SOURCES/$1/go.mod"
 }
 
 # What is fetched where the system's Go is older than the parts' go.mod asks for.
@@ -81,6 +94,14 @@ flags_of() {
             echo "-X $to.gitVersion=$version -X $to.gitMajor=$major -X $to.gitMinor=$minor"
             ;;
         helm) echo "-X helm.sh/helm/v4/internal/version.version=$version" ;;
+        helm3)
+            # The Kubernetes that charts are rendered for where none is asked: that of its client library, as in Helm's Makefile.
+            local to=helm.sh/helm/v3 client
+            client=$(awk '$1 == "k8s.io/client-go" { split($2, number, "."); print number[2]; exit }' "$SOURCES/helm3/go.mod")
+            echo "-X $to/internal/version.version=$version" \
+                "-X $to/pkg/chartutil.k8sVersionMajor=1 -X $to/pkg/chartutil.k8sVersionMinor=$client" \
+                "-X $to/pkg/lint/rules.k8sVersionMajor=1 -X $to/pkg/lint/rules.k8sVersionMinor=$client"
+            ;;
     esac
 }
 
@@ -91,7 +112,7 @@ build() {
     rm -rf "$home.part"
     mkdir -p "$home.part"
     (cd "$SOURCES/$part" && CGO_ENABLED=0 go build -mod=readonly -buildvcs=false -trimpath -ldflags "-s -w $(flags_of "$part")" \
-        -o "$home.part/$part" . 2>&1 | { grep -v '^go: downloading' || true; }) >&2 || die "$part cannot be built; the lines above say why"
+        -o "$home.part/$part" "$(program_of "$part")" 2>&1 | { grep -v '^go: downloading' || true; }) >&2 || die "$part cannot be built; the lines above say why"
     if [ "$part" = kube ]; then
         for name in kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl; do
             ln -s kube "$home.part/$name"

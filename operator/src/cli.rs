@@ -1,5 +1,6 @@
 //! The command line of `takhin-operator`.
 
+mod check;
 mod run;
 
 use std::io::Write as _;
@@ -59,6 +60,15 @@ enum Command {
         #[arg(value_name = "HOST:PORT")]
         address: String,
     },
+    /// Ask an operator whether it is ready, and the API server whether it knows the kinds of this release; makes nothing
+    Check {
+        /// Where the operator's health is served
+        #[arg(value_name = "HOST:PORT")]
+        address: String,
+        /// Where objects of each kind would be made
+        #[arg(long, value_name = "NAMESPACE")]
+        namespace: String,
+    },
     /// Print everything that the operator needs but the CustomResourceDefinitions, as YAML
     Manifests,
     /// Print the rules of the operator's roles, for the chart
@@ -80,6 +90,9 @@ pub fn main() -> ExitCode {
             render::render(&text, &images, "cluster.local").and_then(|text| print(&text))
         }),
         Command::CheckReady { address } => run::check_ready(&address).map_err(|error| format!("{error:#}")),
+        Command::Check { address, namespace } => run::check_ready(&address)
+            .and_then(|()| check::kinds(&namespace))
+            .map_err(|error| format!("{error:#}")),
         Command::Manifests => documents(&rbac::manifests()).and_then(|text| print(&text)),
         Command::Rules => documents(&[rbac::table()]).and_then(|text| print(&text)),
     };

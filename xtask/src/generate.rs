@@ -59,6 +59,7 @@ const PAGES: &[(&str, &str)] = &[
         "charts/takhin-operator/files/rules.yaml",
         "run -q -p takhin-operator -- rules",
     ),
+    ("docs/reference/chart-values.md", "run -q -p xtask -- values"),
     (
         "operator/tests/golden/small.yaml",
         "run -q -p takhin-operator -- render operator/tests/golden/small.in.yaml --image takhin/takhin:test",

@@ -3,15 +3,17 @@
 //! - `tidy`: the house rules that lints cannot check; edits nothing.
 //! - `generate`: writes the pages of `docs/reference/` from the tables in the code, and the Rust of `.proto` files;
 //!   with `--check` only compares.
+//! - `values`: prints the page about the chart's values.
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
 mod generate;
 mod tidy;
 mod tree;
+mod values;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo run -p xtask -- tidy | generate [--check]";
+const USAGE: &str = "usage: cargo run -p xtask -- tidy | generate [--check] | values";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -19,6 +21,7 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(),
         ["generate"] => generate::run(false),
         ["generate", "--check"] => generate::run(true),
+        ["values"] => values::run(),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);

@@ -69,6 +69,19 @@ impl Operator {
         .with_context(|| self.tail())
     }
 
+    /// `takhin-operator check` against it, for objects in this namespace.
+    ///
+    /// # Errors
+    /// It fails; the message has what it says.
+    pub fn check(&self, kubeconfig: &Path, namespace: &str) -> Result<()> {
+        let mut check = Command::new(binary()?);
+        let address = self.address.to_string();
+        check
+            .args(["check", &address, "--namespace", namespace])
+            .env("KUBECONFIG", kubeconfig);
+        process::run(&mut check, START_LIMIT).map(drop)
+    }
+
     /// How it has ended, if it has.
     pub fn ended(&mut self) -> Result<Option<String>> {
         Ok(self.process.ended()?.map(process::ending))

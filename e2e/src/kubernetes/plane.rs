@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 use tempfile::TempDir;
@@ -14,7 +14,6 @@ use super::identities::Identities;
 use super::programs::Programs;
 use super::server::Server;
 use crate::broker::free_addresses;
-use crate::process;
 
 /// A control plane; everything of it ends with the value.
 #[derive(Debug)]
@@ -130,7 +129,7 @@ impl ControlPlane {
     }
 
     /// Its programs.
-    pub(super) fn programs(&self) -> &Programs {
+    pub fn programs(&self) -> &Programs {
         &self.programs
     }
 
@@ -170,12 +169,17 @@ impl ControlPlane {
         self.client("helm", arguments)
     }
 
+    /// What Helm 3 prints, where [`helm`](Self::helm) is Helm 4.
+    ///
+    /// # Errors
+    /// It cannot be built, or fails; the message has what it says.
+    pub fn helm3(&self, arguments: &[&str]) -> Result<String> {
+        Programs::of(&["helm3"])?.call("helm3", &self.admin, self.folder.path(), arguments)
+    }
+
     fn client(&self, program: &str, arguments: &[&str]) -> Result<String> {
-        let mut command = self.programs.client(program, &self.admin)?;
-        // What an earlier call has learned of the kinds may be out of date by now.
-        let cache = tempfile::tempdir_in(&self.folder)?;
-        command.env("KUBECACHEDIR", cache.path());
-        Ok(process::run(command.args(arguments), Duration::from_secs(120))?.text())
+        self.programs
+            .call(program, &self.admin, self.folder.path(), arguments)
     }
 
     /// Stops the API server as if its machine hung; it answers again after [`thaw`](Self::thaw).

@@ -10,18 +10,32 @@ use crate::stage::Suites;
 
 pub(crate) fn add(suites: &mut Suites) {
     suites.add("helm: lint, and values that the schema refuses", lint);
-    suites.add("helm: installed, upgraded, removed; the kinds stay", installed);
+    suites.add("helm: installed, upgraded, removed; the kinds stay", |plane| {
+        installed(plane, "helm-installed", ControlPlane::helm)
+    });
+    suites.add("helm: the same with Helm 3", |plane| {
+        lint_with(plane, ControlPlane::helm3)?;
+        installed(plane, "helm3-installed", ControlPlane::helm3)
+    });
     suites.add("helm: the plain manifests do the same", plain);
 }
 
+/// Helm 4 or Helm 3.
+type Helm = fn(&ControlPlane, &[&str]) -> Result<String>;
+
 fn lint(plane: &ControlPlane) -> Result<()> {
+    lint_with(plane, ControlPlane::helm)
+}
+
+fn lint_with(plane: &ControlPlane, helm: Helm) -> Result<()> {
     let chart = chart()?;
-    plane.helm(&["lint", "--strict", &chart])?;
+    helm(plane, &["lint", "--strict", &chart])?;
     let digest = format!("image.digest=sha256:{}", "0".repeat(64));
     let everything = [
         "metrics.serviceMonitor.enabled=true",
         "metrics.podMonitor.enabled=true",
         "metrics.prometheusRule.enabled=true",
+        "metrics.dashboards.enabled=true",
         "networkPolicy.enabled=true",
         &digest,
         "global.imageRegistry=registry.example",
@@ -37,11 +51,15 @@ fn lint(plane: &ControlPlane) -> Result<()> {
     for value in everything {
         arguments.extend(["--set", value]);
     }
-    let rendered = plane.helm(&arguments)?;
+    let rendered = helm(plane, &arguments)?;
     for wanted in [
         "ServiceMonitor",
         "PodMonitor",
         "PrometheusRule",
+        "takhin-brokers.json: |",
+        "takhin-operator.json: |",
+        "takhin-cdc.json: |",
+        "grafana_dashboard: \"1\"",
         "kind: NetworkPolicy",
         "registry.example/takhin",
     ] {
@@ -55,8 +73,9 @@ fn lint(plane: &ControlPlane) -> Result<()> {
         ("watchNamespaces=a", "watchNamespaces"),
         ("metrics.serviceMonitor.enable=true", "enable"),
         ("logFormat=xml", "logFormat"),
+        ("metrics.dashboards.enabled=maybe", "enabled"),
     ] {
-        let said = plane.helm(&["template", "takhin", &chart, "--set", value]);
+        let said = helm(plane, &["template", "takhin", &chart, "--set", value]);
         let Err(said) = said else {
             anyhow::bail!("--set {value} is accepted");
         };
@@ -65,22 +84,25 @@ fn lint(plane: &ControlPlane) -> Result<()> {
     Ok(())
 }
 
-fn installed(plane: &ControlPlane) -> Result<()> {
-    let (kube, chart, space) = (plane.kube(), chart()?, "helm-installed");
+fn installed(plane: &ControlPlane, space: &str, helm: Helm) -> Result<()> {
+    let (kube, chart) = (plane.kube(), chart()?);
     namespace(kube, space)?;
     // The kinds are there already, applied by hand; a release takes them over only if it is told to.
     let release = ["takhin", &chart, "--namespace", space, "--take-ownership"];
-    plane.helm(&[&["install"], &release[..]].concat())?;
+    helm(plane, &[&["install"], &release[..]].concat())?;
     // Nothing makes pods run here; that they are made says that they are restricted.
     kube.wait(("Deployment", space, "takhin"), "two pods", SOON, |found| {
         (found["status"]["replicas"] == 2).then_some(())
     })?;
     works(plane, space, "takhin")?;
-    plane.helm(&[&["upgrade"], &release[..], &["--set", "replicaCount=1"]].concat())?;
+    helm(
+        plane,
+        &[&["upgrade"], &release[..], &["--set", "replicaCount=1"]].concat(),
+    )?;
     kube.wait(("Deployment", space, "takhin"), "one pod", SOON, |found| {
         (found["spec"]["replicas"] == 1).then_some(())
     })?;
-    plane.helm(&["uninstall", "takhin", "--namespace", space])?;
+    helm(plane, &["uninstall", "takhin", "--namespace", space])?;
     kube.gone("Deployment", space, "takhin", SOON)?;
     for kind in [
         "takhinclusters.takhin.io",
@@ -144,6 +166,14 @@ fn works(plane: &ControlPlane, space: &str, account: &str) -> Result<()> {
     kube.wait(("Pod", &shop, "demo-0"), "to be there", SOON, |pod| {
         (!pod.is_null()).then_some(())
     })?;
+    // What `helm test` runs in a pod: with an operator that is ready, and in a namespace that is there.
+    operator.check(plane.admin(), &shop)?;
+    let nowhere = operator.check(plane.admin(), "no-such-namespace");
+    let said = nowhere.map_or_else(|error| error.to_string(), |()| "nothing".to_owned());
+    ensure!(
+        said.contains("takes no TakhinCluster in namespace no-such-namespace"),
+        "{said}"
+    );
     let lease = kube.get("Lease", space, "takhin-operator")?.unwrap_or_default();
     ensure!(
         text(&lease, "/spec/holderIdentity").starts_with(space),

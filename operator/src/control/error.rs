@@ -32,6 +32,16 @@ impl From<kube::Error> for Error {
 }
 
 impl Error {
+    /// All words for metrics.
+    pub(super) const REASONS: [&str; 6] = [
+        "Conflict",
+        "Forbidden",
+        "ApiServer",
+        "Connection",
+        "NameConflict",
+        "Broker",
+    ];
+
     /// Word for metrics.
     pub fn reason(&self) -> &'static str {
         match self {

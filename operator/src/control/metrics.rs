@@ -7,6 +7,8 @@ use takhin_runtime::telemetry::metrics::{
     Counter, Family, Gauge, Histogram, counters, gauge, gauges, histograms,
 };
 
+use super::error::Error;
+
 static RECONCILES: LazyLock<Family<Counter, 2>> = LazyLock::new(|| {
     counters(
         "takhin_operator_reconcile_total",
@@ -70,6 +72,21 @@ static BROKERS: LazyLock<Family<Gauge, 3>> = LazyLock::new(|| {
     )
 });
 
+/// Controllers, and why their passes may fail.
+const CONTROLLERS: [&str; 3] = ["takhincluster", "topic", "pikasource"];
+
+/// Makes the series that count from the start on: a first failure is seen only where there was a zero before.
+fn begin() {
+    for controller in CONTROLLERS {
+        for result in ["success", "error"] {
+            RECONCILES.with([controller, result]);
+        }
+        for reason in Error::REASONS {
+            ERRORS.with([controller, reason]);
+        }
+    }
+}
+
 /// A pass of a controller has ended.
 pub(super) fn passed(controller: &str, took: Duration, now_ms: i64) {
     RECONCILES.with([controller, "success"]).inc();
@@ -91,6 +108,7 @@ pub(super) fn patched(kind: &str) {
 
 /// Whether this replica works.
 pub fn leads(leads: bool) {
+    begin();
     LEADER.set(leads.into());
 }
 
