@@ -37,22 +37,13 @@ test: ## everything that fits one machine: format, lints, tests, stock clients, 
 
 test-api: ## the operator against a real API server, which is built once from Go modules; ARGS="crds" runs what has that in its name
 	@.ci/tools cc
-	@bash e2e/setup/kubernetes.sh >/dev/null
+	@bash e2e/setup/kubernetes.sh kube etcd helm helm3 >/dev/null
 	@if [ -z "$${TAKHIN_BIN:-}" ]; then cargo build -q --locked -p takhin-broker; fi
 	@if [ -z "$${TAKHIN_OPERATOR_BIN:-}" ]; then cargo build -q --locked -p takhin-operator; fi
 	@cargo test -q --locked -p takhin-e2e --test api -- $(ARGS)
 
-e2e: ## the chart on a whole Kubernetes of three nodes on this machine; needs root; ARGS="story" runs what has that in its name
-	@.ci/tools cc rocksdb
-	@bash e2e/setup/kubernetes.sh kube etcd helm coredns >/dev/null
-	@bash e2e/setup/nodes.sh >/dev/null
-	@bash e2e/setup/python.sh >/dev/null
-	@if [ -z "$${TAKHIN_BIN:-}" ]; then cargo build --release --locked -p takhin-broker; fi
-	@cargo build -q --locked -p takhin-operator -p takhin-cdc
-	@target="$${CARGO_TARGET_DIR:-$$PWD/target}"; \
-	export TAKHIN_BIN="$${TAKHIN_BIN:-$$target/release/takhin}" TAKHIN_OPERATOR_BIN="$${TAKHIN_OPERATOR_BIN:-$$target/debug/takhin-operator}" \
-	    TAKHIN_CDC_BIN="$${TAKHIN_CDC_BIN:-$$target/debug/takhin-cdc}"; \
-	cargo test -q --locked -p takhin-e2e --test nodes -- $(ARGS)
+e2e: ## the chart on a whole Kubernetes: E2E_CLUSTER=local (three nodes here; needs root), kind or existing; ARGS="story"
+	@bash e2e/setup/e2e.sh $(ARGS)
 
 verify: ## what a change must pass before it is pushed: `make test` without the client suites; edits nothing
 	@.ci/test --without-clients

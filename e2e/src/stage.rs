@@ -51,8 +51,13 @@ impl<T: Send + 'static> Suites<T> {
 
     /// Adds a test, which gets what is shared. A test that fails takes it with it: the next one finds a fresh one.
     pub fn add(&mut self, name: &str, test: fn(&T) -> Result<()>) {
+        self.add_if(true, name, test);
+    }
+
+    /// The same, but one that cannot run here is listed as ignored.
+    pub fn add_if(&mut self, runs: bool, name: &str, test: fn(&T) -> Result<()>) {
         let (stage, shared) = (self.stage, Arc::clone(&self.shared));
-        self.trials.push(Trial::test(name.to_owned(), move || {
+        let trial = Trial::test(name.to_owned(), move || {
             let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
             let begun = Instant::now();
             let result = stage.run(&mut shared, test);
@@ -61,7 +66,8 @@ impl<T: Send + 'static> Suites<T> {
                 let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
                 causes.join("\n").into()
             })
-        }));
+        });
+        self.trials.push(trial.with_ignored_flag(!runs));
     }
 
     /// Runs them, one after the other.

@@ -13,6 +13,7 @@
 
 mod api;
 pub mod audit;
+pub mod ground;
 mod identities;
 pub mod nodes;
 pub mod operator;
@@ -23,6 +24,7 @@ mod server;
 
 pub use api::{Kube, Refusal, condition, refusal, text};
 pub use audit::{Audit, Entry};
+pub use ground::{Existing, Ground};
 pub use operator::Operator;
 pub use plane::ControlPlane;
 pub use programs::Programs;

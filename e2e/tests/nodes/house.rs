@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use serde_json::{Value, json};
-use takhin_e2e::kubernetes::nodes::{CLASS, Cluster, address};
-use takhin_e2e::kubernetes::{condition, text};
+use takhin_e2e::kubernetes::{Ground, condition, text};
+use takhin_e2e::wait;
 use takhin_e2e::writer::{self, Writer};
 
 /// Time for pods to come and go, on a machine that is busy with other things.
@@ -18,7 +18,7 @@ const PARTITIONS: i32 = 6;
 /// A cluster called `prod`.
 pub(crate) struct House<'a> {
     /// Where it is.
-    pub(crate) cluster: &'a Cluster,
+    pub(crate) cluster: &'a Ground,
     /// Its namespace.
     pub(crate) namespace: &'static str,
 }
@@ -28,7 +28,7 @@ const SHARED: &str = "shop";
 
 impl<'a> House<'a> {
     /// The one that tests share as long as nothing fails: each leaves it as it was.
-    pub(crate) fn shared(cluster: &'a Cluster) -> Result<Self> {
+    pub(crate) fn shared(cluster: &'a Ground) -> Result<Self> {
         match cluster.kube().get("Namespace", "", SHARED)? {
             Some(_) => Ok(Self {
                 cluster,
@@ -39,7 +39,7 @@ impl<'a> House<'a> {
     }
 
     /// Makes one of three brokers, and waits until it is ready.
-    pub(crate) fn build(cluster: &'a Cluster, namespace: &'static str) -> Result<Self> {
+    pub(crate) fn build(cluster: &'a Ground, namespace: &'static str) -> Result<Self> {
         let house = Self { cluster, namespace };
         house.apply(&json!({
             "apiVersion": "v1",
@@ -55,7 +55,7 @@ impl<'a> House<'a> {
             "metadata": { "name": "prod", "namespace": namespace },
             "spec": {
                 "replicas": 3,
-                "storage": { "type": "PersistentVolumeClaim", "size": "1Gi", "className": CLASS },
+                "storage": { "type": "PersistentVolumeClaim", "size": "1Gi", "className": cluster.class() },
                 "rack": { "topologyKey": "topology.kubernetes.io/zone" },
                 "listeners": [
                     { "name": "internal", "port": 9092, "type": "Internal" },
@@ -88,10 +88,9 @@ impl<'a> House<'a> {
 
     /// `kubectl apply`, which finds out about new kinds.
     pub(crate) fn apply(&self, object: &Value) -> Result<()> {
-        let file = self.cluster.plane().folder().join("applied.json");
+        let file = self.cluster.folder().join("applied.json");
         std::fs::write(&file, object.to_string())?;
         self.cluster
-            .plane()
             .kubectl(&["apply", "-f", &file.to_string_lossy()])
             .map(drop)
     }
@@ -177,7 +176,11 @@ impl<'a> House<'a> {
             .get("Service", self.namespace, "prod-external-bootstrap")?;
         let service = service.context("no Service for clients outside")?;
         let port = service.pointer("/spec/ports/0/nodePort").and_then(Value::as_u64);
-        Ok(format!("{}:{}", address(1), port.context("no node port")?))
+        Ok(format!(
+            "{}:{}",
+            self.cluster.node_address()?,
+            port.context("no node port")?
+        ))
     }
 
     /// Where clients inside begin.
@@ -198,7 +201,15 @@ impl<'a> House<'a> {
     pub(crate) fn check(&self, mut writer: Writer) -> Result<()> {
         writer.wait_each(5, LIMIT)?;
         let topic = writer.topic().to_owned();
-        let report = writer::check(&self.inside(), &topic, &writer.finish()?)?;
+        let log = writer.finish()?;
+        // After an outage the names inside may lead to no broker for a moment.
+        let mut read = Err(anyhow!("nothing was read"));
+        let waited = wait::until("the records to be read back", LIMIT, || {
+            read = writer::check(&self.inside(), &topic, &log);
+            Ok(read.is_ok())
+        });
+        let report = read?;
+        waited?;
         eprintln!("        {} records acknowledged", report.acked);
         ensure!(report.acked > 0 && report.faults.is_empty(), "{report:?}");
         Ok(())

@@ -4,22 +4,27 @@
 //! works in a network and mounts of its own.
 
 mod changes;
+mod dashboards;
+mod existing;
 mod hardships;
 mod house;
 mod source;
 mod stage;
 mod story;
+mod upgrade;
 
 use libtest_mimic::Arguments;
 
 fn main() {
-    if let Err(error) = takhin_e2e::kubernetes::nodes::enter() {
+    if let Err(error) = takhin_e2e::kubernetes::ground::enter() {
         eprintln!("error: {error:#}");
         std::process::exit(1);
     }
     let arguments = Arguments::from_args();
     let mut suites = stage::suites();
     story::add(&mut suites);
+    existing::add(&mut suites);
+    upgrade::add(&mut suites);
     hardships::add(&mut suites);
     changes::add(&mut suites);
     source::add(&mut suites);

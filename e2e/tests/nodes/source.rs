@@ -1,15 +1,16 @@
 //! The changes of a Pika master in a topic, by a PikaSource.
 
 use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
-use takhin_e2e::kubernetes::nodes::{Cluster, address};
-use takhin_e2e::kubernetes::{condition, text};
+use takhin_e2e::kubernetes::{Ground, condition, text};
 use takhin_e2e::{kcat, wait};
 use takhin_pika_testing::master::{Master, Settings};
 
+use crate::dashboards;
 use crate::house::{House, LIMIT};
 use crate::stage::Suites;
 
@@ -19,10 +20,14 @@ pub(crate) fn add(suites: &mut Suites) {
 
 /// Every change of the master is read by a stock client: also those made while the pod is killed, and while the source is
 /// paused.
-fn changes(cluster: &Cluster) -> Result<()> {
+fn changes(cluster: &Ground) -> Result<()> {
     let house = House::build(cluster, "source")?;
+    // The pod comes from its node's address.
+    let IpAddr::V4(address) = cluster.own_address()? else {
+        bail!("nodes reach this machine by IPv6 only");
+    };
     let master = Master::start(Settings {
-        address: address(1),
+        address,
         password: Some("secret".into()),
         ..Settings::default()
     })?;
@@ -32,7 +37,7 @@ fn changes(cluster: &Cluster) -> Result<()> {
         "metadata": { "name": "auth", "namespace": house.namespace },
         "stringData": { "password": "secret" },
     }))?;
-    house.apply(&source(&house, &master, false))?;
+    house.apply(&source(&house, address, &master, false))?;
     is(&house, "Streaming")?;
     set(&master, 1..=50);
     read(&house, 50)?;
@@ -40,7 +45,7 @@ fn changes(cluster: &Cluster) -> Result<()> {
     let names = pods.iter().map(|pod| text(pod, "/metadata/name"));
     for name in names.filter(|name| name.starts_with("profiles-cdc")) {
         let namespace = house.namespace;
-        cluster.plane().kubectl(&[
+        cluster.kubectl(&[
             "delete",
             "pod",
             "-n",
@@ -52,19 +57,18 @@ fn changes(cluster: &Cluster) -> Result<()> {
     }
     set(&master, 51..=100);
     read(&house, 100)?;
-    house.apply(&source(&house, &master, true))?;
+    house.apply(&source(&house, address, &master, true))?;
     is(&house, "Paused")?;
     set(&master, 101..=150);
-    house.apply(&source(&house, &master, false))?;
+    house.apply(&source(&house, address, &master, false))?;
     read(&house, 150)?;
-    let printed = cluster
-        .plane()
-        .kubectl(&["get", "takhin", "-n", house.namespace])?;
+    let printed = cluster.kubectl(&["get", "takhin", "-n", house.namespace])?;
     eprintln!("{printed}");
+    dashboards::check(cluster)?;
     house.leave()
 }
 
-fn source(house: &House<'_>, master: &Master, paused: bool) -> Value {
+fn source(house: &House<'_>, address: Ipv4Addr, master: &Master, paused: bool) -> Value {
     json!({
         "apiVersion": "takhin.io/v1alpha1",
         "kind": "PikaSource",
@@ -72,7 +76,7 @@ fn source(house: &House<'_>, master: &Master, paused: bool) -> Value {
         "spec": {
             "clusterRef": { "name": "prod" },
             "source": {
-                "host": address(1).to_string(),
+                "host": address.to_string(),
                 "port": master.port(),
                 "passwordSecretRef": { "name": "auth", "key": "password" },
             },

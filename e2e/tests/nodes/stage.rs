@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use takhin_e2e::kubernetes::nodes::Cluster;
+use takhin_e2e::kubernetes::{Existing, Ground, ground};
 use takhin_e2e::{process, stage, tools};
 
 /// Where the operator is.
@@ -24,28 +25,40 @@ const NODES: u8 = 3;
 const BUILD_LIMIT: Duration = Duration::from_secs(45 * 60);
 
 /// All tests, in the order in which they run.
-pub(crate) type Suites = stage::Suites<Cluster>;
+pub(crate) type Suites = stage::Suites<Ground>;
 
 /// The list for them.
 pub(crate) fn suites() -> Suites {
     Suites::new(stage::Stage { set, judge })
 }
 
-fn set() -> Result<Cluster> {
-    let cluster = Cluster::start(NODES, &[images()?])?;
-    install(&cluster).with_context(|| seen(&cluster))?;
-    Ok(cluster)
+/// Whether tests may harm the nodes and look into the audit log: those of their own.
+pub(crate) fn local() -> bool {
+    ground::exists().is_ok_and(|exists| !exists)
 }
 
-fn judge(cluster: &mut Cluster, done: Result<()>) -> Result<()> {
-    done.and_then(|()| nothing_forbidden(cluster))
-        .with_context(|| seen(cluster))?;
-    cluster.check()
+fn set() -> Result<Ground> {
+    let ground = match ground::exists()? {
+        true => Ground::Existing(Box::new(Existing::find()?)),
+        false => Ground::Made(Box::new(Cluster::start(NODES, &[images()?])?)),
+    };
+    release(&ground, "charts/takhin-operator").with_context(|| seen(&ground))?;
+    Ok(ground)
+}
+
+fn judge(ground: &mut Ground, done: Result<()>) -> Result<()> {
+    done.and_then(|()| nothing_forbidden(ground))
+        .with_context(|| seen(ground))?;
+    ground.check()
 }
 
 /// Fails if the operator was not allowed to do something.
-fn nothing_forbidden(cluster: &Cluster) -> Result<()> {
-    let mut asked = cluster.plane().audit().of_user(OPERATOR)?;
+fn nothing_forbidden(ground: &Ground) -> Result<()> {
+    let Ok(made) = ground.made() else {
+        // Whoever made it has the audit log, if there is one.
+        return Ok(());
+    };
+    let mut asked = made.plane().audit().of_user(OPERATOR)?;
     asked.retain(|entry| entry.is_forbidden);
     ensure!(asked.is_empty(), "the operator is not allowed: {asked:#?}");
     Ok(())
@@ -58,33 +71,37 @@ fn images() -> Result<PathBuf> {
     Ok(process::run(&mut build, BUILD_LIMIT)?.text().trim().into())
 }
 
-/// Installs the chart, as the documentation says, with the images of this checkout.
-fn install(cluster: &Cluster) -> Result<()> {
-    let chart = tools::checkout()?.join("charts/takhin-operator");
-    let chart = chart.to_string_lossy();
-    let images = format!("defaultImages.broker=takhin/takhin:{TAG},defaultImages.cdc=takhin/takhin:{TAG}");
-    let tag = format!("image.tag={TAG}");
-    cluster.plane().helm(&[
-        "install",
-        "takhin",
-        &chart,
-        "--namespace",
-        SYSTEM,
-        "--create-namespace",
-        "--set",
-        &images,
-        "--set",
-        &tag,
-        "--wait",
-        "--timeout=110s",
-    ])?;
-    Ok(())
+/// Installs a chart of this checkout, or upgrades to it, with the images of this checkout.
+pub(crate) fn release(cluster: &Ground, chart: &str) -> Result<()> {
+    let chart = tools::checkout()?.join(chart);
+    let tag = std::env::var("E2E_IMAGE_TAG").unwrap_or_else(|_| TAG.to_owned());
+    let registry = std::env::var("E2E_IMAGE_REGISTRY").unwrap_or_default();
+    let slash = if registry.is_empty() { "" } else { "/" };
+    let broker = format!("{registry}{slash}takhin/takhin:{tag}");
+    let values = format!(
+        "image.registry={registry},image.tag={tag},defaultImages.broker={broker},defaultImages.cdc={broker}"
+    );
+    cluster
+        .helm(&[
+            "upgrade",
+            "--install",
+            "takhin",
+            &chart.to_string_lossy(),
+            "--namespace",
+            SYSTEM,
+            "--create-namespace",
+            "--set",
+            &values,
+            "--wait",
+            "--timeout=110s",
+        ])
+        .map(drop)
 }
 
 /// What there is, for messages.
-fn seen(cluster: &Cluster) -> String {
+fn seen(cluster: &Ground) -> String {
     let ask = |arguments: &[&str]| {
-        let answer = cluster.plane().kubectl(arguments);
+        let answer = cluster.kubectl(arguments);
         let text = answer.unwrap_or_else(|error| format!("{error:#}"));
         format!("$ kubectl {}\n{}", arguments.join(" "), process::tail(&text, 80))
     };

@@ -4,7 +4,7 @@ use std::io::{Seek as _, Write as _};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use takhin_e2e::kubernetes::nodes::Cluster;
+use takhin_e2e::kubernetes::Ground;
 use takhin_e2e::{kcat, process, tools};
 
 use crate::house::House;
@@ -15,10 +15,10 @@ pub(crate) fn add(suites: &mut Suites) {
 }
 
 /// Pods under the restricted profile, found by the names of Services inside, and by node ports outside.
-fn from_nothing(cluster: &Cluster) -> Result<()> {
+fn from_nothing(cluster: &Ground) -> Result<()> {
     let house = House::build(cluster, "story")?;
     house.topic("orders")?;
-    let printed = cluster.plane().kubectl(&["get", "takhin", "-n", "story"])?;
+    let printed = cluster.kubectl(&["get", "takhin", "-n", "story"])?;
     eprintln!("{printed}");
     for words in ["takhincluster.takhin.io/prod", "topic.takhin.io/orders", "3/3"] {
         ensure!(printed.contains(words), "no {words} in:\n{printed}");

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
+pub(super) use network::resolve;
 pub use network::{address, enter};
 pub use storage::CLASS;
 
@@ -56,7 +57,10 @@ impl Cluster {
         let plane = ControlPlane::start_with_nodes(address(1), &names)?;
         let folder = plane.folder().to_owned();
         // For pods that ask for the node's own.
-        fs::write(folder.join("resolv.conf"), network::resolv_conf())?;
+        fs::write(
+            folder.join("resolv.conf"),
+            network::resolv_conf(address(1).into()),
+        )?;
         let scheduler = scheduler(&plane)?;
         let dns = self::dns(&plane, &Path::new(&dns).join("coredns"))?;
         let mut images = images.to_vec();

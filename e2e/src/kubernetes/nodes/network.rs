@@ -9,7 +9,7 @@
 //! Nothing of it is the machine's own: it goes with the processes that hold the namespaces.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -41,7 +41,7 @@ pub fn enter() -> Result<()> {
     }
     // Volumes that a kubelet mounts must be seen by containerd, and nobody else.
     run("mount", &["--make-rshared", "/"])?;
-    resolve()?;
+    resolve(address(1).into())?;
     ip("link set lo up")?;
     ip("link add node0 type bridge")?;
     ip(&format!("addr add {}/24 dev node0", address(1)))?;
@@ -51,10 +51,14 @@ pub fn enter() -> Result<()> {
     forward(None)
 }
 
-/// Has this process, and what it starts, ask the cluster's name server.
-fn resolve() -> Result<()> {
+/// Has this process, and what it starts, ask a Kubernetes' name server: in mounts of its own.
+pub(in crate::kubernetes) fn resolve(server: IpAddr) -> Result<()> {
+    let wanted = resolv_conf(server);
+    if fs::read_to_string("/etc/resolv.conf").is_ok_and(|has| has == wanted) {
+        return Ok(());
+    }
     let file = tempfile::NamedTempFile::new()?;
-    fs::write(file.path(), resolv_conf())?;
+    fs::write(file.path(), wanted)?;
     // The mount keeps it when its name is gone.
     run(
         "mount",
@@ -62,12 +66,9 @@ fn resolve() -> Result<()> {
     )
 }
 
-/// Where names are resolved.
-pub(super) fn resolv_conf() -> String {
-    format!(
-        "nameserver {}\nsearch svc.cluster.local cluster.local\noptions ndots:5\n",
-        address(1)
-    )
+/// How names are resolved.
+pub(super) fn resolv_conf(server: IpAddr) -> String {
+    format!("nameserver {server}\nsearch svc.cluster.local cluster.local\noptions ndots:5\n")
 }
 
 /// The address of node `number`, from 1 on.
