@@ -7,9 +7,8 @@
 use http::{Method, Request};
 use kube::client::Body;
 use kube::{Client, Config};
-use takhin_runtime::Clock;
 use takhin_runtime::clock::Instant;
-use tokio::sync::watch;
+use takhin_runtime::{Clock, watch};
 
 /// Whether changes are allowed; clones share it.
 #[derive(Debug, Clone)]

@@ -41,6 +41,9 @@ pub fn enter() -> Result<()> {
     }
     // Volumes that a kubelet mounts must be seen by containerd, and nobody else.
     run("mount", &["--make-rshared", "/"])?;
+    // Pods' networks have their names there, which would outlive them.
+    run("mkdir", &["-p", "/run/netns"])?;
+    run("mount", &["-t", "tmpfs", "netns", "/run/netns"])?;
     resolve(address(1).into())?;
     ip("link set lo up")?;
     ip("link add node0 type bridge")?;
@@ -96,7 +99,7 @@ impl Namespaces {
         if number == 1 {
             return Ok(all);
         }
-        let hold = "mount --make-rshared / && exec sleep infinity";
+        let hold = "mount --make-rshared / && mount -t tmpfs netns /run/netns && exec sleep infinity";
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "unshare", "--net", "--mount"]);
         command.args(["--propagation", "private", "sh", "-c", hold]);
