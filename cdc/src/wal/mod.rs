@@ -62,6 +62,9 @@ struct State {
     last: Option<LastRecord>,
     /// Something could not be written: the last segment may have more than its `len`.
     is_torn: bool,
+    /// Whether a deletion failed: what is gone by name may come back with the next loss of power, so nothing behind it is
+    /// deleted by this process any more. The log fills up then, and nothing more is read from the master.
+    is_stuck: bool,
     lock: Option<Lock>,
 }
 
@@ -159,8 +162,9 @@ impl Wal {
             state.lock = Some(self.take()?);
         }
         let next = state.segments.back().map_or(1, |segment| segment.number + 1);
-        while let Some(segment) = state.segments.pop_front() {
-            self.delete(&segment)?;
+        while let Some(segment) = state.segments.front() {
+            self.delete(segment)?;
+            state.segments.pop_front();
         }
         let base = Base {
             end,
@@ -266,10 +270,15 @@ impl Wal {
     /// [`WalError::Disk`].
     pub fn trim(&self, saved: Position) -> Result<(), WalError> {
         let mut state = self.state.lock();
-        while state.segments.len() > 1 && state.segments.front().is_some_and(|first| first.end <= saved) {
-            if let Some(segment) = state.segments.pop_front() {
-                self.delete(&segment)?;
+        while !state.is_stuck
+            && state.segments.len() > 1
+            && let Some(first) = state.segments.front().filter(|first| first.end <= saved)
+        {
+            if let Err(error) = self.delete(first) {
+                state.is_stuck = true;
+                return Err(error);
             }
+            state.segments.pop_front();
             self.tell(&state);
         }
         Ok(())

@@ -254,6 +254,32 @@ fn what_is_deleted_leaves_no_gap() {
     }
 }
 
+/// 5: fails if anything is deleted behind what could not be.
+#[test]
+fn nothing_is_deleted_behind_what_could_not_be() {
+    for seed in 0..40 {
+        for op in [Op::Remove, Op::SyncDir] {
+            let disk = SimDisk::new(seed);
+            let wal = begun(&disk);
+            for number in 0..40 {
+                wal.append(&[received(number)]).unwrap();
+            }
+            fail(&disk, op, "wal", Fault::Eio);
+            assert!(wal.trim(received(30).end).is_err());
+            for number in 40..50 {
+                wal.trim(received(30).end).unwrap();
+                wal.append(&[received(number)]).unwrap();
+            }
+            disk.crash(CrashMode::Power);
+            let wal = open(&disk).unwrap();
+            let (begin, _) = wal.beginning().unwrap();
+            let first = u32::try_from(begin.offset / 100).unwrap();
+            assert!(first < 30, "{op:?} {first}");
+            assert_eq!(kept(&wal, first), numbers(first, 50), "{op:?}, seed {seed}");
+        }
+    }
+}
+
 fn seed_below(seed: u64, bound: u64) -> u32 {
     u32::try_from(seed.wrapping_mul(0x9e37_79b9) % bound).unwrap()
 }
