@@ -6,6 +6,7 @@ mod run;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -89,8 +90,10 @@ pub fn main() -> ExitCode {
             };
             render::render(&text, &images, "cluster.local").and_then(|text| print(&text))
         }),
-        Command::CheckReady { address } => run::check_ready(&address).map_err(|error| format!("{error:#}")),
-        Command::Check { address, namespace } => run::check_ready(&address)
+        Command::CheckReady { address } => {
+            run::check_ready(&address, Duration::ZERO).map_err(|error| format!("{error:#}"))
+        }
+        Command::Check { address, namespace } => run::check_ready(&address, JUST_INSTALLED)
             .and_then(|()| check::kinds(&namespace))
             .map_err(|error| format!("{error:#}")),
         Command::Manifests => documents(&rbac::manifests()).and_then(|text| print(&text)),
@@ -105,6 +108,9 @@ pub fn main() -> ExitCode {
         }
     }
 }
+
+/// How long an operator that was installed just now may take to know all resources.
+const JUST_INSTALLED: Duration = Duration::from_secs(30);
 
 /// Largest manifest, in bytes.
 const MAX_MANIFEST: u64 = 4 << 20;

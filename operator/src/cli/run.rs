@@ -16,6 +16,9 @@ use crate::fence::Fence;
 /// Time that the controllers have for ending what they are doing; less than what another operator waits before it begins.
 const STOPPING: Duration = Duration::from_secs(4);
 
+/// Pause between two looks at an operator that is to become ready.
+const AGAIN: Duration = Duration::from_millis(500);
+
 const UNUSABLE: &str = "what is configured for the API server cannot be used";
 
 #[derive(Debug, Args)]
@@ -124,16 +127,26 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<()> {
     runtime.block_on(serve(args))
 }
 
-/// Whether the operator at this address is ready.
-pub(super) fn check_ready(address: &str) -> anyhow::Result<()> {
+/// Whether the operator at this address is ready, or becomes so in time.
+pub(super) fn check_ready(address: &str, patience: Duration) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let http = crate::broker_api::Http::new(Env::real().clock, Fence::open(Env::real().clock));
-    let (is_ready, text) = runtime.block_on(http.probe(address, "/readyz"))?;
-    anyhow::ensure!(is_ready, "{address} is not ready: {}", text.trim());
-    Ok(())
+    let clock = Env::real().clock;
+    let http = crate::broker_api::Http::new(clock.clone(), Fence::open(clock.clone()));
+    let deadline = clock.instant() + patience;
+    let asked = async {
+        loop {
+            let (is_ready, text) = http.probe(address, "/readyz").await?;
+            if is_ready || clock.instant() >= deadline {
+                anyhow::ensure!(is_ready, "{address} is not ready: {}", text.trim());
+                return Ok(());
+            }
+            clock.sleep(AGAIN).await;
+        }
+    };
+    runtime.block_on(asked)
 }
 
 async fn serve(args: RunArgs) -> anyhow::Result<()> {
