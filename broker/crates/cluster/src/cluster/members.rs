@@ -1,6 +1,6 @@
 //! Who takes part in the metadata group: every registered broker receives its log, three or five of them vote.
 //!
-//! Kept by the controller, one change at a time. A voter that is gone for good, or is being decommissioned, is replaced by
+//! Kept by the controller, one change at a time; one that another controller has left half done is brought to its end. A voter that is gone for good, or is being decommissioned, is replaced by
 //! another broker; one that comes back in time stays. A controller that is to go passes its role on first (`drain.rs`), and
 //! the next one takes its vote. Who is unregistered receives no more.
 
@@ -65,6 +65,9 @@ enum Change {
 
 /// The next change, if one is wanted. `node` is the controller.
 fn plan(node: u64, image: &Image, members: &Members, silence: impl Fn(u64) -> Duration) -> Option<Change> {
+    if let Some(voters) = &members.half_changed {
+        return Some(Change::Vote(voters.clone()));
+    }
     let brokers: BTreeMap<u64, Voter> = image
         .brokers
         .values()
@@ -173,6 +176,7 @@ mod tests {
             nodes: nodes.iter().map(|node| (*node, voter(*node))).collect(),
             up_to_date: nodes.iter().copied().collect(),
             is_changing: false,
+            half_changed: None,
         }
     }
 
@@ -215,6 +219,12 @@ mod tests {
             ..all
         };
         assert_eq!(next(&four, &changing, &[2]), None);
+        let half_changed = Members {
+            half_changed: Some([1, 2, 4].into()),
+            ..changing
+        };
+        let finish = Some(Change::Vote([1, 2, 4].into()));
+        assert_eq!(next(&four, &half_changed, &[2]), finish, "first what was begun");
     }
 
     #[test]

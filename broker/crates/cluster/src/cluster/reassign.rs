@@ -230,6 +230,7 @@ mod tests {
             nodes: nodes.map(|node| (*node, voter(*node))).collect(),
             up_to_date: up_to_date.iter().copied().collect(),
             is_changing: false,
+            half_changed: None,
         }
     }
 

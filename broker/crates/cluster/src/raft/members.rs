@@ -23,6 +23,9 @@ pub(crate) struct Members {
     pub(crate) up_to_date: BTreeSet<u64>,
     /// Whether a change of voters is under way, or not known to be committed.
     pub(crate) is_changing: bool,
+    /// Who is to vote once a change is over of which the first of two steps is committed. Whoever led then may lead no more,
+    /// so that it is for the next leader to take the second.
+    pub(crate) half_changed: Option<BTreeSet<u64>>,
 }
 
 impl Group {
@@ -54,6 +57,10 @@ impl Group {
                 .collect(),
             up_to_date: up_to_date.map(|(node, _)| *node).collect(),
             is_changing: membership.get_joint_config().len() > 1 || !is_committed,
+            half_changed: match membership.get_joint_config().as_slice() {
+                [_, .., wanted] if is_committed => Some(wanted.clone()),
+                _ => None,
+            },
         })
     }
 

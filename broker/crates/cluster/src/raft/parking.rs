@@ -283,6 +283,7 @@ impl Group {
                 voters,
                 nodes,
                 is_changing: false,
+                half_changed: None,
             },
             leads,
             waiting: Vec::new(),

@@ -8,7 +8,7 @@ use takhin_cluster::{Cluster, NewTopic, Quorum, QuorumReplica};
 use takhin_runtime::Env;
 use takhin_runtime::sim::{CrashMode, Machine, Sim};
 
-use crate::nodes::{CONVERGENCE, NAMES, Running, SEEDS, SEGMENT_BYTES, boot_all};
+use crate::nodes::{CONVERGENCE, NAMES, Running, SEEDS, SEGMENT_BYTES, boot, boot_all};
 use crate::world::start_node;
 
 /// Longer than the pause between two requests to a follower that lacks nothing.
@@ -81,6 +81,71 @@ fn every_broker_describes_the_quorum() {
             assert_eq!(quorum.observers[0].log_end_offset, quorum.high_watermark);
         }
     });
+}
+
+/// A controller that dies at any moment of a change of voters leaves what it has begun to the next one.
+#[test]
+fn a_change_of_voters_that_was_begun_is_ended() {
+    let mut sim = Sim::new(52);
+    let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
+    let newcomer = sim.add_machine("n4");
+    sim.net()
+        .set_default_delay(Duration::from_micros(500)..=Duration::from_millis(2));
+    sim.run(|env| async move {
+        let running = boot_all(&machines);
+        let own = newcomer.env();
+        let fourth = start_node(&own, 4, "n4:33145", &SEEDS, SEGMENT_BYTES);
+        let fourth = env.clock.timeout(CONVERGENCE, fourth).await.unwrap().unwrap();
+        for round in 0..16 {
+            let (controller, voters) = loop {
+                env.clock.sleep(Duration::from_millis(50)).await;
+                let quorum = fourth.quorum().await.expect("the controller answers");
+                match quorum.leader {
+                    4 => drop(fourth.give_leadership_away().await),
+                    leader if running.lock().len() == NAMES.len() => break (leader, ids(&quorum.voters)),
+                    _ => {}
+                }
+            };
+            let leaving = *voters.iter().find(|id| **id != controller).unwrap();
+            set(&env, &fourth, leaving, true).await;
+            let led = Arc::clone(&running.lock()[&usize::try_from(controller - 1).unwrap()]);
+            // Between the two steps those vote who did and those who will.
+            while led
+                .quorum()
+                .await
+                .is_some_and(|quorum| quorum.voters.len() == NAMES.len())
+            {
+                env.clock.sleep(Duration::from_millis(1)).await;
+            }
+            drop(led);
+            env.clock.sleep(Duration::from_millis(round % 4)).await;
+            kill(&machines, &running, controller);
+            let gone = async {
+                loop {
+                    let voters = fourth.quorum().await.map(|quorum| ids(&quorum.voters));
+                    if voters.is_some_and(|voters| !voters.contains(&leaving)) {
+                        return;
+                    }
+                    env.clock.sleep(Duration::from_millis(50)).await;
+                }
+            };
+            let gone = env.clock.timeout(CONVERGENCE, gone).await;
+            gone.unwrap_or_else(|_| panic!("round {round}: {leaving} still votes"));
+            set(&env, &fourth, leaving, false).await;
+            boot(&machines, usize::try_from(controller - 1).unwrap(), &running);
+        }
+    });
+}
+
+/// Has a broker leave, or stay.
+async fn set(env: &Env, cluster: &Cluster, broker: i32, leaves: bool) {
+    let set = async {
+        while cluster.set_decommissioning(broker, leaves).await.is_err() {
+            env.clock.sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let set = env.clock.timeout(CONVERGENCE, set).await;
+    set.unwrap_or_else(|_| panic!("broker {broker}: decommissioning {leaves} has no answer"));
 }
 
 fn kill(machines: &[Machine], running: &Running, id: i32) {
