@@ -23,6 +23,22 @@ fn partitions(broker: &Broker, topic: &str) -> Result<i32> {
     wire::Connection::open(broker.address())?.partitions(topic)
 }
 
+/// A second resource for a topic. It is made in a later second than the first: ages are told in seconds, and of two that are
+/// as old as each other either may have the topic.
+fn claims_again(room: &Room<'_>) -> Result<()> {
+    let clock = || {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map(|since| since.as_secs())
+    };
+    let now = clock()?;
+    wait::until("the next second", SOON, || Ok(clock()? > now))?;
+    room.topic("second", "prod", json!({ "topicName": "shop.Orders" }))?;
+    let said = room.condition("Topic", "second", "Ready", ("False", "TopicNameConflict"))?;
+    ensure!(said.contains("orders"), "{said}");
+    Ok(())
+}
+
 fn lives(plane: &ControlPlane) -> Result<()> {
     let room = Room::new(plane, "topics")?;
     let operator = room.lone_operator()?;
@@ -64,17 +80,7 @@ fn lives(plane: &ControlPlane) -> Result<()> {
         ("False", "PartitionDecreaseNotSupported"),
     )?;
     ensure!(said.contains('7') && said.contains('6'), "{said}");
-    // Ages are told in seconds; of two that are as old as each other either may have the name.
-    let clock = || {
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map(|since| since.as_secs())
-    };
-    let now = clock()?;
-    wait::until("the next second", SOON, || Ok(clock()? > now))?;
-    room.topic("second", "prod", json!({ "topicName": "shop.Orders" }))?;
-    let said = room.condition("Topic", "second", "Ready", ("False", "TopicNameConflict"))?;
-    ensure!(said.contains("orders"), "{said}");
+    claims_again(&room)?;
     room.topic("wide", "prod", json!({ "replicationFactor": 3 }))?;
     room.condition("Topic", "wide", "Ready", ("False", "InvalidReplicationFactor"))?;
     room.topic("odd", "prod", json!({ "config": { "retention.ms": "soon" } }))?;

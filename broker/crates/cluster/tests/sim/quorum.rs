@@ -101,7 +101,7 @@ fn a_change_of_voters_that_was_begun_is_ended() {
                 env.clock.sleep(Duration::from_millis(50)).await;
                 let quorum = fourth.quorum().await.expect("the controller answers");
                 match quorum.leader {
-                    4 => drop(fourth.give_leadership_away().await),
+                    4 => fourth.give_leadership_away().await,
                     leader if running.lock().len() == NAMES.len() => break (leader, ids(&quorum.voters)),
                     _ => {}
                 }
