@@ -509,7 +509,8 @@ fn killed_at_any_point() {
         Writer::wait(&cdc, &master);
         let again = writer.check(broker, &cdc);
         let all: u64 = writer.last.values().sum();
-        assert!(again < 3000, "{again} of {all}");
+        // Each time what was written after the last position that was saved; without one it would be four times all.
+        assert!((again as u64) < 2 * all, "{again} of {all}");
     }
 }
 
@@ -535,8 +536,9 @@ fn a_full_log_has_the_master_wait() {
     broker.run();
     Writer::wait(&cdc, &master);
     writer.check(&broker, &cdc);
+    // All but the last segment, which may be as long as what is read at a time.
     until("what was written is deleted", || {
-        cdc.metric("takhin_cdc_wal_bytes") < 200_000.0
+        cdc.metric("takhin_cdc_wal_bytes") < 600_000.0
     });
 }
 
