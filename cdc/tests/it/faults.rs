@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use takhin_pika_testing::master::{Master, Settings};
+use takhin_runtime::Rng;
 
 use crate::broker::{Broker, until};
 use crate::cdc::Cdc;
@@ -10,36 +11,28 @@ use crate::events::{check_order, read_until};
 
 /// A writer of numbers that count up for each of a few keys, and chance from a seed.
 struct Writer {
-    random: u64,
+    random: Rng,
     last: BTreeMap<String, u64>,
 }
 
 impl Writer {
     fn new(seed: u64) -> Self {
         Self {
-            random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            random: Rng::from_seed(seed),
             last: BTreeMap::new(),
         }
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        // xorshift64
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random % bound
     }
 
     /// Executes so many commands.
     fn write(&mut self, master: &Master, count: u64) {
         for _ in 0..count {
-            let db = format!("db{}", self.below(2));
-            let key = format!("{db}-key{}", self.below(8));
+            let db = format!("db{}", self.random.range(0..2));
+            let key = format!("{db}-key{}", self.random.range(0..8));
             let number = self.last.entry(key.clone()).or_default();
             *number += 1;
             let value = format!(
                 "{number}.{}",
-                "x".repeat(usize::try_from(self.random % 200).unwrap())
+                "x".repeat(usize::try_from(self.random.range(0..200)).unwrap())
             );
             master.execute(&db, &[b"SET", key.as_bytes(), value.as_bytes()]);
         }
@@ -93,7 +86,7 @@ fn connections_that_end_at_any_byte() {
     let mut cdc = Cdc::new(&master, broker.kafka);
     cdc.start_and_wait();
     for round in 0..12 {
-        let at = usize::try_from(writer.below(20_000)).unwrap();
+        let at = usize::try_from(writer.random.range(0..20_000)).unwrap();
         let before = master.connections();
         master.faults(|faults| faults.cut_after = Some(at));
         writer.write(&master, 300);
@@ -202,10 +195,10 @@ fn killed_at_any_point() {
         cdc.start_and_wait();
         for _ in 0..5 {
             writer.write(&master, 400);
-            let progress = writer.below(300);
+            let progress = writer.random.range(0..300);
             let wanted = 400 - progress;
             // Somewhere on the way: when so many are on the master's list of acknowledged ones, or after a moment.
-            let moments = writer.below(40);
+            let moments = writer.random.range(0..40);
             let mut looks = 0;
             until("a moment", || {
                 looks += 1;
@@ -216,7 +209,7 @@ fn killed_at_any_point() {
                 looks > moments || acked == 2 || wanted == 0
             });
             cdc.kill();
-            match writer.below(3) {
+            match writer.random.range(0..3) {
                 // The file is gone, as with a pod's directory: the topic has positions.
                 0 => {
                     writer.write(&master, 20);

@@ -8,6 +8,7 @@ use takhin_pika::Position;
 use takhin_pika::legacy::{Arrived, Reader};
 use takhin_pika_testing::fixture::{Fixture, MASTER_PORT, SLAVE_PORT};
 use takhin_pika_testing::master::{Master, Settings};
+use takhin_runtime::Rng;
 
 use crate::broker::{Broker, until};
 use crate::cdc::Cdc;
@@ -250,29 +251,22 @@ fn passwords_are_said_as_real_slaves_say_them() {
 
 /// Numbers that count up for each of a few keys; some of them several in one record.
 struct Writer {
-    random: u64,
+    random: Rng,
     last: BTreeMap<String, u64>,
 }
 
 impl Writer {
     fn new(seed: u64) -> Self {
         Self {
-            random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            random: Rng::from_seed(seed),
             last: BTreeMap::new(),
         }
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random % bound
-    }
-
     fn write(&mut self, master: &Master, count: u64) {
         for _ in 0..count {
-            let first = self.below(8);
-            let several = if self.below(4) == 0 { 3 } else { 1 };
+            let first = self.random.range(0..8);
+            let several = if self.random.range(0..4) == 0 { 3 } else { 1 };
             let mut words = Vec::new();
             for key in first..first + several {
                 let key = format!("key{key}");
@@ -280,7 +274,7 @@ impl Writer {
                 *number += 1;
                 let value = format!(
                     "{number}.{}",
-                    "x".repeat(usize::try_from(self.random % 200).unwrap())
+                    "x".repeat(usize::try_from(self.random.range(0..200)).unwrap())
                 );
                 words.push([b"set".to_vec(), key.into_bytes(), value.into_bytes()]);
             }
@@ -319,7 +313,7 @@ fn connections_that_end_at_any_byte_and_lose_records() {
         cdc.listed();
         cdc.start_and_wait();
         for round in 0..12 {
-            let at = usize::try_from(writer.below(20_000)).unwrap();
+            let at = usize::try_from(writer.random.range(0..20_000)).unwrap();
             let before = master.legacy(|legacy| legacy.connections);
             master.faults(|faults| {
                 faults.cut_after = Some(at);
@@ -492,13 +486,13 @@ fn killed_at_any_point() {
         });
         for _ in 0..6 {
             writer.write(&master, 400);
-            let (moments, mut looks) = (writer.below(40), 0);
+            let (moments, mut looks) = (writer.random.range(0..40), 0);
             until("a moment", || {
                 looks += 1;
                 looks > moments || cdc.saved("db0") == Some(master.legacy(|legacy| legacy.end()))
             });
             cdc.kill();
-            match writer.below(3) {
+            match writer.random.range(0..3) {
                 // As with a pod's directory: the topic has positions, and the master is asked again.
                 0 if cdc.data().exists() => cdc.lose_file(),
                 1 => master.restart(),
