@@ -3,6 +3,7 @@
 
 mod configs;
 mod decommission;
+mod observer;
 mod reassign;
 
 use std::collections::BTreeMap;
@@ -10,14 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use takhin_protocol::ids::TopicId;
-use takhin_protocol::record::{Batch, BatchBuilder, Compression, NewRecord, Records};
+use takhin_protocol::record::{Batch, BatchBuilder, Compression, NewRecord};
 use takhin_runtime::{Env, Published};
 use tokio::sync::Mutex as AsyncMutex;
 use uuid::Uuid;
 
-use crate::metadata::{BrokerInfo, Image, MetadataRecord, Origin, RecordError};
+use crate::metadata::{BrokerInfo, Image, MetadataRecord, Origin};
 use crate::partition::{Acks, Partition};
-use crate::raft::Observer;
 
 /// Producer ids fetched from the metadata group at once; unused ones are lost at a restart, never reused.
 pub(crate) const PRODUCER_ID_BLOCK: i64 = 1000;
@@ -27,6 +27,7 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub use configs::ConfigTarget;
 pub(crate) use decommission::Surroundings;
+pub(crate) use observer::MetadataObserver;
 pub(crate) use reassign::Moved;
 pub use reassign::ReplicaChange;
 
@@ -122,56 +123,6 @@ pub enum TopicError {
     /// The change was proposed but not seen to commit in time; it may still.
     #[error("the change was not committed in time")]
     Timeout,
-}
-
-/// A committed record that means nothing here.
-#[derive(Debug, thiserror::Error)]
-#[error("offset {offset} of the metadata log: {error}")]
-struct Unreadable {
-    offset: i64,
-    error: RecordError,
-}
-
-/// The next image for every committed record.
-pub(crate) struct MetadataObserver {
-    image: Published<Arc<Image>>,
-    origin: Origin,
-}
-
-impl MetadataObserver {
-    pub(crate) fn new(origin: Origin) -> (Arc<Self>, Published<Arc<Image>>) {
-        let image = Published::new(Arc::new(Image::first(&origin)));
-        let observer = Self {
-            image: image.clone(),
-            origin,
-        };
-        (Arc::new(observer), image)
-    }
-}
-
-impl Observer for MetadataObserver {
-    fn committed(&self, batch: &Batch) -> std::io::Result<()> {
-        let mut records = Vec::new();
-        for record in Records::new(&batch.body, batch.header.records_count) {
-            let record = record.map_err(std::io::Error::other)?;
-            let offset = batch.header.base_offset + i64::from(record.offset_delta);
-            let decoded = MetadataRecord::decode(record.value.unwrap_or_default());
-            records.push(
-                decoded
-                    .map_err(|error| Unreadable { offset, error })
-                    .map_err(std::io::Error::other)?,
-            );
-        }
-        self.image.update(|image| {
-            // Copies only what somebody still reads.
-            let image = Arc::make_mut(image);
-            for record in &records {
-                image.replay(record, &self.origin);
-            }
-            image.end_offset = batch.header.next_offset();
-        });
-        Ok(())
-    }
 }
 
 /// Proposes changes, one at a time.
