@@ -1,16 +1,15 @@
 //! Counts that do not depend on the neighbours: system calls, bytes through user space, allocations.
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::bench::{Bench, Run, closed};
 use crate::load::{From, Outcome, Span, Target};
 use crate::points::Produce;
 use crate::run::{consume, fill};
 use crate::sample::Sample;
+use crate::scrape::value;
 use crate::trace;
 
 /// Data for counting consumption, in bytes.
@@ -51,6 +50,8 @@ impl Bench {
     ) -> Result<Sample> {
         let dir = self.launcher.work_dir.clone();
         let admin = self.side(run.side)?.admin;
+        // Of a Takhin built with feature `count-allocations`.
+        let allocations = || value(admin?, "takhin_allocations_total");
         let span = Span {
             warm_up: Duration::ZERO,
             measured: run.span.measured.min(Duration::from_secs(5)),
@@ -59,9 +60,9 @@ impl Bench {
         self.on_topic(run, partitions, |target| {
             // Whatever is made once, such as files, buffers and compiled code, is made here.
             work(target, span)?;
-            let before = allocations(admin);
+            let before = allocations();
             let (requests, _, outcome) = work(target, span)?;
-            if let (Some(before), Some(after)) = (before, allocations(admin)) {
+            if let (Some(before), Some(after)) = (before, allocations()) {
                 sample.insert("allocations_req", (after - before) / requests.max(1) as f64);
                 sample.insert(
                     "allocations_batch",
@@ -86,26 +87,4 @@ impl Bench {
         })?;
         Ok(sample)
     }
-}
-
-/// `takhin_allocations_total`, which a Takhin built with feature `count-allocations` has.
-fn allocations(admin: Option<SocketAddr>) -> Option<f64> {
-    let text = metrics(admin?).ok()?;
-    text.lines()
-        .find_map(|line| line.strip_prefix("takhin_allocations_total "))?
-        .trim()
-        .parse()
-        .ok()
-}
-
-fn metrics(addr: SocketAddr) -> Result<String> {
-    let mut stream = TcpStream::connect(addr)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
-    let mut text = String::new();
-    stream
-        .take(16 << 20)
-        .read_to_string(&mut text)
-        .context("reading metrics")?;
-    Ok(text)
 }

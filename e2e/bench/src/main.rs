@@ -21,6 +21,7 @@ mod report;
 mod run;
 mod sample;
 mod scenarios;
+mod scrape;
 mod sink;
 mod start;
 mod trace;

@@ -425,10 +425,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "idle-trio-1000",
         CACHED,
         Load::IdleTrio(1000),
-        &[limited(
-            less("PG-24", "idle_cpu_percent", 1.0, 0.5),
-            Limit::AtMost(8.0),
-        )],
+        &[
+            limited(less("PG-24", "idle_cpu_percent", 1.0, 0.5), Limit::AtMost(8.0)),
+            info("PG-24", "awake_cpu_percent", false),
+            info("PG-24", "idle_rss_mb", false),
+        ],
     ),
     of(
         "gap-kill-1000",
@@ -449,10 +450,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "idle-trio-4000",
         CACHED,
         Load::IdleTrio(4000),
-        &[limited(
-            less("PG-26", "idle_cpu_percent", 1.0, 1.0),
-            Limit::AtMost(32.0),
-        )],
+        &[
+            limited(less("PG-26", "idle_cpu_percent", 1.0, 1.0), Limit::AtMost(32.0)),
+            info("PG-26", "awake_cpu_percent", false),
+            info("PG-26", "idle_rss_mb", false),
+        ],
     ),
     of(
         "gap-kill-4000",

@@ -10,12 +10,13 @@ use rustix::fs::sync;
 use crate::admin::Admin;
 use crate::batches::Batches;
 use crate::bench::{Bench, Run, now_ms};
-use crate::broker::{Durability, Trio};
+use crate::broker::{Broker, Durability, Trio};
 use crate::idle::percent;
 use crate::load::{Outcome, Pulse, Target};
 use crate::points::Strike;
 use crate::run::fill;
 use crate::sample::Sample;
+use crate::scrape::value;
 use crate::{probe, proc};
 
 /// How long brokers may take to agree on something.
@@ -60,23 +61,22 @@ impl Bench {
         outcome
     }
 
-    /// CPU of a broker while so many partitions with three replicas are idle.
+    /// CPU and memory of a broker while so many partitions with three replicas are idle: as soon as they are there, and
+    /// once their brokers have put to rest what they put to rest.
     pub(crate) fn idle_trio(&mut self, partitions: i32, run: Run) -> Result<Sample> {
         let idle = self.options.idle;
         let trio = self.crowded(run.side, partitions)?;
         thread::sleep(idle / 3);
-        let used = || -> Result<Duration> {
-            let used = trio.running().map(|broker| proc::usage(broker.pid()));
-            used.map(|usage| Ok(usage?.cpu)).sum()
-        };
-        let (before, begin) = (used()?, Instant::now());
-        thread::sleep(idle);
-        let used = used()?.saturating_sub(before);
-        let brokers = u32::try_from(trio.len())?;
-        Ok(Sample::from([(
-            "idle_cpu_percent",
-            percent(used / brokers, begin.elapsed()),
-        )]))
+        let awake = idle_percent(trio, idle)?;
+        wait_until_parked(trio, partitions)?;
+        let rested = idle_percent(trio, idle)?;
+        let memory = trio.running().map(|broker| proc::rss(broker.pid()));
+        let memory = memory.sum::<Result<u64>>()? as f64 / trio.len() as f64;
+        Ok(Sample::from([
+            ("awake_cpu_percent", awake),
+            ("idle_cpu_percent", rested),
+            ("idle_rss_mb", memory / 1e6),
+        ]))
     }
 
     /// The longest time without an acknowledged record around the end of the leader, with so many other partitions in the
@@ -180,6 +180,28 @@ impl Bench {
     }
 }
 
+/// CPU of one broker for so long, in percent of a core: the mean of all.
+fn idle_percent(trio: &Trio, time: Duration) -> Result<f64> {
+    let used = || -> Result<Duration> {
+        let used = trio.running().map(|broker| proc::usage(broker.pid()));
+        used.map(|usage| Ok(usage?.cpu)).sum()
+    };
+    let (before, begin) = (used()?, Instant::now());
+    thread::sleep(time);
+    let used = used()?.saturating_sub(before);
+    Ok(percent(used / u32::try_from(trio.len())?, begin.elapsed()))
+}
+
+/// Waits until brokers that park idle partitions have parked as many on each of them. Others do as ever.
+fn wait_until_parked(trio: &Trio, partitions: i32) -> Result<()> {
+    let all = f64::from(partitions);
+    let is_resting = |broker: &Broker| match broker.admin {
+        Some(admin) => value(admin, "takhin_partitions_parked").is_some_and(|parked| parked >= all),
+        None => true,
+    };
+    wait("parked partitions", || Ok(trio.running().all(is_resting)))
+}
+
 /// Creates a topic with a replica on each broker, two of which must have what is acknowledged.
 fn new_topic(trio: &Trio, topic: &str, partitions: i32, durability: Durability) -> Result<Target> {
     let broker = trio.any()?;
@@ -196,7 +218,7 @@ fn target(trio: &Trio, topic: &str, partitions: i32, replicas: usize) -> Result<
     let leaders = wait_for_sync(addr, topic, partitions, replicas)?;
     let target = Target {
         addr,
-        pids: trio.running().map(crate::broker::Broker::pid).collect(),
+        pids: trio.running().map(Broker::pid).collect(),
         topic: topic.to_owned(),
         partitions,
         leaders,
