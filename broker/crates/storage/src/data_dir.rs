@@ -131,6 +131,8 @@ pub struct DataDir {
     previous: PreviousStop,
     journal: Arc<Journal>,
     boot_id: String,
+    /// Whether this open made it.
+    is_new: bool,
     _lock: Box<dyn Send + Sync>,
 }
 
@@ -165,7 +167,9 @@ impl DataDir {
         let boot_id = disk
             .boot_id()
             .map_err(|e| LogError::io("read the boot id for", path, e))?;
-        let (meta, previous, journal) = match read_meta(&*disk, path)? {
+        let found = read_meta(&*disk, path)?;
+        let is_new = found.is_none();
+        let (meta, previous, journal) = match found {
             Some(meta) => {
                 check_meta(path, &meta, expected)?;
                 check_logs(&*disk, &path.join(PARTITIONS))?;
@@ -182,6 +186,7 @@ impl DataDir {
             previous,
             journal: Arc::new(journal),
             boot_id,
+            is_new,
             _lock: lock,
         };
         // A power loss is remembered until every log has recovered from it, also if this run is killed before.
@@ -252,6 +257,30 @@ impl DataDir {
     /// Every log has been opened: a kill from now on is only a kill, whatever came before this run.
     pub fn recovered(&self) -> Result<(), DataDirError> {
         Ok(self.write_running(true)?)
+    }
+
+    /// Empties a directory that this open has made and in which nothing has been promised, so that it is not taken for
+    /// this node's later; any other stays as it is. Nothing else may use it any more.
+    ///
+    /// Invariant: what was promised stands in the journal before anybody hears of it (votes, and with them every entry that
+    /// was accepted), so a journal that is empty means that nobody counts on this directory. The identity goes when
+    /// no partition is left, so that a crash in between leaves a directory that the next start takes.
+    pub fn discard(self) -> Result<(), LogError> {
+        if !self.is_new || !self.journal.iter(&[]).is_empty() {
+            return Ok(());
+        }
+        let failed = |e| LogError::io("empty", &self.path, e);
+        let partitions = self.path.join(PARTITIONS);
+        for entry in self.disk.read_dir(&partitions).map_err(failed)? {
+            let path = partitions.join(entry.name);
+            self.disk.remove_dir_all(&path).map_err(failed)?;
+        }
+        self.disk.sync_dir(&partitions).map_err(failed)?;
+        for file in [RUNNING, META, JOURNAL, LOCK] {
+            crate::segment::remove_if_exists(&*self.disk, &self.path.join(file))?;
+            self.disk.sync_dir(&self.path).map_err(failed)?;
+        }
+        self.disk.remove_dir_all(&partitions).map_err(failed)
     }
 
     /// Marks the directory as cleanly stopped. Every log must be closed and its watermark be in the journal.

@@ -9,7 +9,7 @@
 //! - At most one cluster is founded. Only one node may found, it must have heard every seed say that it belongs to none,
 //!   and its word of founding is durable before anybody else hears of it. If it stops in between, nobody else founds, as
 //!   it does not answer; when it is back it belongs to the cluster.
-//! - A node that refuses to start has written nothing but its own identity.
+//! - A node that is refused leaves a new directory empty, unless it has promised anything (`DataDir::discard`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

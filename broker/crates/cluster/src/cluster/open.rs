@@ -73,6 +73,9 @@ impl Cluster {
         cluster.spawn_elections();
         if let Err(error) = cluster.form().await {
             cluster.abandon().await;
+            if matches!(error, StartError::Forming(_)) {
+                cluster.leave_no_trace().await;
+            }
             return Err(error);
         }
         cluster.learn_draining(&cluster.image());
@@ -190,6 +193,18 @@ impl Cluster {
         self.metadata_group.stop().await;
         self.flusher.stop(&self.env).await;
         self.interconnect.stop().await;
+    }
+
+    /// A broker that is refused on a new directory leaves it empty: under another id it is as good as any.
+    async fn leave_no_trace(&self) {
+        let Some(data_dir) = self.data_dir.lock().take() else {
+            return;
+        };
+        let discarded = self.env.tasks.blocking(move || data_dir.discard()).await;
+        if let Err(error) = discarded {
+            // The refusal is what matters; the directory is as usable as after a crash.
+            tracing::warn!(error = %error, "the new data directory cannot be emptied");
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Brokers that cannot be of one cluster: each is told why, ends, and changes nothing.
 
+use std::path::Path;
 use std::time::Duration;
 
 use takhin_runtime::Env;
@@ -31,7 +32,11 @@ async fn refusal(env: &Env, on: &Machine, id: i32, rpc: &str, cluster: &str, see
     let own = on.env();
     let started = start_named(&own, cluster, id, rpc, seeds, SEGMENT_BYTES);
     let started = env.clock.timeout(CONVERGENCE, started).await;
-    started.expect("it ends by itself").expect_err("it is refused")
+    let reason = started.expect("it ends by itself").expect_err("it is refused");
+    let left = own.disk.read_dir(Path::new("data")).unwrap();
+    let left: Vec<_> = left.into_iter().map(|entry| entry.name).collect();
+    assert!(left.is_empty(), "it left {left:?}");
+    reason
 }
 
 #[test]

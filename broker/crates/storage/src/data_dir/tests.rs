@@ -126,3 +126,35 @@ fn a_lost_journal_is_not_an_empty_one() {
         Err(DataDirError::Journal(JournalError::Missing { .. }))
     ));
 }
+
+/// Whoever was refused under one id may come again under another one, unless it has promised something.
+#[test]
+fn a_directory_is_emptied_only_if_it_is_new_and_holds_no_promise() {
+    let names = |disk: &SimDisk| {
+        let disk = disk.incarnation();
+        let entries = disk.read_dir(Path::new(PATH)).unwrap();
+        entries.into_iter().map(|entry| entry.name).collect::<Vec<_>>()
+    };
+    let disk = SimDisk::new(1);
+    open(&disk).unwrap().discard().unwrap();
+    assert_eq!(names(&disk), Vec::<String>::new());
+    disk.crash(CrashMode::Power);
+    let as_two = DataDir::open(Arc::new(disk.incarnation()), Path::new(PATH), &expected(2)).unwrap();
+    drop(as_two);
+    // Opened before, or voted: it stays what it is.
+    let again = DataDir::open(Arc::new(disk.incarnation()), Path::new(PATH), &expected(2)).unwrap();
+    again.discard().unwrap();
+    assert!(matches!(
+        open(&disk),
+        Err(DataDirError::OtherNode { found: 2, .. })
+    ));
+
+    let disk = SimDisk::new(2);
+    let voted = open(&disk).unwrap();
+    voted
+        .journal()
+        .put(&[(b"vote".to_vec(), Some(b"1".to_vec()))], true)
+        .unwrap();
+    voted.discard().unwrap();
+    assert!(names(&disk).contains(&META.to_owned()));
+}
