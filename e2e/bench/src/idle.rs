@@ -13,6 +13,8 @@ use crate::load::Target;
 use crate::points::Produce;
 use crate::run::FILL;
 use crate::sample::Sample;
+use crate::scrape::value;
+use crate::trio::wait;
 use crate::{note, proc};
 
 /// Numbers of idle connections at which memory is read, and the figures' names.
@@ -42,7 +44,8 @@ impl Bench {
         })
     }
 
-    /// A new broker with so many empty partitions: how much memory they take, and what it does meanwhile.
+    /// A new broker with so many empty partitions: how much memory they take as soon as they are there, and at rest, and what
+    /// the broker does then.
     pub(crate) fn idle_partitions(&mut self, partitions: i32, run: Run) -> Result<Sample> {
         let idle = self.options.idle;
         self.on_new(run, "idle", |broker| {
@@ -50,12 +53,18 @@ impl Bench {
             let before = proc::rss(broker.pid())?;
             new_topic(broker, run, "idle", partitions)?;
             thread::sleep(idle / 3);
+            let awake = proc::rss(broker.pid())?;
+            wait_until_parked(broker, partitions)?;
             let after = proc::rss(broker.pid())?;
             let (used, begin) = (proc::usage(broker.pid())?.cpu, Instant::now());
             thread::sleep(idle);
             let used = proc::usage(broker.pid())?.cpu.saturating_sub(used);
             Ok(Sample::from([
                 ("kib_partition", kib_each(before, after, f64::from(partitions))),
+                (
+                    "kib_partition_awake",
+                    kib_each(before, awake, f64::from(partitions)),
+                ),
                 ("idle_cpu_percent", percent(used, begin.elapsed())),
             ]))
         })
@@ -128,6 +137,19 @@ impl Bench {
         fs::remove_dir_all(dir)?;
         Ok(sample)
     }
+}
+
+/// Waits until a broker that parks idle partitions has parked as many. Others do as ever.
+pub(crate) fn wait_until_parked(broker: &Broker, partitions: i32) -> Result<()> {
+    let Some(admin) = broker.admin else {
+        return Ok(());
+    };
+    wait("parked partitions", || {
+        // To tell all its metrics is work for the broker, too.
+        thread::sleep(Duration::from_millis(500));
+        let parked = value(admin, "takhin_partitions_parked");
+        Ok(parked.is_some_and(|parked| parked >= f64::from(partitions)))
+    })
 }
 
 fn new_topic(broker: &Broker, run: Run, topic: &str, partitions: i32) -> Result<Target> {

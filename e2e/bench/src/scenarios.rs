@@ -266,6 +266,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         &[
             limited(less("PG-24", "idle_cpu_percent", 1.0, 0.5), Limit::AtMost(3.0)),
             limited(info("PG-25", "kib_partition", false), Limit::AtMost(64.0)),
+            info("PG-25", "kib_partition_awake", false),
         ],
     ),
     of(

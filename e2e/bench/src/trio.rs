@@ -11,12 +11,11 @@ use crate::admin::Admin;
 use crate::batches::Batches;
 use crate::bench::{Bench, Run, now_ms};
 use crate::broker::{Broker, Durability, Trio};
-use crate::idle::percent;
+use crate::idle::{percent, wait_until_parked};
 use crate::load::{Outcome, Pulse, Target};
 use crate::points::Strike;
 use crate::run::fill;
 use crate::sample::Sample;
-use crate::scrape::value;
 use crate::{probe, proc};
 
 /// How long brokers may take to agree on something.
@@ -68,7 +67,9 @@ impl Bench {
         let trio = self.crowded(run.side, partitions)?;
         thread::sleep(idle / 3);
         let awake = idle_percent(trio, idle)?;
-        wait_until_parked(trio, partitions)?;
+        for broker in trio.running() {
+            wait_until_parked(broker, partitions)?;
+        }
         let rested = idle_percent(trio, idle)?;
         let memory = trio.running().map(|broker| proc::rss(broker.pid()));
         let memory = memory.sum::<Result<u64>>()? as f64 / trio.len() as f64;
@@ -192,16 +193,6 @@ fn idle_percent(trio: &Trio, time: Duration) -> Result<f64> {
     Ok(percent(used / u32::try_from(trio.len())?, begin.elapsed()))
 }
 
-/// Waits until brokers that park idle partitions have parked as many on each of them. Others do as ever.
-fn wait_until_parked(trio: &Trio, partitions: i32) -> Result<()> {
-    let all = f64::from(partitions);
-    let is_resting = |broker: &Broker| match broker.admin {
-        Some(admin) => value(admin, "takhin_partitions_parked").is_some_and(|parked| parked >= all),
-        None => true,
-    };
-    wait("parked partitions", || Ok(trio.running().all(is_resting)))
-}
-
 /// Creates a topic with a replica on each broker, two of which must have what is acknowledged.
 fn new_topic(trio: &Trio, topic: &str, partitions: i32, durability: Durability) -> Result<Target> {
     let broker = trio.any()?;
@@ -245,7 +236,7 @@ fn wait_for_sync(addr: SocketAddr, topic: &str, partitions: i32, replicas: usize
     Ok(leaders)
 }
 
-fn wait(what: &str, mut so: impl FnMut() -> Result<bool>) -> Result<()> {
+pub(crate) fn wait(what: &str, mut so: impl FnMut() -> Result<bool>) -> Result<()> {
     let give_up = Instant::now() + PATIENCE;
     while !so()? {
         ensure!(Instant::now() < give_up, "waited {PATIENCE:?} for {what}");
