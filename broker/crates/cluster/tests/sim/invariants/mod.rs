@@ -58,7 +58,7 @@ pub(crate) async fn watch(env: Env, running: Running, oracle: Arc<Mutex<Oracle>>
 fn look(invariants: &mut Invariants, running: &Running, oracle: &Oracle) {
     for (node, cluster) in &*running.lock() {
         let image: Arc<Image> = cluster.image();
-        invariants.one_decision.see(*node, &image);
+        invariants.one_decision.see(*node, cluster, &image);
         let Some(topic) = image.topic(TOPIC) else { continue };
         let Some(partition) = cluster.partition(topic.id, 0) else {
             continue;

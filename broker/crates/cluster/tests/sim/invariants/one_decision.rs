@@ -1,22 +1,32 @@
-//! One controller decision per version: who knows the metadata up to some offset knows the same as everybody who does.
+//! One controller decision per version: who knows the metadata up to some offset knows the same as everybody who does, and
+//! no process goes back to what it knew before.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
 
-use takhin_cluster::Image;
+use takhin_cluster::{Cluster, Image};
 
 #[derive(Debug, Default)]
 pub(super) struct OneDecision {
     /// What the metadata were at each version.
     decided: BTreeMap<i64, String>,
-    /// The version that each node was seen to have last.
-    seen: BTreeMap<usize, i64>,
+    /// The process that each node was seen to be last, and the version that it had.
+    seen: BTreeMap<usize, (Weak<Cluster>, i64)>,
 }
 
 impl OneDecision {
-    pub(super) fn see(&mut self, node: usize, image: &Image) {
+    pub(super) fn see(&mut self, node: usize, process: &Arc<Cluster>, image: &Image) {
         let version = image.end_offset;
-        if self.seen.insert(node, version) == Some(version) {
-            return;
+        let seen = self.seen.insert(node, (Arc::downgrade(process), version));
+        let before = seen.filter(|(before, _)| before.ptr_eq(&Arc::downgrade(process)));
+        if let Some((_, before)) = before {
+            assert!(
+                before <= version,
+                "node {node} went back from version {before} of the metadata to {version}"
+            );
+            if before == version {
+                return;
+            }
         }
         // What stands in it, and not what was made of it.
         let now = format!("{:?} {:?} {:?}", image.cluster_id, image.brokers, image.topics);
