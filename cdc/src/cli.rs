@@ -12,8 +12,10 @@ use takhin_config::{CdcConfig, Sources, load_cdc, node};
 use takhin_runtime::telemetry::health::Health;
 use takhin_runtime::telemetry::{http, logging, process};
 use takhin_runtime::{Env, OpenMode, Shutdown, shutdown};
+use takhin_traces::TraceOptions;
 
 use crate::control::{Control, Pause};
+use crate::trace::TRACED;
 use crate::{metrics, run};
 
 const EXAMPLES: &str = "\
@@ -118,7 +120,22 @@ fn start(config: &CdcConfig) -> anyhow::Result<()> {
         filter: config.telemetry.log_level.as_str().to_owned(),
         broker_id: None,
     };
-    logging::init(&options).context("telemetry.log_level")?;
+    let source = config.source_id();
+    let traces = match &config.telemetry.otlp_endpoint {
+        Some(endpoint) => Some(takhin_traces::open(
+            &Env::real(),
+            &TraceOptions {
+                endpoint: endpoint.as_str(),
+                service: "takhin-cdc",
+                version: env!("CARGO_PKG_VERSION"),
+                instance: &source,
+                crates: &TRACED,
+            },
+        )?),
+        None => None,
+    };
+    let (layer, sender) = traces.unzip();
+    logging::init_with(&options, layer).context("telemetry.log_level")?;
     process::register(
         env!("CARGO_PKG_VERSION"),
         option_env!("TAKHIN_COMMIT").unwrap_or("unknown"),
@@ -129,10 +146,10 @@ fn start(config: &CdcConfig) -> anyhow::Result<()> {
         .thread_name("cdc")
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(serve(config))
+    runtime.block_on(serve(config, sender))
 }
 
-async fn serve(config: &CdcConfig) -> anyhow::Result<()> {
+async fn serve(config: &CdcConfig, traces: Option<takhin_traces::Sender>) -> anyhow::Result<()> {
     let env = Env::real();
     metrics::register(env.clock.clone());
     let stop = Shutdown::new();
@@ -154,8 +171,12 @@ async fn serve(config: &CdcConfig) -> anyhow::Result<()> {
         async move { http::serve(&env, listener, health, Some(control), ended).await }
     };
     let serving = env.tasks.spawn("health", serving);
+    let sending = traces.map(|sender| env.tasks.spawn("traces", sender.run(ended.clone())));
     let done = Box::pin(run::run(config, &env, (&flags, &pause), &stop)).await;
     ended.trigger();
     let _ = serving.await;
+    if let Some(sending) = sending {
+        let _ = sending.await;
+    }
     Ok(done?)
 }

@@ -32,6 +32,7 @@ pub mod run;
 pub mod sink;
 pub mod snapshot;
 pub mod source;
+mod trace;
 mod trouble;
 pub mod wal;
 

@@ -27,6 +27,7 @@ use crate::queue::{Piece, Progress, Queue, Work, queue};
 use crate::sink::{Master, SinkError, Topics, Writer};
 use crate::snapshot;
 use crate::source::{Followed, Redis, Session, SourceError};
+use crate::trace::{traced, work_span};
 use crate::trouble::Trouble;
 use crate::wal::Wal;
 
@@ -295,6 +296,10 @@ impl Runner<'_> {
 
     /// Topics, and how far events were written.
     async fn prepare(&self) -> Result<(Topics, Checkpoints), Trouble> {
+        traced(work_span!("prepare"), self.prepare_topics()).await
+    }
+
+    async fn prepare_topics(&self) -> Result<(Topics, Checkpoints), Trouble> {
         let topics = Topics::prepare(&self.client, self.config).await?;
         let file = Arc::clone(&self.file);
         let of_file = self.env.tasks.blocking(move || file.load()).await?;
@@ -314,6 +319,12 @@ impl Runner<'_> {
     }
 
     async fn connect(&self) -> Result<Connected, SourceError> {
+        let source = &self.config.source;
+        let span = work_span!("connect", host = source.host, port = source.port);
+        traced(span, self.open_connection()).await
+    }
+
+    async fn open_connection(&self) -> Result<Connected, SourceError> {
         let source = &self.config.source;
         let password = self.password().await?;
         let opened = Redis::open(
@@ -443,7 +454,8 @@ impl Runner<'_> {
             metrics::RESYNCS.with([reason]).inc();
             info!(db, reason, "taking the data set");
             let is_fresh = self.needs_fresh_dump.swap(false, Ordering::Relaxed);
-            let taken = snapshot::take(self.env, self.config, session, queue, (db, is_fresh)).await;
+            let taking = snapshot::take(self.env, self.config, session, queue, (db, is_fresh));
+            let taken = traced(work_span!("take data set", db, reason), taking).await;
             if matches!(&taken, Err(SourceError::Snapshot { .. })) {
                 // The dump that the master has may be the fault.
                 self.needs_fresh_dump.store(true, Ordering::Relaxed);

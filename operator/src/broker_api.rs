@@ -12,6 +12,8 @@ use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use takhin_runtime::Clock;
+use tracing::field;
+use tracing::{Instrument as _, debug_span};
 
 use crate::fence::Fence;
 
@@ -332,6 +334,31 @@ impl BrokerApi {
 
     /// Status and body of an answer.
     async fn exchange(
+        &self,
+        address: &str,
+        method: &'static str,
+        path: &str,
+    ) -> Result<(u16, Vec<u8>), AdminError> {
+        let span = debug_span!(
+            "broker",
+            otel.kind = "client",
+            otel.name = format!("{method} {path}"),
+            address,
+            status = field::Empty,
+            otel.status_code = field::Empty,
+        );
+        let answer = self
+            .exchange_now(address, method, path)
+            .instrument(span.clone())
+            .await;
+        match &answer {
+            Ok((status, _)) => drop(span.record("status", *status)),
+            Err(_) => drop(span.record("otel.status_code", "ERROR")),
+        }
+        answer
+    }
+
+    async fn exchange_now(
         &self,
         address: &str,
         method: &'static str,

@@ -10,6 +10,8 @@ use kube::{Client, Config};
 use takhin_runtime::clock::Instant;
 use takhin_runtime::{Clock, watch};
 
+use crate::api_calls;
+
 /// Whether changes are allowed; clones share it.
 #[derive(Debug, Clone)]
 pub struct Fence {
@@ -58,7 +60,8 @@ impl Fence {
     /// What there is to reach the API server with makes no client.
     pub fn client(&self, config: Config) -> Result<Client, kube::Error> {
         let namespace = config.default_namespace.clone();
-        Ok(self.guarded(Client::try_from(config)?, namespace))
+        let client = api_calls::counted(Client::try_from(config)?, namespace.clone());
+        Ok(self.guarded(client, namespace))
     }
 
     fn guarded(&self, client: Client, namespace: String) -> Client {

@@ -4,6 +4,7 @@
 //! - [`build`]: from a wish to the objects that Kubernetes is to have.
 //! - [`decide`]: from what was observed to the next step.
 //! - [`control`]: the controllers, which observe, have decided, and do; leader election.
+//! - `api_calls`: requests to the API server, counted and traced.
 //! - `fence`: changes wait where the Lease is old.
 //! - [`render`](mod@render): what would be made of a manifest.
 //! - [`rbac`]: what the operator may do, and its plain manifests.
@@ -20,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+mod api_calls;
 pub mod broker_api;
 pub mod build;
 pub mod cli;

@@ -72,5 +72,5 @@ fn of_source(source: &PikaSource, images: &Images, domain: &str) -> Result<Vec<V
         cluster.service_host(&cluster.bootstrap()),
         crate::build::KAFKA_PORT
     );
-    Ok(cdc_children(source, &namespace, &name, &bootstrap, &images.cdc)?.to_vec())
+    Ok(cdc_children(source, &namespace, &name, &bootstrap, (&images.cdc, None))?.to_vec())
 }

@@ -8,6 +8,7 @@ use takhin_client::Record;
 use takhin_config::CdcConfig;
 use takhin_config::cdc::{Oversize, PartitionBy};
 use tokio::sync::oneshot;
+use tracing::Span;
 
 use super::error::SinkError;
 use super::topics::Topics;
@@ -52,6 +53,8 @@ pub(super) struct Round {
     pub(super) done: Vec<oneshot::Sender<()>>,
     pub(super) counts: BTreeMap<(Arc<str>, &'static str), u64>,
     permits: Vec<Permit>,
+    /// From the first batch that is sent to the note of how far it came.
+    pub(super) span: Option<Span>,
 }
 
 impl Recorder {

@@ -13,7 +13,7 @@ use takhin_runtime::clock::Instant;
 use takhin_runtime::telemetry::health::Flag;
 use takhin_runtime::{Env, JoinHandle, Shutdown};
 use tokio::sync::mpsc;
-use tracing::{debug, warn};
+use tracing::{Span, debug, warn};
 
 use super::round::{Recorder, Round};
 use super::topics::{Topics, failed};
@@ -23,6 +23,7 @@ use crate::event::{Encoder, Source, partition_of};
 use crate::metrics;
 use crate::queue::Work;
 use crate::source::{Followed, Session};
+use crate::trace::{self, traced, work_span};
 use crate::trouble::Trouble;
 
 /// How long brokers may take before it is said that they do not answer.
@@ -162,7 +163,9 @@ impl<'a> Writer<'a> {
             return Ok(());
         }
         if self.sending.is_none() && !self.next.is_empty() {
-            self.sending = Some(std::mem::take(&mut self.next));
+            let mut round = std::mem::take(&mut self.next);
+            round.span = Some(work_span!("round", works = round.works, bytes = round.bytes));
+            self.sending = Some(round);
         }
         let Some(round) = &mut self.sending else {
             return Ok(());
@@ -187,6 +190,9 @@ impl<'a> Writer<'a> {
         for (topic, outcome) in outcomes {
             if let Err(source) = outcome {
                 metrics::PRODUCE_ERRORS.with([&topic]).inc();
+                if let Some(span) = self.sending.as_ref().and_then(|round| round.span.as_ref()) {
+                    trace::failed(span, &source);
+                }
                 return Err(failed(&format!("write to {topic}"), source).into());
             }
         }
@@ -196,7 +202,8 @@ impl<'a> Writer<'a> {
         if self.flight.is_none()
             && let Some(round) = self.sending.take()
         {
-            self.commit(round, master).await?;
+            let span = round.span.clone().unwrap_or_else(Span::none);
+            traced(span, self.commit(round, master)).await?;
         }
         Ok(())
     }

@@ -15,4 +15,5 @@ mod legacy;
 mod replay;
 mod snapshot;
 mod state;
+mod traces;
 mod words;

@@ -73,6 +73,7 @@ fn lint_with(plane: &ControlPlane, helm: Helm) -> Result<()> {
         ("watchNamespaces=a", "watchNamespaces"),
         ("metrics.serviceMonitor.enable=true", "enable"),
         ("logFormat=xml", "logFormat"),
+        ("traces.otlpEndpoint=https://collector:4318", "otlpEndpoint"),
         ("metrics.dashboards.enabled=maybe", "enabled"),
     ] {
         let said = helm(plane, &["template", "takhin", &chart, "--set", value]);

@@ -16,6 +16,7 @@ mod room;
 mod sources;
 mod stage;
 mod topics;
+mod traces;
 
 use libtest_mimic::Arguments;
 
@@ -28,6 +29,7 @@ fn main() {
     topics::add(&mut suites);
     sources::add(&mut suites);
     children::add(&mut suites);
+    traces::add(&mut suites);
     leader::add(&mut suites);
     outage::add(&mut suites);
     crowd::add(&mut suites);

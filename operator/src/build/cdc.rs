@@ -59,8 +59,8 @@ pub fn cdc_topics(spec: &PikaSourceSpec) -> (String, String) {
     }
 }
 
-/// The configuration of `takhin-cdc`, in YAML.
-pub fn cdc_file(name: &str, spec: &PikaSourceSpec, bootstrap: &str) -> Value {
+/// The configuration of `takhin-cdc`, in YAML; `traces` is the collector of its spans.
+pub fn cdc_file(name: &str, spec: &PikaSourceSpec, bootstrap: &str, traces: Option<&str>) -> Value {
     let start = spec
         .start_from
         .as_ref()
@@ -85,17 +85,21 @@ pub fn cdc_file(name: &str, spec: &PikaSourceSpec, bootstrap: &str) -> Value {
         sink["topic_snapshot"] = snapshot.into();
         sink["topic_binlog"] = binlog.into();
     }
+    let mut telemetry = json!({ "log_format": "json" });
+    if let Some(traces) = traces {
+        telemetry["otlp_endpoint"] = traces.into();
+    }
     json!({
         "source": source,
         "sink": sink,
         "checkpoint": { "dir": "/var/lib/takhin-cdc" },
         "snapshot": { "mode": if start == SnapshotMode::NoData { "no_data" } else { "initial" } },
         "admin": { "bind": format!("0.0.0.0:{CDC_PORT}") },
-        "telemetry": { "log_format": "json" },
+        "telemetry": telemetry,
     })
 }
 
-/// ServiceAccount, ConfigMap and Deployment of a source.
+/// ServiceAccount, ConfigMap and Deployment of a source, with the image where it names none, and the collector of spans.
 ///
 /// # Errors
 /// The configuration cannot be written as YAML.
@@ -104,10 +108,10 @@ pub fn cdc_children(
     namespace: &str,
     name: &str,
     bootstrap: &str,
-    image: &str,
+    (image, traces): (&str, Option<&str>),
 ) -> Result<[Value; 3], String> {
     let spec = &source.spec;
-    let file = cdc_file(name, spec, bootstrap);
+    let file = cdc_file(name, spec, bootstrap, traces);
     let text = takhin_config::yaml::to_string(&file).map_err(|error| error.to_string())?;
     let mut account = object("v1", "ServiceAccount", namespace, name);
     account["automountServiceAccountToken"] = false.into();

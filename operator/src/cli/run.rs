@@ -5,10 +5,14 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use kube::{Client, Config};
+use takhin_config::HttpUrl;
 use takhin_runtime::telemetry::health::{Health, Probe};
 use takhin_runtime::telemetry::{http, logging, process};
 use takhin_runtime::{Env, Shutdown, shutdown};
+use takhin_traces::TraceOptions;
+use tracing::Level;
 
+use crate::api_calls;
 use crate::build::Images;
 use crate::control::{Context, Options, lease, run_clusters, run_pika_sources, run_topics};
 use crate::fence::Fence;
@@ -96,7 +100,14 @@ pub(super) struct RunArgs {
     /// Lines for people or for machines
     #[arg(long, env = "TAKHIN_OPERATOR_LOG_FORMAT", value_enum, default_value_t = Format::Json)]
     log_format: Format,
+    /// OpenTelemetry collector that gets spans of passes by OTLP over HTTP, such as http://otel-collector:4318, and those of
+    /// takhin-cdc; headers come from OTEL_EXPORTER_OTLP_HEADERS [default: none, and no spans]
+    #[arg(long, env = "TAKHIN_OPERATOR_OTLP_ENDPOINT", value_name = "URL")]
+    otlp_endpoint: Option<HttpUrl>,
 }
+
+/// Whose spans are sent: those of passes, and of all calls in them.
+const TRACED: [(&str, Level); 2] = [("takhin_operator", Level::DEBUG), ("takhin_client", Level::DEBUG)];
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Format {
@@ -113,7 +124,22 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<()> {
         filter: args.log_level.clone(),
         broker_id: None,
     };
-    logging::init(&options).context("--log-level")?;
+    let identity = args.identity.clone();
+    let traces = match &args.otlp_endpoint {
+        Some(endpoint) => Some(takhin_traces::open(
+            &Env::real(),
+            &TraceOptions {
+                endpoint: endpoint.as_str(),
+                service: "takhin-operator",
+                version: env!("CARGO_PKG_VERSION"),
+                instance: &identity,
+                crates: &TRACED,
+            },
+        )?),
+        None => None,
+    };
+    let (layer, sender) = traces.unzip();
+    logging::init_with(&options, layer).context("--log-level")?;
     process::register(
         env!("CARGO_PKG_VERSION"),
         option_env!("TAKHIN_COMMIT").unwrap_or("unknown"),
@@ -124,7 +150,17 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<()> {
         .thread_name("operator")
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(serve(args))
+    runtime.block_on(async {
+        let ended = Shutdown::new();
+        let sending = sender.map(|sender| Env::real().tasks.spawn("traces", sender.run(ended.clone())));
+        let served = serve(args).await;
+        ended.trigger();
+        if let Some(sending) = sending {
+            // It ends by itself, soon.
+            let _ = sending.await;
+        }
+        served
+    })
 }
 
 /// Whether the operator at this address is ready, or becomes so in time.
@@ -170,6 +206,7 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
     }
     let namespace = args.lease_namespace.as_ref().unwrap_or(&config.default_namespace);
     let client = Client::try_from(config.clone()).context(UNUSABLE)?;
+    let client = api_calls::counted(client, config.default_namespace.clone());
     let (renewal, fence) = Fence::new(env.clock.clone());
     let candidate = lease::Candidate::new(
         client,
@@ -208,6 +245,7 @@ async fn lead(
         domain: args.cluster_domain.clone(),
         concurrency: args.max_concurrent,
         topic_resync: Duration::from_secs(args.topic_resync_seconds.into()),
+        traces: args.otlp_endpoint.as_ref().map(ToString::to_string),
     };
     let client = fence.client(config).context(UNUSABLE)?;
     let context = Context::new(client, fence, env.clone(), options, args.identity.clone());

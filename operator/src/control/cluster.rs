@@ -21,15 +21,18 @@ use kube::runtime::watcher;
 use kube::{Resource, ResourceExt as _};
 use takhin_runtime::Shutdown;
 use takhin_runtime::telemetry::health::Flag;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use self::status::Report;
 use super::context::{Context, Known, api, in_each_namespace};
 use super::error::Error;
-use super::metrics;
+use super::{metrics, passes};
 use crate::api::{CLUSTER_LABEL, PAUSE, TakhinCluster, annotated};
 use crate::build::{MANAGER, Names, node_file};
 use crate::decide::scale;
+
+/// Name of the controller.
+const CONTROLLER: &str = "takhincluster";
 
 /// Pause between two looks at a cluster in which nothing happens.
 const IDLE: Duration = Duration::from_secs(30);
@@ -96,32 +99,12 @@ fn cluster_of<K: Resource>(object: &K) -> Option<ObjectRef<TakhinCluster>> {
 }
 
 async fn reconcile(cluster: Arc<TakhinCluster>, context: Arc<Context>) -> Result<Action, Error> {
-    let begun = context.env.clock.instant();
-    let done = pass(&cluster, &context).await;
-    let took = context.env.clock.instant().saturating_duration_since(begun);
-    match &done {
-        Ok(_) => {
-            metrics::passed("takhincluster", took, context.env.clock.now_ms());
-            context.succeeded(&key(&cluster));
-        }
-        Err(error) => metrics::failed("takhincluster", error.reason(), took),
-    }
-    done
+    let pass = Box::pin(pass(&cluster, &context));
+    passes::run(&context, (CONTROLLER, "TakhinCluster"), cluster.as_ref(), pass).await
 }
 
-fn on_error(cluster: Arc<TakhinCluster>, error: &Error, context: Arc<Context>) -> Action {
-    if !error.is_conflict() {
-        warn!(namespace = cluster.namespace(), name = cluster.name_any(), %error, "cluster not reconciled");
-    }
-    Action::requeue(context.failed(&key(&cluster)))
-}
-
-fn key(cluster: &TakhinCluster) -> String {
-    format!(
-        "cluster {}/{}",
-        cluster.namespace().unwrap_or_default(),
-        cluster.name_any()
-    )
+fn on_error(cluster: Arc<TakhinCluster>, _: &Error, context: Arc<Context>) -> Action {
+    passes::again(&context, CONTROLLER, cluster.as_ref())
 }
 
 async fn pass(cluster: &TakhinCluster, context: &Context) -> Result<Action, Error> {

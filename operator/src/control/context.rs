@@ -35,6 +35,8 @@ pub struct Options {
     pub concurrency: u16,
     /// Pause after which all topics of a cluster are looked at although nothing has happened.
     pub topic_resync: Duration,
+    /// The collector that takhin-cdc sends spans to.
+    pub traces: Option<String>,
 }
 
 impl Options {

@@ -6,6 +6,7 @@ pub mod context;
 mod error;
 pub mod lease;
 mod metrics;
+mod passes;
 mod pika;
 #[cfg(test)]
 mod testing;

@@ -16,18 +16,21 @@ use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::json;
 use takhin_runtime::Shutdown;
 use takhin_runtime::telemetry::health::Flag;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use self::word::{Readings, Word};
 use super::apply::apply;
 use super::context::{Context, Known, api, in_each_namespace};
 use super::error::Error;
-use super::metrics;
 use super::topics::address;
+use super::{metrics, passes};
 use crate::api::{ListenerType, PAUSE, PikaSource, TakhinCluster, annotated};
 use crate::build::{
     Address, CDC_PORT, Names, PIKA_SOURCE_LABEL, cdc_children, cdc_name, cdc_selector, listeners, owned,
 };
+
+/// Name of the controller.
+const CONTROLLER: &str = "pikasource";
 
 /// Pause between two looks at a source that follows.
 const LOOK: Duration = Duration::from_secs(30);
@@ -77,33 +80,13 @@ async fn run_one(context: Arc<Context>, shutdown: Shutdown, namespace: Option<St
     }
 }
 
-fn key(source: &PikaSource) -> String {
-    format!(
-        "source {}/{}",
-        source.namespace().unwrap_or_default(),
-        source.name_any()
-    )
-}
-
 async fn reconcile(source: Arc<PikaSource>, context: Arc<Context>) -> Result<Action, Error> {
-    let begun = context.env.clock.instant();
-    let done = pass(&source, &context).await;
-    let took = context.env.clock.instant().saturating_duration_since(begun);
-    match &done {
-        Ok(_) => {
-            metrics::passed("pikasource", took, context.env.clock.now_ms());
-            context.succeeded(&key(&source));
-        }
-        Err(error) => metrics::failed("pikasource", error.reason(), took),
-    }
-    done
+    let pass = Box::pin(pass(&source, &context));
+    passes::run(&context, (CONTROLLER, "PikaSource"), source.as_ref(), pass).await
 }
 
-fn on_error(source: Arc<PikaSource>, error: &Error, context: Arc<Context>) -> Action {
-    if !error.is_conflict() {
-        warn!(namespace = source.namespace(), name = source.name_any(), %error, "PikaSource not reconciled");
-    }
-    Action::requeue(context.failed(&key(&source)))
+fn on_error(source: Arc<PikaSource>, _: &Error, context: Arc<Context>) -> Action {
+    passes::again(&context, CONTROLLER, source.as_ref())
 }
 
 async fn pass(source: &PikaSource, context: &Context) -> Result<Action, Error> {
@@ -143,7 +126,14 @@ async fn work(source: &PikaSource, context: &Context, namespace: &str, word: &mu
             return Ok(());
         }
     };
-    let children = cdc_children(source, namespace, &name, &bootstrap, &context.options.images.cdc);
+    let options = &context.options;
+    let children = cdc_children(
+        source,
+        namespace,
+        &name,
+        &bootstrap,
+        (&options.images.cdc, options.traces.as_deref()),
+    );
     let [account, config, deployment] = match children {
         Ok(children) => children,
         Err(message) => {

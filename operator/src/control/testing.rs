@@ -49,6 +49,7 @@ impl Server {
             domain: "cluster.local".to_owned(),
             concurrency: 1,
             topic_resync: Duration::from_secs(120),
+            traces: None,
         };
         Context::new(
             Client::new(service, "default"),

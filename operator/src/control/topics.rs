@@ -25,12 +25,13 @@ use kube::runtime::{WatchStreamExt as _, reflector, watcher};
 use kube::{Api, ResourceExt as _};
 use takhin_runtime::Shutdown;
 use takhin_runtime::telemetry::health::Flag;
-use tracing::{debug, warn};
+use tracing::{Instrument as _, debug, warn};
 
 pub(super) use self::brokers::{address, is_ready};
 use self::dirty::{Dirty, Work};
 use super::context::Context;
 use super::metrics;
+use super::passes::{self, Subject};
 use crate::api::{TakhinCluster, Topic};
 
 /// A cluster's namespace and name.
@@ -95,6 +96,7 @@ pub async fn run(context: Arc<Context>, shutdown: Shutdown, ready: Flag) {
         // Before everything is known a topic that clashes with an older one would look like the only one.
         if is_known {
             while let Some((key, work)) = dirty.take_due() {
+                let of = key.clone();
                 let pass = pass::run(
                     Arc::clone(&context),
                     stores.clone(),
@@ -102,7 +104,7 @@ pub async fn run(context: Arc<Context>, shutdown: Shutdown, ready: Flag) {
                     key,
                     work,
                 );
-                passes.push(guarded(Arc::clone(&context), pass).boxed());
+                passes.push(guarded(Arc::clone(&context), of, pass).boxed());
             }
         }
         tokio::select! {
@@ -145,9 +147,23 @@ async fn known(stores: Stores) {
     }
 }
 
-async fn guarded(context: Arc<Context>, pass: impl Future<Output = pass::Done> + Send) -> Next {
+async fn guarded(
+    context: Arc<Context>,
+    of: ClusterKey,
+    pass: impl Future<Output = pass::Done> + Send,
+) -> Next {
     let begun = context.env.clock.instant();
-    let done = pass.await;
+    // A pass is over the Topics of a cluster, by whose name it goes.
+    let subject = Subject {
+        controller: "topic",
+        kind: "Topic",
+        namespace: &of.0,
+        name: &of.1,
+        generation: None,
+    };
+    let span = subject.span(&context);
+    let done = pass.instrument(span.clone()).await;
+    passes::ended(&span, done.failed.unwrap_or("success"));
     let took = context.env.clock.instant().saturating_duration_since(begun);
     match &done.failed {
         Some(reason) => metrics::failed("topic", reason, took),

@@ -17,7 +17,13 @@ fn read(sink: Value, start: &str, password: bool) -> CdcConfig {
         spec["source"]["passwordSecretRef"] = json!({ "name": "pika-auth", "key": "password" });
     }
     let spec: PikaSourceSpec = serde_json::from_value(spec).unwrap();
-    let text = yaml::to_string(&cdc_file("profiles", &spec, "prod-kafka:9092")).unwrap();
+    let text = yaml::to_string(&cdc_file(
+        "profiles",
+        &spec,
+        "prod-kafka:9092",
+        Some("http://collector:4318"),
+    ))
+    .unwrap();
     let sources = Sources {
         file: Some(("cdc.yaml".to_owned(), text)),
         ..Sources::default()
@@ -28,6 +34,8 @@ fn read(sink: Value, start: &str, password: bool) -> CdcConfig {
 #[test]
 fn every_wish_is_a_configuration() {
     let config = read(json!({ "topic": "profiles.changes" }), "initial", true);
+    let traces = config.telemetry.otlp_endpoint.as_ref().map(ToString::to_string);
+    assert_eq!(traces.as_deref(), Some("http://collector:4318"));
     assert_eq!(
         config.topics(),
         ("profiles.changes".to_owned(), "profiles.changes".to_owned())

@@ -22,7 +22,8 @@ use takhin_protocol::{ErrorCode, frame};
 use takhin_runtime::clock::Instant;
 use takhin_runtime::{Env, JoinHandle, ReadHalf, WriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tracing::debug;
+use tracing::field::Empty;
+use tracing::{Instrument as _, debug, debug_span};
 
 use crate::config::ClientConfig;
 use crate::error::ClientError;
@@ -159,10 +160,22 @@ impl Connection {
     ///
     /// See [`Connection::send`] and [`Reply::wait`].
     pub async fn call<R: Request>(&self, request: &R) -> Result<R::Response, ClientError> {
-        self.send(self.version::<R>(i16::MAX)?, request)
-            .await?
-            .wait()
-            .await
+        let span = debug_span!(
+            "kafka",
+            otel.kind = "client",
+            otel.name = api_name::<R>(),
+            address = self.address(),
+            otel.status_code = Empty,
+        );
+        let call = async {
+            let mut reply = self.send(self.version::<R>(i16::MAX)?, request).await?;
+            reply.wait().await
+        };
+        let answer = call.instrument(span.clone()).await;
+        if answer.is_err() {
+            span.record("otel.status_code", "ERROR");
+        }
+        answer
     }
 
     /// Sends a request once a place in flight is free. Requests are written in the order in which their calls of
@@ -287,6 +300,13 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// The name of an API, such as `Metadata`.
+fn api_name<R>() -> &'static str {
+    let name = std::any::type_name::<R>();
+    let name = name.rsplit("::").next().unwrap_or(name);
+    name.strip_suffix("Request").unwrap_or(name)
 }
 
 /// Writes what is queued, many frames at once. Each waiter goes to the reader before its frame goes out.

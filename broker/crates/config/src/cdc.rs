@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::load::{ConfigError, Sources, merge};
-use crate::node::Telemetry;
+use crate::node::{LogFormat, LogLevel};
 use crate::scalar::choice;
 use crate::section::{Reader, Row, Rules, Setting, section};
 use crate::tree::Origin;
-use crate::units::{ByteSize, HostPort, Limit};
+use crate::units::{ByteSize, HostPort, HttpUrl, Limit};
 
 section! {
     /// The whole configuration of `takhin-cdc`.
@@ -28,8 +28,8 @@ section! {
         filters: CdcFilters = CdcFilters::default();
         /// Health and metrics over HTTP.
         admin: CdcAdmin = CdcAdmin::default();
-        /// Logging.
-        telemetry: Telemetry = Telemetry::default();
+        /// Logging, and traces.
+        telemetry: CdcTelemetry = CdcTelemetry::default();
     }
 }
 
@@ -175,6 +175,19 @@ section! {
     CdcAdmin {
         /// IP address and port to listen on; port 0 takes a free one.
         bind: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9654);
+    }
+}
+
+section! {
+    /// Logging, to standard error, and traces.
+    CdcTelemetry {
+        /// Least severe level that is logged.
+        log_level: LogLevel = LogLevel::Info;
+        /// Lines for people or for machines.
+        log_format: LogFormat = LogFormat::Text;
+        /// OpenTelemetry collector that gets spans by OTLP over HTTP, under `/v1/traces`; without it there are none. When it is
+        /// away nothing waits: what does not fit the queue is dropped and counted (`takhin_traces_spans_total`).
+        otlp_endpoint: Option<HttpUrl> = None;
     }
 }
 

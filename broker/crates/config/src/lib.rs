@@ -51,4 +51,4 @@ pub use node::NodeConfig;
 pub use section::{Effective, Fault, Row, SettingDoc};
 pub use topic::{TopicConfig, TopicConfigError};
 pub use tree::Origin;
-pub use units::{ByteSize, HostPort, Limit};
+pub use units::{ByteSize, HostPort, HttpUrl, Limit};

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::units::{ByteSize, HostPort, Limit, ParseError, parse_duration, show_duration};
+use crate::units::{ByteSize, HostPort, HttpUrl, Limit, ParseError, parse_duration, show_duration};
 
 /// A setting that is one value.
 pub(crate) trait Scalar: Sized + Clone + PartialOrd {
@@ -100,6 +100,16 @@ impl Scalar for SocketAddr {
 
 impl Scalar for HostPort {
     const TYPE: &'static str = "host:port";
+    fn parse(text: &str) -> Result<Self, ParseError> {
+        text.trim().parse()
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Scalar for HttpUrl {
+    const TYPE: &'static str = "URL";
     fn parse(text: &str) -> Result<Self, ParseError> {
         text.trim().parse()
     }

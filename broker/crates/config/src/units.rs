@@ -182,6 +182,43 @@ impl FromStr for HostPort {
     }
 }
 
+/// Where something is served over HTTP without TLS, such as `http://otel-collector:4318`; without a slash at its end.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HttpUrl(String);
+
+impl HttpUrl {
+    /// The URL.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for HttpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for HttpUrl {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let expected = || {
+            ParseError::expected("http://HOST:PORT, as in http://otel-collector:4318; https is not offered")
+        };
+        let rest = text.strip_prefix("http://").ok_or_else(expected)?;
+        let (address, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+        let address: HostPort = address.parse().map_err(|_| expected())?;
+        let is_path =
+            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'.' | b'_' | b'~');
+        let path = path.trim_end_matches('/');
+        match path.bytes().all(is_path) {
+            true => Ok(Self(format!("http://{address}{path}"))),
+            false => Err(expected()),
+        }
+    }
+}
+
 /// RFC 1123 letters, digits, hyphens and dots; underscores too, since container networks use them.
 fn is_host(text: &str) -> bool {
     (1..=253).contains(&text.len())
@@ -247,6 +284,30 @@ mod tests {
         }
     }
 
+    #[test]
+    fn urls_have_host_and_port_and_no_tls() {
+        for (text, read) in [
+            ("http://collector:4318", "http://collector:4318"),
+            ("http://[::1]:4318/", "http://[::1]:4318"),
+            ("http://a.b:1/x/y-z/", "http://a.b:1/x/y-z"),
+        ] {
+            assert_eq!(text.parse::<HttpUrl>().unwrap().as_str(), read);
+        }
+        for text in [
+            "",
+            "collector:4318",
+            "https://collector:4318",
+            "http://collector",
+            "http://:1",
+            "http://a b:1",
+            "http://u@h:1",
+            "http://a:1?x=y",
+            "http://a:1/x y",
+        ] {
+            assert!(text.parse::<HttpUrl>().is_err(), "{text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn what_is_shown_is_read_back(bytes: u64, ms in 0..=i64::MAX.unsigned_abs()) {
@@ -262,6 +323,9 @@ mod tests {
             let _ = parse_duration(&text);
             if let Ok(address) = text.parse::<HostPort>() {
                 prop_assert_eq!(address.to_string().parse(), Ok(address));
+            }
+            if let Ok(url) = text.parse::<HttpUrl>() {
+                prop_assert_eq!(url.to_string().parse(), Ok(url));
             }
         }
     }

@@ -79,6 +79,9 @@ impl LogHandle {
     }
 }
 
+/// What else looks at spans and events; it brings a filter of its own.
+pub type ExtraLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
 /// Starts logging to standard error, and logs every panic of this process with its place.
 ///
 /// # Errors
@@ -89,6 +92,25 @@ pub fn init(options: &LogOptions) -> Result<LogHandle, LogError> {
     tracing_subscriber::registry()
         .with(filter)
         .with(lines)
+        .try_init()
+        .map_err(|_| LogError::AlreadySet)?;
+    log_panics();
+    Ok(LogHandle(handle))
+}
+
+/// The same with a further layer, which sees what the filter of the log hides.
+///
+/// # Errors
+/// As for [`init`].
+pub fn init_with(options: &LogOptions, extra: Option<ExtraLayer>) -> Result<LogHandle, LogError> {
+    let Some(extra) = extra else {
+        return init(options);
+    };
+    let (filter, handle) = reload::Layer::new(parse(&options.filter)?);
+    let lines = lines(options, std::io::stderr, std::io::stderr().is_terminal());
+    let layers: Vec<ExtraLayer> = vec![lines.with_filter(filter).boxed(), extra];
+    tracing_subscriber::registry()
+        .with(layers)
         .try_init()
         .map_err(|_| LogError::AlreadySet)?;
     log_panics();
