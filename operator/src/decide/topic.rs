@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use kube::Resource as _;
 use takhin_client::{Configs, TopicDescription, TopicToCreate};
 
 use super::placement::{Racks, with_factor};
-use crate::api::TopicSpec;
+use crate::api::{Topic, TopicSpec};
 
 /// What was found.
 #[derive(Debug, Clone, Copy)]
@@ -151,12 +152,18 @@ pub fn topic_id(id: &[u8; 16]) -> String {
     text
 }
 
-/// Who of several resources has a topic: the oldest, then the one with the smaller UID.
-pub fn owner<'a, K: kube::Resource>(claims: impl Iterator<Item = &'a K>) -> Option<&'a K> {
+/// Who of several resources has a topic: the oldest; of those made in the same second the one that has it already, as its
+/// status says; then the one with the smaller UID.
+pub fn owner<'a>(claims: impl Iterator<Item = &'a Topic>) -> Option<&'a Topic> {
     claims.min_by_key(|claim| {
         let meta = claim.meta();
+        let has_it = claim
+            .status
+            .as_ref()
+            .is_some_and(|status| status.topic_id.is_some());
         (
             meta.creation_timestamp.as_ref().map(|time| time.0),
+            !has_it,
             meta.uid.clone().unwrap_or_default(),
         )
     })

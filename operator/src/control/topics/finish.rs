@@ -70,12 +70,28 @@ impl Word {
     pub(super) fn unmanaged(topic: &Arc<Topic>) -> Self {
         let mut word = Self::of(topic);
         word.unmanaged = true;
+        word.has_none();
         word.says(
             "True",
             "Unmanaged",
             "the annotation takhin.io/managed is false: the topic is not touched",
         );
         word
+    }
+
+    /// Another resource has its topic.
+    pub(super) fn conflict(topic: &Arc<Topic>, message: &str) -> Self {
+        let mut word = Self::not_ready(topic, "TopicNameConflict", message);
+        word.has_none();
+        word
+    }
+
+    /// It has no topic, whatever was found before: an id in the status stands for having one, which decides between claims.
+    fn has_none(&mut self) {
+        self.status.topic_id = None;
+        self.status.partitions = None;
+        self.status.replication_factor = None;
+        self.status.config.clear();
     }
 
     /// What was said of it stays, and why nothing new is.

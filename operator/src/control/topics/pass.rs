@@ -216,12 +216,12 @@ impl Pass {
         match winner {
             Some(winner) if !wins => {
                 let message = format!(
-                    "Topic {}/{} is older and has the topic {}: delete one of both, or set another spec.topicName",
+                    "Topic {}/{} is older, or as old and had it first, and has the topic {}: delete one of both, or set another spec.topicName",
                     winner.namespace().unwrap_or_default(),
                     winner.name_any(),
                     topic.topic_name()
                 );
-                Sorted::Say(Word::not_ready(topic, "TopicNameConflict", &message))
+                Sorted::Say(Word::conflict(topic, &message))
             }
             _ => Sorted::Live,
         }
@@ -660,3 +660,6 @@ fn allows(cluster: &TakhinCluster, topic: &Topic) -> bool {
 pub(super) fn conditions(topic: &Topic) -> &[Condition] {
     topic.status.as_ref().map_or(&[], |status| &status.conditions)
 }
+
+#[cfg(test)]
+mod tests;

@@ -126,6 +126,39 @@ async fn the_older_resource_has_the_topic_and_the_younger_is_told_so() {
 }
 
 #[tokio::test]
+async fn of_two_made_in_the_same_second_the_one_that_has_the_topic_keeps_it() {
+    for (has, lacks) in [("a", "b"), ("b", "a")] {
+        let server = Server::default();
+        let context = server.context();
+        for name in [has, lacks] {
+            let mut one = topic(name, OLD, json!({ "topicName": "orders" }));
+            one["metadata"]["uid"] = name.into();
+            server.put(&path(name), one);
+        }
+        server.edit(&path(has), |topic| {
+            topic["status"] = json!({ "topicId": "mXnV0gqfT5a6Vt3n1l0rJw" })
+        });
+        pass(&server, &context, &["a", "b"], Some(cluster())).await;
+        let (reason, message) = ready(&server, lacks);
+        assert_eq!(reason, "TopicNameConflict");
+        assert!(message.contains(&format!("ns/{has} ")), "{message}");
+        assert_eq!(ready(&server, has).0, "ClusterNotReady", "nobody answers");
+        // Who is left alone has nothing any more, whatever it had.
+        server.edit(&path(has), |topic| {
+            topic["metadata"]["annotations"]["takhin.io/managed"] = "false".into();
+        });
+        pass(&server, &context, &["a", "b"], Some(cluster())).await;
+        assert_eq!(ready(&server, lacks).0, "ClusterNotReady");
+        server.edit(&path(lacks), |topic| {
+            topic["status"]["topicId"] = "mXnV0gqfT5a6Vt3n1l0rJw".into()
+        });
+        server.edit(&path(has), |topic| topic["metadata"]["annotations"] = json!({}));
+        pass(&server, &context, &["a", "b"], Some(cluster())).await;
+        assert_eq!(ready(&server, has).0, "TopicNameConflict");
+    }
+}
+
+#[tokio::test]
 async fn what_is_kept_or_nobodys_business_goes_at_once() {
     let server = Server::default();
     let context = server.context();
