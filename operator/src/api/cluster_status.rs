@@ -74,6 +74,16 @@ pub struct BrokerStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub state: Option<String>,
+    /// Where clients inside of Kubernetes reach it, where there is a listener of type Internal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 300))]
+    pub address: Option<String>,
+    /// Partitions that it leads, as the brokers say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaders: Option<i64>,
+    /// Replicas that are placed on it, as the brokers say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i64>,
     /// Its rack.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]

@@ -171,7 +171,7 @@ pub struct PikaSourceStatus {
     /// Times that containers of the pod have been started again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restarts: Option<i32>,
-    /// Ready, SourceConnected, SinkConnected.
+    /// Ready, SourceConnected, SinkConnected, SnapshotComplete.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions_schema")]
     pub conditions: Vec<Condition>,

@@ -60,7 +60,12 @@ pub fn cdc_topics(spec: &PikaSourceSpec) -> (String, String) {
 }
 
 /// The configuration of `takhin-cdc`, in YAML; `traces` is the collector of its spans.
-pub fn cdc_file(name: &str, spec: &PikaSourceSpec, bootstrap: &str, traces: Option<&str>) -> Value {
+pub fn cdc_file(
+    (namespace, name): (&str, &str),
+    spec: &PikaSourceSpec,
+    bootstrap: &str,
+    traces: Option<&str>,
+) -> Value {
     let start = spec
         .start_from
         .as_ref()
@@ -71,6 +76,8 @@ pub fn cdc_file(name: &str, spec: &PikaSourceSpec, bootstrap: &str, traces: Opti
         "host": spec.source.host,
         "port": spec.source.port,
         "cluster": name,
+        // Positions of all sources are in one topic of the cluster: two that follow the same master have one each.
+        "id": format!("{namespace}/{name}"),
         "on_position_lost": if start == SnapshotMode::WhenNeeded { "resync" } else { "stop" },
     });
     if spec.source.password_secret_ref.is_some() {
@@ -111,7 +118,7 @@ pub fn cdc_children(
     (image, traces): (&str, Option<&str>),
 ) -> Result<[Value; 3], String> {
     let spec = &source.spec;
-    let file = cdc_file(name, spec, bootstrap, traces);
+    let file = cdc_file((namespace, name), spec, bootstrap, traces);
     let text = takhin_config::yaml::to_string(&file).map_err(|error| error.to_string())?;
     let mut account = object("v1", "ServiceAccount", namespace, name);
     account["automountServiceAccountToken"] = false.into();

@@ -16,6 +16,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::events::EventType;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt as _};
@@ -142,7 +143,11 @@ async fn paused(
     report: &mut Report,
 ) -> Result<(), Error> {
     let seen = observe::observe(context, cluster, names).await?;
-    report.paused();
+    if let Some(news) = report.paused() {
+        context
+            .event(cluster, EventType::Normal, "Paused", "Pause", news)
+            .await;
+    }
     report.observed(cluster, names, &seen);
     Ok(())
 }

@@ -18,7 +18,7 @@ fn read(sink: Value, start: &str, password: bool) -> CdcConfig {
     }
     let spec: PikaSourceSpec = serde_json::from_value(spec).unwrap();
     let text = yaml::to_string(&cdc_file(
-        "profiles",
+        ("data", "profiles"),
         &spec,
         "prod-kafka:9092",
         Some("http://collector:4318"),
@@ -51,7 +51,7 @@ fn every_wish_is_a_configuration() {
     );
     assert_eq!(config.topics(), ("p.snapshot".to_owned(), "p.binlog".to_owned()));
     assert_eq!(config.source.on_position_lost, OnPositionLost::Resync);
-    assert_eq!(config.source_id(), "pika-0.pika.data.svc:9221");
+    assert_eq!(config.source_id(), "data/profiles");
 
     let config = read(json!({ "topicPrefix": "p", "mode": "Single" }), "no_data", false);
     assert_eq!(config.topics().0, "p.stream");

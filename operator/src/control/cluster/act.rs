@@ -122,7 +122,7 @@ async fn decommission(
             Err(AdminError::Refused {
                 status: 409, detail, ..
             }) => {
-                let reason = match detail.contains("vote") {
+                let reason = match detail.contains(" to vote on ") {
                     true => "LastController",
                     false => "ReplicationFactorTooHigh",
                 };

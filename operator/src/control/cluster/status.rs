@@ -80,10 +80,13 @@ impl Report {
         );
     }
 
-    pub(super) fn paused(&mut self) {
+    /// Says that nothing is changed. Returns what is to be told as an event, if that is news.
+    pub(super) fn paused(&mut self) -> Option<String> {
         let message = format!("the annotation {PAUSE} is true: nothing is changed");
+        let is_news = find(&self.status.conditions, "ReconciliationPaused").is_none();
         self.conditions
-            .say("ReconciliationPaused", true, "Annotation", message);
+            .say("ReconciliationPaused", true, "Annotation", message.clone());
+        is_news.then_some(message)
     }
 
     pub(super) async fn invalid(&mut self, context: &Context, cluster: &TakhinCluster, faults: &[String]) {
@@ -121,7 +124,7 @@ impl Report {
         self.status.ready_replicas = Some(ready);
         self.status.brokers_summary = Some(format!("{ready}/{wished}"));
         self.status.selector = Some(names.selector_text());
-        self.status.brokers = brokers(seen);
+        self.status.brokers = brokers(cluster, names, seen);
         if let Some(node) = &seen.node {
             self.status.cluster_id = Some(node.cluster_id.clone());
         }
@@ -513,7 +516,13 @@ impl Report {
     }
 }
 
-fn brokers(seen: &Seen) -> Vec<BrokerStatus> {
+fn brokers(cluster: &TakhinCluster, names: &Names, seen: &Seen) -> Vec<BrokerStatus> {
+    let all = listeners(&cluster.spec);
+    let inside = all
+        .iter()
+        .find(|listener| listener.kind == ListenerType::Internal)
+        .map(|listener| listener.port);
+    let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     let broker = |(id, pod): (&i32, &k8s_openapi::api::core::v1::Pod)| {
         let said = seen.brokers.iter().flatten().find(|said| said.id == *id);
         BrokerStatus {
@@ -521,6 +530,12 @@ fn brokers(seen: &Seen) -> Vec<BrokerStatus> {
             pod: pod.name_any(),
             ready: is_ready(pod),
             state: said.map(|said| said.state.clone()),
+            address: inside.map(|port| {
+                let host = names.pod_host(&pod.name_any());
+                Address { host, port }.to_string()
+            }),
+            leaders: said.map(|said| count(said.leaders)),
+            replicas: said.map(|said| count(said.replicas)),
             rack: said
                 .and_then(|said| said.rack.clone())
                 .filter(|rack| !rack.is_empty()),
@@ -545,3 +560,6 @@ fn brokers(seen: &Seen) -> Vec<BrokerStatus> {
     };
     seen.pods.iter().map(broker).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -161,7 +161,16 @@ async fn nothing_is_written_but_the_status_while_it_is_paused() {
     server.edit(CLUSTER, |cluster| {
         cluster["metadata"]["annotations"][PAUSE] = "true".into()
     });
-    once(&server, &server.context()).await.unwrap();
-    assert_eq!(server.writes(), [format!("PATCH {CLUSTER}/status")]);
+    let context = server.context();
+    once(&server, &context).await.unwrap();
+    let writes = server.writes();
+    let [event, status] = &writes[..] else {
+        panic!("{writes:?}");
+    };
+    assert!(event.starts_with("POST /apis/events.k8s.io/"), "{event}");
+    assert_eq!(status, &format!("PATCH {CLUSTER}/status"));
+    // It is told once.
+    once(&server, &context).await.unwrap();
+    assert_eq!(server.writes(), Vec::<String>::new());
     assert_eq!(condition(&server, "ReconciliationPaused").0, "True");
 }

@@ -8,12 +8,12 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::json;
 
-use crate::api::{PAUSE, PikaPosition, PikaSource, PikaSourceStatus};
+use crate::api::{PAUSE, PikaPosition, PikaSource, PikaSourceStatus, SnapshotMode};
 use crate::build::{MANAGER, cdc_topics};
 use crate::control::context::Context;
 use crate::control::error::Error;
 use crate::control::metrics;
-use crate::decide::conditions::{Conditions, Holds};
+use crate::decide::conditions::{Conditions, Holds, find};
 
 /// Seconds behind which a source counts as late.
 const LATE_SECONDS: i64 = 300;
@@ -85,6 +85,29 @@ fn series(line: &str) -> Option<(String, BTreeMap<String, String>, f64)> {
 pub(super) struct Word {
     status: PikaSourceStatus,
     conditions: Conditions,
+    /// Whether there is to be no data set.
+    takes_none: bool,
+}
+
+/// What is wrong with the brokers, by the words of `takhin-cdc` (`cdc/src/sink/error.rs`).
+fn sink_reason(problem: &str) -> &'static str {
+    let is_of_topic = problem.starts_with("topic ") || problem.starts_with("cannot create topic ");
+    match problem.contains("AUTHORIZATION_FAILED") {
+        true => "SinkNotAuthorized",
+        false if is_of_topic => "TopicNotReady",
+        false => "SinkUnreachable",
+    }
+}
+
+/// What is wrong with the master, by the words of `takhin-cdc` (`cdc/src/source/error.rs`).
+fn source_reason(problem: &str) -> &'static str {
+    if problem.starts_with("position ") && problem.contains(" is lost: ") {
+        "PositionLost"
+    } else if problem.contains("password") {
+        "SourceAuthFailed"
+    } else {
+        "SourceUnreachable"
+    }
 }
 
 impl Word {
@@ -96,9 +119,11 @@ impl Word {
             true => snapshot,
             false => format!("{snapshot},{binlog}"),
         });
+        let start = source.spec.start_from.as_ref();
         Self {
             status,
             conditions: Conditions::of(source.metadata.generation.unwrap_or(0)),
+            takes_none: start.is_some_and(|start| start.mode == SnapshotMode::NoData),
         }
     }
 
@@ -185,14 +210,16 @@ impl Word {
             Some("streaming") => "Streaming".to_owned(),
             _ => "Connecting".to_owned(),
         });
+        self.snapshot(phase);
         let lag = self.status.lag_seconds.unwrap_or(0);
         match (is_ready, phase) {
-            (false, _) if sink.is_some() => self.ready(false, "SinkUnreachable", sink.unwrap_or_default()),
             (false, _) => {
-                let problem = source.unwrap_or_else(|| reasons.trim());
-                let reason = match problem.contains("password") || problem.contains("auth") {
-                    true => "SourceAuthFailed",
-                    false => "SourceUnreachable",
+                let (reason, problem) = match sink {
+                    Some(problem) => (sink_reason(problem), problem),
+                    None => {
+                        let problem = source.unwrap_or_else(|| reasons.trim());
+                        (source_reason(problem), problem)
+                    }
                 };
                 self.ready(false, reason, problem);
             }
@@ -209,6 +236,29 @@ impl Word {
                 "WorkloadNotReady",
                 "connected, and no database is followed yet",
             ),
+        }
+    }
+
+    /// Whether the data set was taken. While there is no connection that is as it was said before.
+    fn snapshot(&mut self, phase: Option<&str>) {
+        let kind = "SnapshotComplete";
+        match phase {
+            Some("snapshot") => {
+                self.conditions
+                    .say(kind, false, "Snapshotting", "the data set is being taken")
+            }
+            Some("streaming") if self.takes_none => {
+                let message = "spec.startFrom.mode is no_data: changes alone are taken";
+                self.conditions.say(kind, true, "NotWanted", message);
+            }
+            Some("streaming") => {
+                self.conditions
+                    .say(kind, true, "Complete", "the data set was taken, changes follow");
+            }
+            _ => {
+                let before = find(&self.status.conditions, kind).cloned();
+                self.conditions.keep(before.as_slice());
+            }
         }
     }
 
@@ -277,7 +327,7 @@ nonsense
         ))
     }
 
-    fn reason(word: &Word) -> (String, String) {
+    fn reason_of(word: &Word) -> (String, String) {
         let ready = word.conditions.get("Ready").unwrap();
         (ready.status.clone(), ready.reason.clone())
     }
@@ -299,28 +349,104 @@ nonsense
             (word.status.lag_bytes, word.status.lag_seconds),
             (Some(1204), Some(1))
         );
-        assert_eq!(reason(&word), ("True".to_owned(), "Streaming".to_owned()));
+        assert_eq!(reason_of(&word), ("True".to_owned(), "Streaming".to_owned()));
     }
 
     #[test]
     fn what_it_lacks_is_told_in_its_own_words() {
-        let told = |text: &str| {
+        for (text, reason, sink, source) in [
+            ("sink: not connected", "SinkUnreachable", "False", "True"),
+            (
+                "sink: topic p.binlog is missing: create it",
+                "TopicNotReady",
+                "False",
+                "True",
+            ),
+            (
+                "sink: cannot create topic p.binlog: POLICY_VIOLATION",
+                "TopicNotReady",
+                "False",
+                "True",
+            ),
+            (
+                "sink: cannot write to p: TOPIC_AUTHORIZATION_FAILED; grant this client",
+                "SinkNotAuthorized",
+                "False",
+                "True",
+            ),
+            (
+                "source: cannot connect to pika:9221: refused",
+                "SourceUnreachable",
+                "True",
+                "False",
+            ),
+            (
+                "source: wrong password: pika:9221 refuses what is in source.password_file",
+                "SourceAuthFailed",
+                "True",
+                "False",
+            ),
+            (
+                "source: position 3:17 of db0 is lost: the master has deleted it; set source.on_position_lost",
+                "PositionLost",
+                "True",
+                "False",
+            ),
+        ] {
             let mut word = word();
-            word.said(&Readings::default(), &(false, text.to_owned()));
-            let source = word.conditions.get("SourceConnected").unwrap().status.clone();
-            (reason(&word).1, source)
+            word.said(&Readings::default(), &(false, format!("{text}\n")));
+            assert_eq!(
+                reason_of(&word),
+                ("False".to_owned(), reason.to_owned()),
+                "{text}"
+            );
+            let is = |kind: &str| word.conditions.get(kind).unwrap().status.clone();
+            assert_eq!(
+                (is("SinkConnected").as_str(), is("SourceConnected").as_str()),
+                (sink, source)
+            );
+        }
+    }
+
+    #[test]
+    fn what_it_does_is_told_by_its_phase_and_lag() {
+        let reading = |phase: &str, lag: i64| {
+            let text = format!(
+                "takhin_cdc_phase{{db=\"db0\",phase=\"{phase}\"}} 1\ntakhin_cdc_lag_seconds{{db=\"db0\"}} {lag}\n"
+            );
+            Readings::parse(&text)
         };
-        assert_eq!(
-            told("sink: not connected\n"),
-            ("SinkUnreachable".to_owned(), "True".to_owned())
+        let ready = (true, "ok\n".to_owned());
+        let (mut word, mut next) = (word(), word());
+        let snapshot = |word: &Word| {
+            let said = word.conditions.get("SnapshotComplete").unwrap();
+            (said.status.clone(), said.reason.clone())
+        };
+        let words = |status: &str, reason: &str| (status.to_owned(), reason.to_owned());
+        word.said(&reading("snapshot", 0), &ready);
+        assert_eq!(reason_of(&word), words("True", "Snapshotting"));
+        assert_eq!(snapshot(&word), words("False", "Snapshotting"));
+        word.said(&reading("streaming", LATE_SECONDS + 1), &ready);
+        assert_eq!(reason_of(&word), words("True", "Lagging"));
+        assert_eq!(snapshot(&word), words("True", "Complete"));
+        word.said(&reading("streaming", 0), &ready);
+        assert_eq!(reason_of(&word), words("True", "Streaming"));
+        word.takes_none = true;
+        word.said(&reading("streaming", 0), &ready);
+        assert_eq!(snapshot(&word), words("True", "NotWanted"));
+        // A connection that is lost does not make the data set incomplete.
+        next.status.conditions = vec![word.conditions.get("SnapshotComplete").unwrap().clone()];
+        next.said(
+            &reading("connecting", 0),
+            &(false, "source: refused\n".to_owned()),
         );
-        assert_eq!(
-            told("source: refused\n"),
-            ("SourceUnreachable".to_owned(), "False".to_owned())
-        );
-        assert_eq!(
-            told("source: wrong password\n"),
-            ("SourceAuthFailed".to_owned(), "False".to_owned())
-        );
+        assert_eq!(snapshot(&next), words("True", "NotWanted"));
+        next.not_running(&[]);
+        assert_eq!(reason_of(&next), words("False", "WorkloadNotReady"));
+        next.paused();
+        assert_eq!(reason_of(&next), words("False", "Paused"));
+        next.reconciliation_paused();
+        let said = next.conditions.get("ReconciliationPaused").unwrap();
+        assert_eq!(said.reason, "Annotation");
     }
 }

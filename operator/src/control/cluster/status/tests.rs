@@ -1,0 +1,366 @@
+//! Every reason that is given for a cluster, by what was seen.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use takhin_runtime::telemetry::health::Health;
+use takhin_runtime::telemetry::http::{self, Answer, Call, Endpoints};
+use takhin_runtime::{Env, Shutdown};
+
+use super::*;
+use crate::broker_api::{Broker, ClusterHealth, Disk, Reason};
+use crate::control::cluster::act;
+use crate::control::testing::Server;
+use crate::decide::roll::{Observed, Pod, PodState};
+
+fn cluster(replicas: i32) -> TakhinCluster {
+    serde_json::from_value(json!({
+        "apiVersion": "takhin.io/v1alpha1",
+        "kind": "TakhinCluster",
+        "metadata": { "name": "prod", "namespace": "ns", "generation": 3 },
+        "spec": {
+            "replicas": replicas,
+            "storage": { "type": "PersistentVolumeClaim", "size": "1Gi" },
+            "listeners": [
+                { "name": "internal", "port": 9092, "type": "Internal" },
+                { "name": "external", "port": 9094, "type": "LoadBalancer" },
+            ],
+        },
+    }))
+    .unwrap()
+}
+
+fn object<K: serde::de::DeserializeOwned>(value: Value) -> K {
+    serde_json::from_value(value).unwrap()
+}
+
+fn broker(id: i32) -> Broker {
+    Broker {
+        id,
+        rack: None,
+        state: "alive".to_owned(),
+        draining: false,
+        decommissioning: false,
+        controller: id == 0,
+        replicas: 1,
+        leaders: 1,
+        version: None,
+        disk: Some(Disk {
+            total_bytes: 1000,
+            used_bytes: 10,
+        }),
+    }
+}
+
+/// Three brokers, of which so many are ready, and all is well but for that.
+fn seen(ready: i32) -> Seen {
+    let pod = |id: i32| {
+        let is_ready = if id < ready { "True" } else { "False" };
+        let condition = json!({ "type": "Ready", "status": is_ready });
+        object(json!({
+            "metadata": { "name": format!("prod-{id}") },
+            "status": { "phase": "Running", "conditions": [condition] },
+        }))
+    };
+    let service = json!({
+        "metadata": { "name": "prod-external-bootstrap" },
+        "status": { "loadBalancer": { "ingress": [{ "ip": "203.0.113.10" }] } },
+    });
+    Seen {
+        set: Some(object(json!({
+            "metadata": { "name": "prod" },
+            "spec": { "replicas": 3, "serviceName": "x", "selector": {}, "template": {} },
+        }))),
+        pods: (0..3).map(|id| (id, pod(id))).collect(),
+        services: BTreeMap::from([("prod-external-bootstrap".to_owned(), object(service))]),
+        brokers: Some((0..3).map(broker).collect()),
+        health: Some(ClusterHealth {
+            healthy: true,
+            controller: Some(0),
+            reasons: Vec::new(),
+            counts: BTreeMap::new(),
+        }),
+        ..Seen::default()
+    }
+}
+
+fn unwell(seen: &mut Seen, message: &str) {
+    let health = seen.health.as_mut().unwrap();
+    health.healthy = false;
+    health.reasons.push(Reason {
+        kind: "x".to_owned(),
+        message: message.to_owned(),
+    });
+}
+
+fn report(cluster: &TakhinCluster) -> Report {
+    Report::new(cluster, Timestamp::UNIX_EPOCH)
+}
+
+fn observed(cluster: &TakhinCluster, seen: &Seen) -> Report {
+    let names = Names::of(cluster, "cluster.local");
+    let mut report = report(cluster);
+    report.observed(cluster, &names, seen);
+    report
+}
+
+/// Status and reason of a condition, with its message.
+#[track_caller]
+fn says(report: &Report, kind: &str, is: (&str, &str)) -> String {
+    let said = report.conditions.get(kind).unwrap();
+    assert_eq!(
+        (said.status.as_str(), said.reason.as_str()),
+        is,
+        "{}",
+        said.message
+    );
+    assert_eq!(said.observed_generation, Some(3));
+    said.message.clone()
+}
+
+#[test]
+fn reasons_for_being_ready_or_not() {
+    let cluster = cluster(3);
+    let ready = |change: &dyn Fn(&mut Seen), brokers: i32, is: (&str, &str)| {
+        let mut seen = seen(brokers);
+        change(&mut seen);
+        says(&observed(&cluster, &seen), "Ready", is)
+    };
+    ready(&|_| {}, 3, ("True", "Serving"));
+    // Two of three are a majority.
+    ready(&|_| {}, 2, ("True", "Serving"));
+    let said = ready(&|_| {}, 1, ("False", "BrokersNotReady"));
+    assert!(said.contains("1 of 3"), "{said}");
+    let lost = |seen: &mut Seen| seen.health.as_mut().unwrap().controller = None;
+    ready(&lost, 3, ("False", "QuorumLost"));
+    let unbound = |seen: &mut Seen| {
+        let claim = json!({ "metadata": { "name": "data-prod-2" }, "status": { "phase": "Pending" } });
+        seen.claims.insert(2, object(claim));
+    };
+    let said = ready(&unbound, 2, ("False", "StorageNotBound"));
+    assert!(said.contains("data-prod-2"), "{said}");
+    let said = ready(&|seen| seen.services.clear(), 3, ("False", "ListenerNotReady"));
+    assert!(said.contains("Service prod-external-bootstrap"), "{said}");
+    let mut report = report(&cluster);
+    report.reconciling();
+    says(&report, "Ready", ("Unknown", "Reconciling"));
+    report.failed(&Error::NameConflict {
+        kind: "Service".to_owned(),
+        name: "prod".to_owned(),
+        owner: "TakhinCluster prod".to_owned(),
+    });
+    says(&report, "Ready", ("False", "NameConflict"));
+    report.config_not_applied("the broker refuses x");
+    let said = says(&report, "Ready", ("False", "ReconcileError"));
+    assert!(
+        said.contains("spec.config") && said.contains("refuses x"),
+        "{said}"
+    );
+    assert!(report.paused().is_some(), "news");
+    says(&report, "ReconciliationPaused", ("True", "Annotation"));
+}
+
+#[test]
+fn each_broker_is_told_with_where_it_is_and_what_it_has() {
+    let cluster = cluster(3);
+    let mut all = seen(2);
+    all.brokers.as_mut().unwrap().truncate(2);
+    let report = observed(&cluster, &all);
+    let told = serde_json::to_value(&report.status.brokers).unwrap();
+    assert_eq!(
+        told[1],
+        json!({
+            "id": 1, "pod": "prod-1", "ready": true, "state": "alive", "leaders": 1, "replicas": 1,
+            "address": "prod-1.prod-brokers.ns.svc.cluster.local:9092",
+        })
+    );
+    // Nobody knows it yet.
+    assert_eq!(told[2]["ready"], false);
+    assert!(
+        told[2].get("leaders").is_none() && told[2].get("state").is_none(),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn reasons_for_being_degraded() {
+    let cluster = cluster(3);
+    let mut all = seen(3);
+    says(&observed(&cluster, &all), "Degraded", ("False", "Healthy"));
+    unwell(&mut all, "orders-0 has 2 of 3 replicas");
+    let said = says(&observed(&cluster, &all), "Degraded", ("True", "UnderReplicated"));
+    assert_eq!(said, "orders-0 has 2 of 3 replicas");
+    all.brokers.as_mut().unwrap()[2].state = "silent".to_owned();
+    says(&observed(&cluster, &all), "Degraded", ("True", "BrokerDown"));
+    let full = Disk {
+        total_bytes: 100_000,
+        used_bytes: 85_100,
+    };
+    all.brokers.as_mut().unwrap()[1].disk = Some(full);
+    let said = says(&observed(&cluster, &all), "Degraded", ("True", "DiskPressure"));
+    assert!(said.contains("broker 1"), "{said}");
+    all.health = None;
+    says(&observed(&cluster, &all), "Degraded", ("Unknown", "BrokerDown"));
+
+    // Said when the status is written: whatever else is wrong, this is what somebody has to look at.
+    let server = Server::default();
+    let path = "/apis/takhin.io/v1alpha1/namespaces/ns/takhinclusters/prod";
+    server.put(path, serde_json::to_value(&cluster).unwrap());
+    let mut report = observed(&cluster, &seen(3));
+    let slow = rolling(601);
+    report.rolling(&cluster, &slow, &roll::decide(&slow));
+    report.write(&server.context(), &cluster).await.unwrap();
+    let written = server.get(path).unwrap()["status"]["conditions"].clone();
+    let degraded = written
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|said| said["type"] == "Degraded")
+        .unwrap();
+    assert_eq!(degraded["reason"], "RolloutBlocked");
+    assert!(
+        degraded["message"].as_str().unwrap().contains("prod-1"),
+        "{degraded}"
+    );
+}
+
+/// A restart of broker 1 that has waited for broker 2 for so long.
+fn rolling(seconds: u64) -> Observed {
+    let pod = |broker: i32, state: PodState, reasons: &[&str]| Pod {
+        broker,
+        name: format!("prod-{broker}"),
+        state,
+        reasons: reasons.iter().map(|reason| (*reason).to_owned()).collect(),
+    };
+    Observed {
+        pods: vec![
+            pod(0, PodState::Ready, &[]),
+            pod(1, PodState::Ready, &["ConfigChanged"]),
+            pod(2, PodState::NotReady, &[]),
+        ],
+        wished: 3,
+        words: Some(BTreeMap::new()),
+        current: Some("prod-1".to_owned()),
+        since: Duration::from_secs(seconds),
+        drain_timeout: Duration::from_secs(60),
+    }
+}
+
+#[test]
+fn reasons_for_progressing() {
+    let now = cluster(3);
+    says(&observed(&now, &seen(3)), "Progressing", ("False", "Idle"));
+
+    let mut report = report(&now);
+    let slow = rolling(10);
+    report.rolling(&now, &slow, &roll::decide(&slow));
+    let said = says(&report, "Progressing", ("True", "RollingUpdate"));
+    assert!(
+        said.contains("prod-1") && said.contains("prod-2 to become ready"),
+        "{said}"
+    );
+    assert!(report.is_busy() && report.blocked.is_none());
+
+    let smaller = cluster(2);
+    let mut report = observed(&smaller, &seen(3));
+    let plan = Plan {
+        replicas: 3,
+        waiting_for: Some("7 replicas to move away from broker 2".to_owned()),
+        ..Plan::default()
+    };
+    report.scaling(&smaller, &plan);
+    let said = says(&report, "Progressing", ("True", "ScalingDown"));
+    assert!(said.contains("broker 2") && said.contains("7 replicas"), "{said}");
+
+    let mut before = cluster(3);
+    before.status = Some(TakhinClusterStatus {
+        replicas: Some(2),
+        ..TakhinClusterStatus::default()
+    });
+    let mut report = observed(&before, &seen(2));
+    let plan = Plan {
+        replicas: 3,
+        ..Plan::default()
+    };
+    report.scaling(&before, &plan);
+    says(&report, "Progressing", ("True", "ScalingUp"));
+}
+
+#[test]
+fn reasons_for_volumes() {
+    let now = cluster(3);
+    let claim = || vec!["data-prod-0".to_owned()];
+    let said = |growth: &Growth, is: (&str, &str)| {
+        let mut report = observed(&now, &seen(3));
+        report.volumes(growth);
+        says(&report, "StorageExpanded", is);
+        report
+    };
+    let mut growth = Growth::default();
+    said(&growth, ("True", "Expanded"));
+    growth.resizing = claim();
+    let report = said(&growth, ("False", "Resizing"));
+    says(&report, "Progressing", ("True", "VolumeExpansion"));
+    growth.restart = vec![0];
+    said(&growth, ("False", "RestartRequired"));
+    growth.refused = claim();
+    said(&growth, ("False", "ResizeNotSupported"));
+}
+
+/// A broker that answers every call so.
+struct Broken(u16, Value);
+
+impl Endpoints for Broken {
+    fn answer(&self, _: Call) -> std::pin::Pin<Box<dyn Future<Output = Answer> + Send + '_>> {
+        let answer = Answer {
+            status: self.0,
+            content_type: "application/json",
+            headers: Vec::new(),
+            body: self.1.to_string(),
+        };
+        Box::pin(std::future::ready(answer))
+    }
+}
+
+#[tokio::test]
+async fn reasons_against_a_smaller_cluster() {
+    let problem =
+        |name: &str, detail: &str| json!({ "type": format!("urn:takhin:problem:{name}"), "detail": detail });
+    let busy = json!({ "done": false, "replicas": 4, "reasons": [{ "kind": "no_place", "message": "orders-0 has no place" }] });
+    for (status, answer, reason) in [
+        (200, busy, "PartitionsRemaining"),
+        (
+            409,
+            problem("broker_needed", "orders needs 3 brokers"),
+            "ReplicationFactorTooHigh",
+        ),
+        (
+            409,
+            problem("broker_needed", "the metadata need 3 brokers to vote on them"),
+            "LastController",
+        ),
+    ] {
+        let (env, stop) = (Env::real(), Shutdown::new());
+        let listener = env.net.listen("127.0.0.1:0", "test").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let health = Health::start(&env, &stop);
+        let serving = (env.clone(), stop.clone());
+        env.tasks.spawn("broker", async move {
+            let broken: Arc<dyn Endpoints> = Arc::new(Broken(status, answer));
+            http::serve(&serving.0, listener, health, Some(broken), serving.1).await
+        });
+        let cluster = cluster(2);
+        let context = Server::default().context();
+        let mut seen = seen(3);
+        seen.admin = Some(context.http.brokers(vec![address], "token".to_owned()));
+        let mut plan = crate::decide::scale::decide(&seen.scaling(&cluster));
+        assert_eq!(plan.decommission, [2]);
+        let mut report = report(&cluster);
+        act::leave(&context, &cluster, &mut seen, &mut plan, &mut report).await;
+        says(&report, "ScaleDownBlocked", ("True", reason));
+        assert_eq!(plan.replicas, 3, "nobody goes");
+        stop.trigger();
+    }
+}
