@@ -9,7 +9,7 @@ use takhin_pika::storage;
 
 use crate::error::DumpError;
 use crate::piece::{Bounds, Emit, Piece, Tally};
-use crate::{blackwidow, floyd};
+use crate::{blackwidow, floyd, nemo};
 
 /// Files that RocksDB keeps open of one database.
 const OPEN_FILES: i32 = 256;
@@ -20,6 +20,8 @@ const READ_AHEAD: usize = 1 << 20;
 /// How the databases are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
+    /// Pika 2.3: one database for each type, all in one column family.
+    PerTypeFlat,
     /// Pika 3.0 to 3.5: one database for each type.
     PerType,
     /// Pika 4.0: several databases with all types.
@@ -29,6 +31,7 @@ pub enum Layout {
 /// What is in one database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Content {
+    Flat(DataType),
     One(DataType),
     All,
 }
@@ -56,11 +59,13 @@ pub fn databases<'a>(layout: Layout, files: impl IntoIterator<Item = &'a str>) -
 }
 
 fn content(layout: Layout, directory: &str) -> Option<Content> {
+    let named = |directories: &[(&str, DataType)]| {
+        let found = directories.iter().find(|(name, _)| *name == directory);
+        found.map(|(_, data_type)| *data_type)
+    };
     match layout {
-        Layout::PerType => storage::blackwidow::DIRECTORIES
-            .iter()
-            .find(|(name, _)| *name == directory)
-            .map(|(_, data_type)| Content::One(*data_type)),
+        Layout::PerTypeFlat => named(&storage::nemo::DIRECTORIES).map(Content::Flat),
+        Layout::PerType => named(&storage::blackwidow::DIRECTORIES).map(Content::One),
         Layout::Merged => directory.parse::<u16>().ok().map(|_| Content::All),
     }
 }
@@ -76,6 +81,7 @@ impl Database {
         let content = content(layout, directory).unwrap_or(Content::All);
         let mut families = vec![("default", options(None))];
         match content {
+            Content::Flat(_) => {}
             Content::One(data_type) => {
                 let order: Option<Order> = (data_type == DataType::List).then_some((
                     storage::blackwidow::LIST_COMPARATOR,
@@ -119,6 +125,8 @@ impl Database {
     ) -> Result<Tally, DumpError> {
         let emit: Emit<'_> = &mut emit;
         match self.content {
+            Content::Flat(DataType::String) => nemo::strings(self, now_ms, bounds, emit),
+            Content::Flat(data_type) => nemo::collections(self, data_type, now_ms, bounds, emit),
             Content::One(DataType::String) => blackwidow::strings(self, now_ms, bounds, emit),
             Content::One(data_type) => blackwidow::collections(self, data_type, now_ms, bounds, emit),
             Content::All => floyd::read(self, now_ms, bounds, emit),

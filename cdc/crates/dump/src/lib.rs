@@ -17,6 +17,7 @@ mod blackwidow;
 mod database;
 mod error;
 mod floyd;
+mod nemo;
 mod piece;
 
 pub use database::{Database, Layout, databases};

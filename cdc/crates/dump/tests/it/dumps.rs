@@ -215,7 +215,8 @@ fn check(version: &str, layout: Layout, bounds: Bounds) -> usize {
     checked
 }
 
-const LAYOUTS: [(&str, Layout); 3] = [
+const LAYOUTS: [(&str, Layout); 4] = [
+    ("2.3.6", Layout::PerTypeFlat),
     ("3.0.16", Layout::PerType),
     ("3.5.5", Layout::PerType),
     ("4.0.1", Layout::Merged),

@@ -31,6 +31,17 @@ pub enum Damage {
     /// The key was written wrongly: Pika 4.0 cuts keys that have a zero byte before other bytes.
     #[error("a key was cut by Pika's encoding of zero bytes")]
     CutKey,
+    /// A key is longer than its layout allows.
+    #[error("a key has {0} bytes, more than its layout allows")]
+    LongKey(usize),
+    /// The elements of a list do not lead to one another.
+    #[error("a list of {len} elements ends after {found}")]
+    List {
+        /// How many it must have.
+        len: u64,
+        /// How many were found.
+        found: u64,
+    },
     /// A number that cannot be negative is.
     #[error("{0} is negative")]
     Negative(&'static str),
