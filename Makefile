@@ -29,7 +29,7 @@ run: ## build the broker and start one for development; ARGS="--kafka 127.0.0.1:
 	@exec "$${CARGO_TARGET_DIR:-target}/release/takhin" dev $(ARGS)
 
 images: ## the images takhin/takhin and takhin/takhin-operator, TAG=dev, from Dockerfile.*; BASE=IMAGE for another base than none
-	@.ci/tools cc rocksdb
+	@.ci/tools cc rocksdb rsync
 	@bash e2e/setup/images.sh "$(TAG)"
 
 test: ## everything that fits one machine: format, lints, tests, stock clients, faults

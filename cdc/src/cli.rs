@@ -39,7 +39,7 @@ and /readyz on admin.bind says what it waits for. POST /v1/pause there has nothi
 
 Exit codes: 0 stopped, 1 failed, 2 wrong usage or configuration.";
 
-/// Follows a Pika master (2.3.3 to 3.0, 3.5, 4.0) and writes its data and changes to Kafka topics.
+/// Follows a Pika master (2.3.3 to 4.0) and writes its data and changes to Kafka topics.
 #[derive(Debug, Parser)]
 #[command(name = "takhin-cdc", version, after_help = EXAMPLES, arg_required_else_help = true)]
 struct Cli {

@@ -26,7 +26,7 @@ use crate::metrics::{self, Phase};
 use crate::queue::{Piece, Progress, Queue, Work, queue};
 use crate::sink::{Master, SinkError, Topics, Writer};
 use crate::snapshot;
-use crate::source::{Followed, Redis, Session, SourceError};
+use crate::source::{Ends, Followed, Redis, Session, SourceError};
 use crate::trace::{traced, work_span};
 use crate::trouble::Trouble;
 use crate::wal::Wal;
@@ -69,6 +69,11 @@ struct Runner<'a> {
     needs_fresh_dump: AtomicBool,
     /// What a master before 3.1 has said to lack: whoever asks again has it make a dump again.
     refused: Mutex<Option<Position>>,
+    /// Of such a master: whether its data set is being taken, and whether it is to be taken again.
+    is_taking: AtomicBool,
+    is_lacking: AtomicBool,
+    /// Whether it has said since then that the changes will come.
+    has_accepted: AtomicBool,
 }
 
 /// Whether the program is ready: with the master, and with the brokers.
@@ -119,11 +124,15 @@ pub async fn run(
         has_written: AtomicBool::new(false),
         needs_fresh_dump: AtomicBool::new(false),
         refused: Mutex::new(None),
+        is_taking: AtomicBool::new(false),
+        is_lacking: AtomicBool::new(false),
+        has_accepted: AtomicBool::new(false),
     };
     let mut pauses = Pauses::new(env);
     while !stop.is_triggered() {
         // What a master before 3.1 has sent is there: it is written whether that one can be reached or not.
         let ended = match runner.wal.position() {
+            Some(_) if runner.is_lacking.load(Ordering::Relaxed) => Box::pin(runner.take_again(stop)).await,
             Some(_) => Box::pin(runner.with_log(stop)).await,
             None => Box::pin(runner.attempt(stop)).await,
         };
@@ -259,8 +268,12 @@ impl Runner<'_> {
             server,
             password,
         } = connected;
-        let local = redis.local().ip().to_string();
-        let (session, driver) = Session::open(self.env, self.config, &local).await?;
+        let ends = Ends {
+            local: redis.local(),
+            peer: redis.peer(),
+            password,
+        };
+        let (session, driver) = Session::open(self.env, self.config, ends).await?;
         let master = Master {
             followed: session.followed(),
             session: Some(&session),
@@ -269,7 +282,7 @@ impl Runner<'_> {
             tokio::select! {
                 biased;
                 written = writer.run(works, master, stop) => written?,
-                failed = self.follow((&session, queue), &mut redis, (&server.version, password), known) => {
+                failed = self.follow((&session, queue), &mut redis, &server.version, known) => {
                     return Err(failed);
                 }
             }
@@ -340,7 +353,7 @@ impl Runner<'_> {
         let is_wanted = match wanted {
             SyncProtocol::Auto => true,
             SyncProtocol::Legacy => server.family == Family::Legacy,
-            SyncProtocol::Pb => server.family == Family::Pb,
+            SyncProtocol::Pb => matches!(server.family, Family::Pb | Family::PbRsync),
         };
         match is_wanted {
             true => Ok(Connected {
@@ -375,13 +388,10 @@ impl Runner<'_> {
         &self,
         (session, queue): (&Session, &Queue),
         redis: &mut Redis,
-        (version, password): (&str, Option<String>),
+        version: &str,
         known: &Checkpoints,
     ) -> Trouble {
-        let dbs = match self
-            .begin((session, queue), redis, (version, password), known)
-            .await
-        {
+        let dbs = match self.begin((session, queue), redis, version, known).await {
             Ok(dbs) => dbs,
             Err(trouble) => return trouble,
         };
@@ -405,10 +415,10 @@ impl Runner<'_> {
         &self,
         (session, queue): (&Session, &Queue),
         redis: &mut Redis,
-        (version, password): (&str, Option<String>),
+        version: &str,
         known: &Checkpoints,
     ) -> Result<Vec<String>, Trouble> {
-        let dbs = session.introduce(self.config, version, password).await?;
+        let dbs = session.introduce(self.config, version).await?;
         let ends = redis.info("replication").await?;
         let mut lacking = Vec::new();
         for db in &dbs {

@@ -19,7 +19,7 @@ need() { command -v "$1" >/dev/null || die "E2E_CLUSTER=$CLUSTER needs $1: insta
 
 # programs: what the images are made of.
 programs() {
-    .ci/tools cc rocksdb
+    .ci/tools cc rocksdb rsync
     [ -n "${TAKHIN_BIN:-}" ] || cargo build --release --locked -p takhin-broker
     cargo build -q --locked -p takhin-operator -p takhin-cdc
     export TAKHIN_BIN="${TAKHIN_BIN:-$TARGET/release/takhin}"

@@ -6,7 +6,7 @@
 #
 # Prints the archive with both images, for `ctr images import` or `docker load`:
 # ${CARGO_TARGET_DIR:-target}/images/TAG.tar. Programs come from TAKHIN_BIN, TAKHIN_CDC_BIN and
-# TAKHIN_OPERATOR_BIN; those that are not named are built, optimised. With BASE=IMAGE the images stand on that, such as gcr.io/distroless/cc-debian12:nonroot;
+# TAKHIN_OPERATOR_BIN; those that are not named are built, optimised. The program rsync, for takhin-cdc, is the system's. With BASE=IMAGE the images stand on that, such as gcr.io/distroless/cc-debian12:nonroot;
 # without it on nothing, and hold the system's libraries that the programs need. Where no Docker answers and this runs as
 # root, one is started for as long as it takes, without network.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -86,16 +86,18 @@ with_docker() {
     die "dockerd does not start: $(tail -3 "$private/log")"
 }
 
+"$ROOT/.ci/tools" rsync
+rsync=$(command -v rsync)
 broker=$(program TAKHIN_BIN takhin-broker takhin)
 cdc=$(program TAKHIN_CDC_BIN takhin-cdc takhin-cdc)
 operator=$(program TAKHIN_OPERATOR_BIN takhin-operator takhin-operator)
 archive="$OUT/$TAG.tar"
 mkdir -p "$OUT"
 # The same programs and files make the same images.
-stamp=$(stamp_of "$broker" "$cdc" "$operator" "$ROOT/Dockerfile.broker" "$ROOT/Dockerfile.operator" "${BASH_SOURCE[0]}" <(echo "${BASE:-}"))
+stamp=$(stamp_of "$broker" "$cdc" "$rsync" "$operator" "$ROOT/Dockerfile.broker" "$ROOT/Dockerfile.operator" "${BASH_SOURCE[0]}" <(echo "${BASE:-}"))
 if [ ! -f "$archive" ] || ! { [ -f "$archive.stamp" ] && [ "$(cat "$archive.stamp")" = "$stamp" ]; }; then
     with_docker
-    build Dockerfile.broker takhin/takhin "takhin=$broker" "takhin-cdc=$cdc"
+    build Dockerfile.broker takhin/takhin "takhin=$broker" "takhin-cdc=$cdc" "rsync=$rsync"
     build Dockerfile.operator takhin/takhin-operator "takhin-operator=$operator"
     docker save -o "$archive" "takhin/takhin:$TAG" "takhin/takhin-operator:$TAG"
     echo "$stamp" >"$archive.stamp"

@@ -1,9 +1,12 @@
 //! Following a master before 3.1: what it sends is kept on the own disk, and written from there. Both go on without the other.
 
+mod data_set;
+
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use takhin_config::cdc::{OnPositionLost, SnapshotMode};
+use takhin_config::cdc::SnapshotMode;
 use takhin_pika::Position;
 use takhin_pika::info::{Family, legacy_binlog_end};
 use takhin_pika::legacy::{Chain, LastRecord};
@@ -35,7 +38,7 @@ impl Runner<'_> {
         let (end, last) = match checkpoints.get(Legacy::DB) {
             Some(known) => (known.position(), known.last.map(LastRecord::from)),
             None if self.config.snapshot.mode == SnapshotMode::Initial => {
-                return Err(no_data_set(&connected).into());
+                (self.receive_data_set(&mut connected, "initial").await?, None)
             }
             None => {
                 let end = self.legacy_begin(&mut connected.redis).await?;
@@ -48,10 +51,20 @@ impl Runner<'_> {
                 (end, None)
             }
         };
-        let (wal, version) = (Arc::clone(&self.wal), connected.server.version);
-        let begun = move || wal.reset(end, last, &version);
-        self.env.tasks.blocking(begun).await?;
+        self.reset(end, last, connected.server.version).await?;
         Ok(Ended::Again)
+    }
+
+    /// Begins to keep from a position on.
+    pub(super) async fn reset(
+        &self,
+        end: Position,
+        last: Option<LastRecord>,
+        version: String,
+    ) -> Result<(), Trouble> {
+        let wal = Arc::clone(&self.wal);
+        let begun = move || wal.reset(end, last, &version);
+        Ok(self.env.tasks.blocking(begun).await?)
     }
 
     /// Where the changes from now on begin.
@@ -74,12 +87,17 @@ impl Runner<'_> {
             return Ok(Ended::Again);
         };
         let followed = Legacy::followed(self.config, &version);
+        // What was received and not written when the last process ended.
+        self.kept_data_set(begin, &version).await?;
         let receiving = async {
             let mut pauses = Pauses::new(self.env);
             loop {
                 let error = Box::pin(self.receive(&followed)).await;
                 metrics::set_phase(Legacy::DB, Phase::Connecting);
-                self.rest(&error.into(), &mut pauses, stop).await;
+                match self.of_lost(error).await {
+                    Some(error) => self.rest(&error.into(), &mut pauses, stop).await,
+                    None => break,
+                }
             }
         };
         let writing = async {
@@ -88,6 +106,9 @@ impl Runner<'_> {
                 match Box::pin(self.write_log(begin, &followed, stop)).await {
                     Ok(ended) => return ended,
                     Err(trouble) => self.rest(&trouble, &mut pauses, stop).await,
+                }
+                if self.is_lacking.load(Ordering::Relaxed) {
+                    return Ended::Again;
                 }
             }
             Ended::Stopped
@@ -113,7 +134,13 @@ impl Runner<'_> {
             prepared = self.prepare() => prepared?,
         };
         let (topics, mut checkpoints) = prepared;
-        let known = checkpoints.get(Legacy::DB);
+        let version = followed
+            .source()
+            .map(|source| source.version.clone())
+            .unwrap_or_default();
+        let kept = self.kept_data_set(begin, &version).await?;
+        // What was known before the data set means nothing.
+        let known = checkpoints.get(Legacy::DB).filter(|_| kept.is_none());
         let from = known.map_or(begin, Checkpoint::position);
         let last = known.and_then(|known| known.last).map(LastRecord::from);
         let wal = Arc::clone(&self.wal);
@@ -121,12 +148,7 @@ impl Runner<'_> {
         let Some(cursor) = cursor else {
             // The positions are right: whoever has written them has had acknowledgements of everything before.
             warn!(position = %from, "what is kept does not go on at the position: the master is asked anew from there");
-            let (wal, version) = (
-                Arc::clone(&self.wal),
-                followed.source().map(|source| source.version.clone()),
-            );
-            let begun = move || wal.reset(from, last, &version.unwrap_or_default());
-            self.env.tasks.blocking(begun).await?;
+            self.reset(from, last, version).await?;
             return Ok(Ended::Again);
         };
         self.flags.sink.pass();
@@ -137,11 +159,21 @@ impl Runner<'_> {
             followed,
             session: None,
         };
+        let feeding = async {
+            if let Some(dump) = kept
+                && let Err(error) = self.write_data_set(&dump, followed, &queue).await
+            {
+                return Trouble::from(error);
+            }
+            tokio::select! {
+                error = self.feed((cursor, from, last), followed, &queue) => error,
+                error = self.trim() => error,
+            }
+        };
         let ended = tokio::select! {
             biased;
             written = writer.run(works, master, stop) => written.map(|()| Ended::Stopped),
-            error = self.feed((cursor, from, last), followed, &queue) => Err(error),
-            error = self.trim() => Err(error),
+            error = feeding => Err(error),
         };
         self.ended(followed);
         ended
@@ -209,13 +241,16 @@ impl Runner<'_> {
             Ok(connected) => connected,
             Err(error) => return error,
         };
-        let size = file_size(&mut connected.redis).await;
         let Some((end, last)) = self.wal.position() else {
             // Begun anew by whoever writes.
             return std::future::pending().await;
         };
+        let size = file_size(&mut connected.redis).await;
         let chain = Chain::new(end, last, size);
         let asks_for = chain.asks_for();
+        if let Err(error) = self.rolled(&mut connected.redis, asks_for, size).await {
+            return error;
+        }
         let ends = (connected.redis.local(), connected.redis.peer());
         let legacy = match self.may_ask(&connected, asks_for) {
             Ok(()) => Legacy::new(self.env, self.config, ends),
@@ -231,19 +266,19 @@ impl Runner<'_> {
         };
         let accepted = || {
             self.flags.source.pass();
-            follows(Legacy::DB, end);
+            self.has_accepted.store(true, Ordering::Relaxed);
+            if !self.is_taking.load(Ordering::Relaxed) {
+                follows(Legacy::DB, end);
+            }
         };
         let error = tokio::select! {
             error = legacy.follow(chain, connected.password.as_deref(), &taker, accepted) => error,
             error = self.look_legacy((&legacy, followed), &mut connected.redis, size) => error,
         };
-        match error {
-            lost @ SourceError::PositionLost { .. } => {
-                *self.refused.lock() = Some(asks_for);
-                self.without_data_set(&connected, lost)
-            }
-            error => error,
+        if matches!(error, SourceError::PositionLost { .. }) {
+            *self.refused.lock() = Some(asks_for);
         }
+        error
     }
 
     /// Whether the master is still of this kind, and has not refused the position before.
@@ -256,22 +291,13 @@ impl Runner<'_> {
         }
         // Whoever asks again has the master make a dump again, each time.
         if *self.refused.lock() == Some(position) {
-            let lost = SourceError::PositionLost {
+            return Err(SourceError::PositionLost {
                 db: Legacy::DB.to_owned(),
                 position,
                 why: "the master has said that it does not have it; it is not asked again".to_owned(),
-            };
-            return Err(self.without_data_set(connected, lost));
+            });
         }
         Ok(())
-    }
-
-    /// What a lost position is where the data set is to be taken again and cannot be.
-    fn without_data_set(&self, connected: &Connected, lost: SourceError) -> SourceError {
-        match self.config.source.on_position_lost {
-            OnPositionLost::Stop => lost,
-            OnPositionLost::Resync => no_data_set(connected),
-        }
     }
 
     async fn look_legacy(
@@ -302,13 +328,6 @@ async fn legacy_end(redis: &mut Redis) -> Result<Position, SourceError> {
         what: "INFO log",
         reply: "it has no binlog_offset".to_owned(),
     })
-}
-
-fn no_data_set(connected: &Connected) -> SourceError {
-    SourceError::NoDataSet {
-        address: connected.redis.address().to_owned(),
-        version: connected.server.version.clone(),
-    }
 }
 
 /// Keeps what is received.

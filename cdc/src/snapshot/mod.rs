@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use crate::event::{Event, SnapshotRef, Source};
 use crate::metrics;
 use crate::queue::{Piece, Progress, Queue};
-use crate::source::{Dump, Session, SourceError};
+use crate::source::{Dump, Followed, Session, SourceError};
 use events::{boundary, of_piece};
 
 /// Pieces that a database may be ahead of what is written.
@@ -36,9 +36,27 @@ pub async fn take(
     queue: &Queue,
     (db, is_fresh): (&str, bool),
 ) -> Result<takhin_pika::Position, SourceError> {
-    let begin = env.clock.instant();
     let dump = session.receive_dump(config, db, is_fresh).await?;
-    let Some(source) = session.followed().source() else {
+    write((env, config), session.followed(), queue, db, &dump).await?;
+    session.remove_dump(db, &dump).await;
+    Ok(dump.info.position)
+}
+
+/// Writes a data set that was received. All of it has been acknowledged, and the position noted at which the changes go on, when
+/// it returns.
+///
+/// # Errors
+///
+/// [`SourceError`].
+pub async fn write(
+    (env, config): (&Env, &CdcConfig),
+    followed: &Followed,
+    queue: &Queue,
+    db: &str,
+    dump: &Dump,
+) -> Result<(), SourceError> {
+    let begin = env.clock.instant();
+    let Some(source) = followed.source() else {
         return Err(failed(db, "the master has not introduced itself"));
     };
     let now_ms = env.clock.now_ms();
@@ -58,7 +76,7 @@ pub async fn take(
         reference,
         now_ms,
     };
-    let tally = writing.run(&dump).await?;
+    let tally = writing.run(dump).await?;
     let seconds = begin.elapsed().as_secs();
     info!(
         db,
@@ -75,8 +93,7 @@ pub async fn take(
             "keys that Pika itself has cut are not in the data set"
         );
     }
-    session.remove_dump(config, db).await;
-    Ok(dump.info.position)
+    Ok(())
 }
 
 /// A data set on its way.
@@ -93,12 +110,11 @@ struct Writing<'a> {
 impl Writing<'_> {
     async fn run(&self, dump: &Dump) -> Result<Tally, SourceError> {
         self.tell("snapshot_begin", None).await?;
-        let layout = match self.source.version.starts_with('3') {
-            true => Layout::PerType,
-            false => Layout::Merged,
-        };
+        let layout = layout(&self.source.version);
         let directories = databases(layout, dump.files.iter().map(String::as_str));
-        if layout == Layout::PerType && !directories.iter().any(|directory| directory == "streams") {
+        if self.source.version.starts_with("3.5.")
+            && !directories.iter().any(|directory| directory == "streams")
+        {
             // 3.5.3 to 3.5.5 have streams and do not list their files.
             warn!(
                 db = &*self.db,
@@ -210,18 +226,47 @@ impl Writing<'_> {
     }
 }
 
-/// Whether dumps of this version are the state at exactly their position: 3.5.5 holds commands back while it makes one. 4.0.1
-/// does too, and cannot be told from 4.0.0.
+/// How dumps of this version are laid out.
+fn layout(version: &str) -> Layout {
+    match version.split('.').next() {
+        Some("2") => Layout::PerTypeFlat,
+        Some("3") => Layout::PerType,
+        _ => Layout::Merged,
+    }
+}
+
+/// Whether dumps of this version are the state at exactly their position: up to 3.2.5 a command is executed and noted under one
+/// lock, and 3.5.5 holds commands back while it makes a dump. 4.0.1 does too, and cannot be told from 4.0.0. Of 2.3 it is not
+/// known.
 fn is_exact(version: &str) -> bool {
-    let patch = version
-        .strip_prefix("3.5.")
-        .and_then(|patch| patch.parse::<u32>().ok());
-    patch.is_some_and(|patch| patch >= 5)
+    let mut numbers = version
+        .split('.')
+        .map(|number| number.parse::<u32>().unwrap_or(0));
+    let mut next = || numbers.next().unwrap_or(0);
+    matches!(
+        (next(), next(), next()),
+        (3, 0 | 1, _) | (3, 2, ..=5) | (3, 5, 5..)
+    )
 }
 
 fn failed(db: &str, why: &str) -> SourceError {
     SourceError::Snapshot {
         db: db.to_owned(),
         why: why.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_tell_the_layout_and_what_may_come_twice() {
+        assert_eq!(layout("2.3.6"), Layout::PerTypeFlat);
+        assert_eq!(layout("3.0.16"), Layout::PerType);
+        assert_eq!(layout("4.0.0"), Layout::Merged);
+        let exact = ["3.0.16", "3.1.0", "3.2.5", "3.5.5"];
+        let others = ["2.3.6", "3.2.6", "3.4.1", "3.5.4", "4.0.0"];
+        assert!(exact.into_iter().all(is_exact) && !others.into_iter().any(is_exact));
     }
 }

@@ -100,7 +100,7 @@ pub enum SourceError {
         address: String,
     },
     /// The version is not supported.
-    #[error("{address} is Pika {version}, which is not supported: 2.3.3 to 3.0, 3.5 and 4.0 are")]
+    #[error("{address} is Pika {version}, which is not supported: 2.3.3 to 4.0 are")]
     Version {
         /// `HOST:PORT`.
         address: String,
@@ -119,19 +119,31 @@ pub enum SourceError {
         /// The setting.
         wanted: &'static str,
     },
-    /// The data set of such a master cannot be taken.
+    /// The program that speaks rsync cannot be run.
     #[error(
-        "{address} is Pika {version}, whose data set cannot be taken yet: set snapshot.mode to no_data, and \
-         source.on_position_lost to stop, to have the changes from now on"
+        "snapshot.rsync: cannot run {program}: {source}; masters before 3.5 push their data set with it: install the package \
+         rsync, or name the program"
     )]
-    NoDataSet {
-        /// `HOST:PORT`.
-        address: String,
-        /// What it says.
-        version: String,
+    Rsync {
+        /// The program.
+        program: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The master does not push its dump.
+    #[error(
+        "the master has pushed nothing of its dump to {listening} within {} s: it must reach that address, and have the program \
+         rsync; see source.listed_as, and snapshot.push_wait if it takes longer to make one",
+        after.as_secs()
+    )]
+    NotPushed {
+        /// Where it is waited for.
+        listening: String,
+        /// How long was waited.
+        after: Duration,
     },
     /// Nothing can be listened on.
-    #[error("masters before 3.1 connect to their slaves: {0}")]
+    #[error("masters before 3.5 connect to their slaves: {0}")]
     Listen(#[from] ListenError),
     /// The master does not send.
     #[error(
@@ -260,7 +272,8 @@ impl SourceError {
             Self::Connect { .. } => "connect",
             Self::Silent { .. } => "silent",
             Self::Closed { .. } => "closed",
-            Self::NotReached { .. } => "not_reached",
+            Self::NotReached { .. } | Self::NotPushed { .. } => "not_reached",
+            Self::Rsync { .. } => "rsync",
             Self::Frame { .. } | Self::Resp { .. } | Self::Stream { .. } => "protocol",
             Self::PasswordFile { .. }
             | Self::WrongPassword { .. }
@@ -271,7 +284,6 @@ impl SourceError {
             | Self::Version { .. }
             | Self::Sharding { .. }
             | Self::Protocol { .. }
-            | Self::NoDataSet { .. }
             | Self::Upgraded { .. } => "version",
             Self::Wal(_) => "wal",
             Self::Listen(_) => "listen",
@@ -298,6 +310,7 @@ impl SourceError {
                 | "item"
                 | "snapshot_disk"
                 | "listen"
+                | "rsync"
                 | "wal"
         )
     }

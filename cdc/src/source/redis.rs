@@ -105,8 +105,8 @@ impl Redis {
             return Err(SourceError::NotPika { address });
         };
         match server.family {
-            Family::Pb | Family::Legacy => Ok(server),
-            Family::Oldest | Family::PbRsync => Err(SourceError::Version {
+            Family::Pb | Family::PbRsync | Family::Legacy => Ok(server),
+            Family::Oldest => Err(SourceError::Version {
                 address,
                 version: server.version,
             }),

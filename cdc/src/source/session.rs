@@ -1,6 +1,7 @@
 //! A connection to a master and the databases that are followed over it.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,9 +30,26 @@ const PING_TICK: Duration = Duration::from_millis(500);
 pub struct Session {
     pub(super) env: Env,
     pub(super) link: Link,
+    pub(super) ends: Ends,
     timeout: Duration,
     followed: Followed,
     dbs: Mutex<BTreeMap<String, Db>>,
+}
+
+/// Between which addresses the connections are, and what is said over them; masters before 3.5 connect as well.
+pub struct Ends {
+    /// Own address.
+    pub local: SocketAddr,
+    /// The master's.
+    pub peer: SocketAddr,
+    /// The master's password.
+    pub password: Option<String>,
+}
+
+impl std::fmt::Debug for Ends {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Ends({}, {})", self.local, self.peer)
+    }
 }
 
 /// A database that has a session.
@@ -56,10 +74,11 @@ struct Message {
 }
 
 impl Session {
-    pub(super) fn new(env: Env, link: Link, timeout: Duration) -> Self {
+    pub(super) fn new(env: Env, link: Link, ends: Ends, timeout: Duration) -> Self {
         Self {
             env,
             link,
+            ends,
             timeout,
             followed: Followed::default(),
             dbs: Mutex::default(),

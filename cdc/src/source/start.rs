@@ -1,20 +1,26 @@
 //! From a connection to databases that are followed.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use takhin_config::CdcConfig;
 use takhin_pika::Position;
+use takhin_pika::info::{Family, family_of};
 use takhin_pika::message::{MetaSyncResponse, Node};
 use takhin_runtime::Env;
 use tracing::warn;
 
 use super::error::SourceError;
 use super::link::{Incoming, Link, Outgoing, Tried};
-use super::session::Session;
+use super::rsync::{Folder, Modules, Pushing, Receiver};
+use super::session::{Ends, Session};
 use super::transfer::{Dump, Transfer};
 use crate::event::Source;
 use crate::queue::Queue;
+
+/// What the port that masters of 3.1 to 3.4 push to is above the one that this slave is listed with.
+const PUSH_ABOVE: u16 = 1000;
 
 /// Port under which a slave is listed that has no other. pika_port, which does the same for Redis, uses it.
 pub(super) const LISTED_PORT: u16 = 21_333;
@@ -34,12 +40,12 @@ impl Driver {
 }
 
 impl Session {
-    /// Connects to the replication port. `local` is the own address as the master sees it.
+    /// Connects to the replication port. `ends` are those of the connection to the Redis port.
     ///
     /// # Errors
     ///
     /// There is no connection.
-    pub async fn open(env: &Env, config: &CdcConfig, local: &str) -> Result<(Self, Driver), SourceError> {
+    pub async fn open(env: &Env, config: &CdcConfig, ends: Ends) -> Result<(Self, Driver), SourceError> {
         let source = &config.source;
         let node = match &source.listed_as {
             Some(listed) => Node {
@@ -47,13 +53,13 @@ impl Session {
                 port: i32::from(listed.port),
             },
             None => Node {
-                ip: local.to_owned(),
+                ip: ends.local.ip().to_string(),
                 port: i32::from(LISTED_PORT),
             },
         };
         let opened = Link::open(env, &source.host, source.port, node, source.timeout).await?;
         let (link, incoming, outgoing) = opened;
-        let session = Self::new(env.clone(), link, source.timeout);
+        let session = Self::new(env.clone(), link, ends, source.timeout);
         Ok((session, Driver { incoming, outgoing }))
     }
 
@@ -62,13 +68,8 @@ impl Session {
     /// # Errors
     ///
     /// [`SourceError`]; the password is wrong, or the master is none that can be followed.
-    pub async fn introduce(
-        &self,
-        config: &CdcConfig,
-        version: &str,
-        password: Option<String>,
-    ) -> Result<Vec<String>, SourceError> {
-        let meta: MetaSyncResponse = self.link.meta_sync(password).await?;
+    pub async fn introduce(&self, config: &CdcConfig, version: &str) -> Result<Vec<String>, SourceError> {
+        let meta: MetaSyncResponse = self.link.meta_sync(self.ends.password.clone()).await?;
         if !meta.classic_mode {
             return Err(SourceError::Sharding {
                 address: self.link.address().to_owned(),
@@ -157,6 +158,15 @@ impl Session {
         db: &str,
         is_fresh: bool,
     ) -> Result<Dump, SourceError> {
+        let version = self.followed().source().map_or("", |source| &source.version);
+        if family_of(version) == Some(Family::PbRsync) {
+            let receiver = self.push_receiver(config, db, version).await?;
+            let session = self.link.db_sync(db, is_fresh).await?;
+            self.enter(db, session, None);
+            return receiver
+                .receive(async || self.link.db_sync(db, false).await.map(drop))
+                .await;
+        }
         let session = self.link.db_sync(db, is_fresh).await?;
         self.enter(db, session, None);
         let transfer = Transfer {
@@ -168,9 +178,38 @@ impl Session {
         transfer.run().await
     }
 
+    /// Where masters of 3.1 to 3.4 push the dump of a database to.
+    async fn push_receiver<'a>(
+        &'a self,
+        config: &'a CdcConfig,
+        db: &'a str,
+        version: &str,
+    ) -> Result<Receiver<'a>, SourceError> {
+        let dir = config.snapshot_dir();
+        let root = self.env.disk.absolute(&dir.join("rsync"));
+        let root = root.map_err(|source| SourceError::SnapshotDisk {
+            dir: dir.display().to_string(),
+            source,
+        })?;
+        let modules = Modules::of_pb(config, &root, self.ends.password.as_deref());
+        let port = config
+            .source
+            .listed_as
+            .as_ref()
+            .map_or(LISTED_PORT, |listed| listed.port);
+        let pushing = Pushing {
+            peer: self.ends.peer.ip(),
+            listening: SocketAddr::new(self.ends.local.ip(), port.saturating_add(PUSH_ABOVE)),
+            db,
+            folder: Folder::new(db, root.join(db), version),
+            root,
+        };
+        Receiver::open(&self.env, config, pushing, modules).await
+    }
+
     /// Deletes a dump.
-    pub async fn remove_dump(&self, config: &CdcConfig, db: &str) {
-        let (disk, dir) = (Arc::clone(&self.env.disk), config.snapshot_dir().join(db));
+    pub async fn remove_dump(&self, db: &str, dump: &Dump) {
+        let (disk, dir) = (Arc::clone(&self.env.disk), dump.dir.clone());
         let removed = self.env.tasks.blocking(move || disk.remove_dir_all(&dir)).await;
         if let Err(error) = removed {
             warn!(db, %error, "the dump could not be deleted");

@@ -32,10 +32,10 @@ const CHUNK: u64 = 4 << 20;
 const MAX_ANSWER: usize = 64 << 20;
 
 /// Most files of a dump.
-const MAX_FILES: usize = 100_000;
+pub(super) const MAX_FILES: usize = 100_000;
 
 /// Where a dump says its position.
-const INFO: &str = "info";
+pub(super) const INFO: &str = "info";
 
 /// Pause between two questions whether the dump is ready.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -344,15 +344,17 @@ impl Files {
 
 /// Whether a name is a file in a folder, and nothing that leads elsewhere.
 fn is_safe(name: &str) -> bool {
-    let is_plain = |part: &str| {
-        let is_character = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        !part.is_empty() && part.chars().all(is_character) && !part.chars().all(|c| c == '.')
-    };
     let path = Path::new(name);
     match name.split_once('/') {
         Some((folder, file)) => path.is_relative() && is_plain(folder) && is_plain(file),
         None => false,
     }
+}
+
+/// Whether a name is one of a file or folder, as RocksDB names them.
+pub(super) fn is_plain(part: &str) -> bool {
+    let is_character = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    !part.is_empty() && part.chars().all(is_character) && !part.chars().all(|c| c == '.')
 }
 
 #[cfg(test)]

@@ -74,15 +74,16 @@ impl Cdc {
         fs::write(self.data().join("checkpoint.json"), file.to_string()).unwrap();
     }
 
-    /// Has it listed with a port of its own, above which the master can connect to it. Returns the port.
+    /// Has it listed with a port of its own, above which the master can connect to it, and push. Returns the port.
     pub(crate) fn listed(&mut self) -> u16 {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let spread = std::process::id().wrapping_mul(6131);
         let port = loop {
             let step = NEXT.fetch_add(1, Ordering::Relaxed);
-            // Below the ports of masters, and of what the kernel hands out.
-            let port = 4000 + u16::try_from(spread.wrapping_add(step.wrapping_mul(37)) % 4900).unwrap();
-            if std::net::TcpListener::bind(("127.0.0.1", port + 1000)).is_ok() {
+            // Below the ports of masters, and of what the kernel hands out. The two above it are never those of another one.
+            let port = 4000 + u16::try_from(spread.wrapping_add(step.wrapping_mul(37)) % 2000).unwrap();
+            let is_free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+            if is_free(port + 1000) && is_free(port + 3000) {
                 break port;
             }
         };

@@ -12,6 +12,7 @@ mod errors;
 mod events;
 mod faults;
 mod legacy;
+mod pushed;
 mod replay;
 mod snapshot;
 mod state;

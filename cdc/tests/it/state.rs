@@ -114,6 +114,11 @@ impl State {
             self.values.retain(|(of, ..), _| *of != db);
             return;
         };
+        if event.json["more_keys"] == true {
+            // Of other partitions, some of them.
+            let names = args.iter().map(|arg| (db.clone(), arg.clone()));
+            return self.unknown.extend(names);
+        }
         let expire_at = event.json["expire_at_ms"].as_i64();
         let data_type = event.json["data_type"].as_str();
         // Of any type.
@@ -144,7 +149,7 @@ impl State {
             .values
             .entry(name.clone())
             .or_insert_with(|| (Value::of(data_type), None));
-        let sets = matches!(op, "set" | "pksetexat" | "getset");
+        let sets = matches!(op, "set" | "pksetexat" | "getset" | "setex" | "psetex");
         if sets || event.text("event_type") == "snapshot" {
             *expiry = expire_at;
         }
@@ -261,11 +266,13 @@ fn string(text: &mut Word, op: &str, args: &[Word], is_there: bool) -> bool {
                 && is_there => {}
         "setnx" if is_there => {}
         "set" | "getset" | "setnx" => text.clone_from(&args[0]),
-        "pksetexat" => text.clone_from(&args[1]),
-        "decr" | "decrby" => {
+        "pksetexat" | "setex" | "psetex" => text.clone_from(&args[1]),
+        "append" => text.extend_from_slice(&args[0]),
+        "incr" | "incrby" | "decr" | "decrby" => {
             let old = if is_there { number(text) } else { 0 };
             let by = args.first().map_or(1, |by| number(by));
-            *text = (old - by).to_string().into_bytes();
+            let by = if op.starts_with("incr") { by } else { -by };
+            *text = (old + by).to_string().into_bytes();
         }
         _ => return false,
     }

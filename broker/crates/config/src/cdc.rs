@@ -34,12 +34,12 @@ section! {
 }
 
 section! {
-    /// The Pika master that is followed: 2.3.3 to 3.0, 3.5 or 4.0.
+    /// The Pika master that is followed: 2.3.3 to 4.0.
     CdcSource {
         /// Its host name or IP address.
         host: String = String::new(), required "name the master, as in `host: 10.0.0.1`";
         /// Its Redis port. The ports 2000 and 10001 above it must be reachable too: changes and the files of the data set
-        /// come from there. Before 3.1 it is the port 2000 above, and the master connects to this process, see `listed_as`.
+        /// come from there. Before 3.5 it is the port 2000 above only, and the master connects to this process, see `listed_as`.
         port: u16 = 9221, in 1..=55_534;
         /// What the master speaks: `auto` goes by the version that it says it has. `legacy` (before 3.1) and `pb` (from then
         /// on) refuse masters of the other kind.
@@ -52,9 +52,10 @@ section! {
         /// Name of the source in events and of its positions; by default `host:port` as above. Keep it when the master moves.
         id: Option<String> = None;
         /// Address under which the master lists this process among its slaves. Nobody connects to it, but no other slave of
-        /// the master may have the same; by default the own address of the connection, with port 21333. A master before 3.1
-        /// does connect: to the port 1000 above it, where it must reach this process, and only from an address that it is
-        /// listed with.
+        /// the master may have the same; by default the own address of the connection, with port 21333. A master before 3.5
+        /// does connect, where it must reach this process: from 3.1 on to the port 1000 above it with the data set, before 3.1 to
+        /// that port with changes and to the port 3000 above it with the data set. Before 3.1 this process must also connect to the
+        /// master from the address that it is listed with.
         listed_as: Option<HostPort> = None;
         /// What to do when the master can no longer send the changes from the position on, or is another one: `stop` says so
         /// and waits for somebody to decide, `resync` takes the data set again.
@@ -135,6 +136,10 @@ section! {
         /// Bytes of the dump received in a second at most.
         max_rate: Limit<ByteSize> = Limit::Unlimited,
             in Limit::At(ByteSize::kib(64))..=Limit::Unlimited;
+        /// The program `rsync`, 3.1 or newer. Masters before 3.5 push their dump with it; it is not used for others.
+        rsync: PathBuf = PathBuf::from("rsync");
+        /// How long a master before 3.5 may take until it pushes the first bytes: it makes the dump meanwhile, or serves others.
+        push_wait: Duration = Duration::from_secs(1800), in Duration::from_secs(1)..=Duration::from_secs(86_400);
         /// Databases of the dump that are read at a time, each on a thread.
         parallelism: u16 = 2, in 1..=16;
     }
@@ -342,11 +347,6 @@ fn check(config: &CdcConfig, reader: &mut Reader) {
         let message = "is resync, which takes the data set, and snapshot.mode is no_data: change one of them";
         fault("source.on_position_lost", message.to_owned());
     }
-    if config.source.sync_protocol == SyncProtocol::Legacy && config.snapshot.mode == SnapshotMode::Initial {
-        let message = "is initial, and the data set of masters before 3.1 (source.sync_protocol: legacy) cannot be taken \
-             yet: set it to no_data";
-        fault("snapshot.mode", message.to_owned());
-    }
     for database in &config.filters.databases {
         let is_name = database
             .strip_prefix("db")
@@ -441,9 +441,6 @@ mod tests {
         );
         let same = SMALL.replace(" }\ncheck", ", topic_binlog: __pika_port_kafka_offsets }\ncheck");
         assert!(read(&same).unwrap_err().contains("choose another topic"));
-        let legacy = SMALL.replace("pika }", "pika, sync_protocol: legacy }");
-        assert!(read(&legacy).unwrap_err().contains("set it to no_data"));
-        assert!(read(&format!("{legacy}snapshot: {{ mode: no_data }}\n")).is_ok());
         let database = read(&format!("{SMALL}filters: {{ databases: [\"0\"] }}\n"));
         assert!(database.unwrap_err().contains("db0, db1"));
     }

@@ -31,20 +31,24 @@ impl ServerInfo {
             .lines()
             .find_map(|line| line.strip_prefix("pika_version:"))?
             .trim();
-        let mut numbers = version.split('.').map(str::parse::<u32>);
-        let (major, minor) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
-        let patch = numbers.next().and_then(Result::ok).unwrap_or(0);
-        let family = match (major, minor, patch) {
-            (..2, ..) | (2, ..3, _) | (2, 3, ..3) => Family::Oldest,
-            (2, ..) | (3, 0, _) => Family::Legacy,
-            (3, 1..=4, _) => Family::PbRsync,
-            _ => Family::Pb,
-        };
         Some(Self {
             version: version.to_owned(),
-            family,
+            family: family_of(version)?,
         })
     }
+}
+
+/// What a version means; `None` if it is none.
+pub fn family_of(version: &str) -> Option<Family> {
+    let mut numbers = version.split('.').map(str::parse::<u32>);
+    let (major, minor) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+    let patch = numbers.next().and_then(Result::ok).unwrap_or(0);
+    Some(match (major, minor, patch) {
+        (..2, ..) | (2, ..3, _) | (2, 3, ..3) => Family::Oldest,
+        (2, ..) | (3, 0, _) => Family::Legacy,
+        (3, 1..=4, _) => Family::PbRsync,
+        _ => Family::Pb,
+    })
 }
 
 /// Where the master's binlog of a database ends, from `INFO replication`: `db0:binlog_offset=1 1925,...`, with a space

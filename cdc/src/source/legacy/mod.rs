@@ -1,6 +1,7 @@
 //! A master before 3.1: it is asked for its changes over the Redis port, hears every second that somebody is there, and makes
 //! the connection over which they come. It takes no acknowledgements, and does not send again what a connection has lost.
 
+mod dump;
 mod stream;
 
 use std::net::{IpAddr, SocketAddr};
@@ -43,6 +44,15 @@ pub struct Received {
     pub index: u32,
     /// Where its record ends, if nothing of it follows.
     pub end: Position,
+}
+
+/// What `trysync` is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// The changes will come, to the slave of this number.
+    Number(i64),
+    /// All that the master has will come.
+    Wait,
 }
 
 /// Whoever takes what is received.
@@ -190,20 +200,28 @@ impl Legacy {
 
     /// Asks for the changes from a position on. Returns the number that the master gives this slave.
     async fn ask(&self, position: Position, password: Option<&str>) -> Result<i64, SourceError> {
+        match self.try_sync(position, password).await? {
+            Asked::Number(number) => Ok(number),
+            Asked::Wait => Err(SourceError::PositionLost {
+                db: Self::DB.to_owned(),
+                position,
+                why: "the master has deleted the binlog there".to_owned(),
+            }),
+        }
+    }
+
+    async fn try_sync(&self, position: Position, password: Option<&str>) -> Result<Asked, SourceError> {
         let mut redis = Redis::open(&self.env, &self.host, self.port, self.timeout, password).await?;
-        let lost = |why: &str| SourceError::PositionLost {
-            db: Self::DB.to_owned(),
-            position,
-            why: why.to_owned(),
-        };
         let (port, filenum) = (self.listed_as.port.to_string(), position.filenum.to_string());
         let offset = position.offset.to_string();
         let words = ["trysync", &self.listed_as.host, &port, &filenum, &offset];
         let answer = match redis.ask("trysync", &words).await {
             Err(SourceError::Refused { reply, .. }) if reply.contains("InvalidOffset") => {
-                return Err(lost(
-                    "the master's binlog ends before it, or cannot be read there",
-                ));
+                return Err(SourceError::PositionLost {
+                    db: Self::DB.to_owned(),
+                    position,
+                    why: "the master's binlog ends before it, or cannot be read there".to_owned(),
+                });
             }
             Err(SourceError::Refused { reply, .. }) if reply.contains("AlreadyExist") => {
                 return Err(SourceError::AlreadyListed {
@@ -213,12 +231,12 @@ impl Legacy {
             answer => answer?.unwrap_or_default(),
         };
         if &answer[..] == b"wait" {
-            return Err(lost("the master has deleted the binlog there"));
+            return Ok(Asked::Wait);
         }
         let number = std::str::from_utf8(&answer)
             .ok()
             .and_then(|text| text.parse().ok());
-        number.ok_or_else(|| SourceError::Refused {
+        number.map(Asked::Number).ok_or_else(|| SourceError::Refused {
             address: address(&self.host, self.port),
             what: "trysync",
             reply: String::from_utf8_lossy(&answer).into_owned(),

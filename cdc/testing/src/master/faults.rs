@@ -17,6 +17,15 @@ pub struct Faults {
     pub another_dump_after: Option<u32>,
     /// A name that is listed in addition.
     pub listed_too: Option<String>,
+    /// Of masters before 3.5: the next calls of `rsync`, the last first, break after so many bytes, or fail without having said
+    /// anything.
+    pub push_cut_after: Vec<Option<usize>>,
+    /// Of such masters: a name that is pushed in addition.
+    pub push_too: Option<String>,
+    /// Of such masters: nothing more is pushed, and nobody is told.
+    pub push_stops: bool,
+    /// Of masters before 3.1: the host in the name of the module, if it is not the one that slaves know.
+    pub module_host: Option<String>,
     /// Of masters before 3.1: so many records are lost with the connection that is cut.
     pub lost_with_it: usize,
 }

@@ -14,10 +14,17 @@ use takhin_pika::binlog::Item;
 use takhin_pika::legacy::{Arrived, Reader};
 use takhin_pika::resp;
 
-use super::{Inner, Settings};
+use super::push::{Target, push};
+use super::{Entry, Inner, Settings};
 
 /// What the port that slaves listen on is above theirs.
 const LISTEN_ABOVE: u16 = 1000;
+
+/// What the port that slaves take dumps on is above theirs.
+const PUSH_ABOVE: u16 = 3000;
+
+/// The answer before a dump is pushed.
+const WAIT: &str = "$4\r\nwait\r\n";
 
 /// Pause before the master connects; real ones wait for two seconds.
 const CONNECT_AFTER: Duration = Duration::from_millis(30);
@@ -83,6 +90,25 @@ impl State {
     /// Where the binlog ends.
     pub fn end(&self) -> Position {
         self.records.last().map_or(self.begin, |record| record.end)
+    }
+
+    /// Where the records say that they begin which begin at a position or after it.
+    pub fn places_after(&self, position: Position) -> Vec<Position> {
+        let is_after = |record: &&Record| record.start >= position;
+        let records = self.records.iter().filter(is_after);
+        records.map(|record| record.header).collect()
+    }
+
+    /// The records as masters from 3.1 on have them, which write items in the same form.
+    pub fn entries(&self) -> Vec<Entry> {
+        let records = self.records.iter().zip(1..);
+        let entry = |(record, index): (&Record, u64)| Entry {
+            end: record.end,
+            index,
+            bytes: record.bytes.clone(),
+            group: None,
+        };
+        records.map(entry).collect()
     }
 
     /// Has the binlog begin at a position, with nothing in it.
@@ -191,7 +217,7 @@ impl State {
             return Err("-ERR InvalidOffset\r\n");
         }
         if at.filenum < self.first_file || at.filenum == u32::MAX {
-            return Err("$4\r\nwait\r\n");
+            return Err(WAIT);
         }
         // A position within a record is moved to the next one, and nobody is told.
         let is_there = |record: &Record| record.start >= at;
@@ -221,7 +247,24 @@ pub(super) fn try_sync(inner: &Arc<Inner>, words: &[Bytes], said: Vec<u8>) -> St
     let at = Position::new(u32::try_from(filenum).unwrap_or(u32::MAX), offset);
     let from = match legacy.find(at) {
         Ok(from) => from,
-        Err(reply) => return reply.to_owned(),
+        Err(reply) => {
+            if reply == WAIT {
+                let module_host = state.faults.module_host.clone();
+                drop(state);
+                let own = inner.settings().address.to_string();
+                let module = format!("document_{}:{}", module_host.unwrap_or(own), inner.port);
+                let target = Target {
+                    db: "db0".into(),
+                    host,
+                    port: u16::try_from(port).unwrap_or(0) + PUSH_ABOVE,
+                    module,
+                    prefix: String::new(),
+                    password: None,
+                };
+                push(inner, target);
+            }
+            return reply.to_owned();
+        }
     };
     let number = legacy.next_number;
     legacy.next_number += 1;

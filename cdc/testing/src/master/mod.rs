@@ -6,6 +6,7 @@
 mod binlog;
 mod faults;
 pub mod legacy;
+pub mod push;
 mod redis;
 mod replication;
 mod transfer;
@@ -42,6 +43,8 @@ pub struct Settings {
     pub version: String,
     /// `requirepass`.
     pub password: Option<String>,
+    /// With which it pushes dumps, if that is another one.
+    pub push_password: Option<String>,
     /// Number of databases.
     pub databases: u32,
     /// Whose binlog it has.
@@ -62,6 +65,7 @@ impl Default for Settings {
             address: Ipv4Addr::LOCALHOST,
             version: "3.5.5".into(),
             password: None,
+            push_password: None,
             databases: 1,
             replication_id: "7e035615492b6d81e011c233b5bbb54496c26c23304660271a".into(),
             file_size: 16_384,
@@ -105,6 +109,7 @@ pub(crate) struct State {
     pub(crate) dumps: BTreeMap<String, DumpFiles>,
     pub(crate) transfers: u32,
     pub(crate) legacy: legacy::State,
+    pub(crate) push: push::State,
 }
 
 #[derive(Debug)]
@@ -298,6 +303,11 @@ impl Master {
     /// Changes what it is and was as a master before 3.1, or looks at it.
     pub fn legacy<T>(&self, with: impl FnOnce(&mut legacy::State) -> T) -> T {
         with(&mut self.0.state().legacy)
+    }
+
+    /// Changes what it pushes, or looks at how that went.
+    pub fn push<T>(&self, with: impl FnOnce(&mut push::State) -> T) -> T {
+        with(&mut self.0.state().push)
     }
 
     /// Breaks all connections.

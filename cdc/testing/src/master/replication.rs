@@ -15,6 +15,7 @@ use takhin_pika::message::{
     TrySyncRequest, TrySyncResponse,
 };
 
+use super::push::{Target, push};
 use super::{Inner, Settings, SlaveState, State};
 
 /// Most items of a message.
@@ -22,6 +23,16 @@ const BATCH: usize = 100;
 
 /// Pause between two looks for something to send.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// What the port that slaves take dumps on is above theirs, of masters that push them.
+const PUSH_ABOVE: u16 = 1000;
+
+/// Whether a master of this version, which speaks protobuf, pushes its dumps.
+fn is_pushing(version: &str) -> bool {
+    ["3.1.", "3.2.", "3.3.", "3.4."]
+        .iter()
+        .any(|begin| version.starts_with(begin))
+}
 
 pub(super) fn serve(inner: &Arc<Inner>, stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
@@ -49,7 +60,7 @@ pub(super) fn serve(inner: &Arc<Inner>, stream: TcpStream) -> io::Result<()> {
     ended
 }
 
-fn receive(inner: &Inner, mut stream: &TcpStream, connection: u32) -> io::Result<()> {
+fn receive(inner: &Arc<Inner>, mut stream: &TcpStream, connection: u32) -> io::Result<()> {
     let mut buffer = BytesMut::new();
     let mut chunk = [0; 16_384];
     loop {
@@ -68,7 +79,7 @@ fn receive(inner: &Inner, mut stream: &TcpStream, connection: u32) -> io::Result
 }
 
 /// What to answer, if anything; an error closes the connection.
-fn answer(inner: &Inner, request: InnerRequest, connection: u32) -> io::Result<Option<InnerResponse>> {
+fn answer(inner: &Arc<Inner>, request: InnerRequest, connection: u32) -> io::Result<Option<InnerResponse>> {
     let settings = inner.settings();
     let mut state = inner.state();
     state.requests.push(request.clone());
@@ -96,6 +107,24 @@ fn answer(inner: &Inner, request: InnerRequest, connection: u32) -> io::Result<O
     }
     if let Some(wanted) = request.db_sync {
         let session = enter(&mut state, &wanted.slot.db_name, &wanted.node, connection);
+        if is_pushing(&settings.version) {
+            drop(state);
+            let db = wanted.slot.db_name.clone();
+            let target = Target {
+                host: wanted.node.ip.clone(),
+                port: u16::try_from(wanted.node.port).unwrap_or(0) + PUSH_ABOVE,
+                module: "document".into(),
+                prefix: format!("{db}/"),
+                password: Some(
+                    settings
+                        .push_password
+                        .or(settings.password)
+                        .unwrap_or_else(|| "default".into()),
+                ),
+                db,
+            };
+            push(inner, target);
+        }
         return Ok(Some(InnerResponse {
             db_sync: Some(DbSyncResponse {
                 slot: Slot::clone(&wanted.slot),
@@ -140,6 +169,8 @@ fn meta_sync(
     }
     state.nodes.insert(name(&meta.node), connection);
     let instances = settings.version.starts_with('4').then_some(3);
+    // Slaves of 3.1 to 3.4 are told less.
+    let is_new = !is_pushing(&settings.version);
     reply.meta_sync = Some(MetaSyncResponse {
         classic_mode: true,
         dbs_info: state
@@ -151,8 +182,8 @@ fn meta_sync(
                 db_instance_num: instances,
             })
             .collect(),
-        run_id: Some(format!("{:040}", state.run)),
-        replication_id: Some(settings.replication_id.clone()),
+        run_id: is_new.then(|| format!("{:040}", state.run)),
+        replication_id: is_new.then(|| settings.replication_id.clone()),
     });
     reply
 }

@@ -14,6 +14,11 @@ static STARTED: LazyLock<(Instant, f64)> = LazyLock::new(|| {
     (Instant::now(), since_epoch.as_secs_f64())
 });
 
+/// The user that this process runs as; 0 is root.
+pub fn user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
 /// Registers `process_*`, `takhin_build_info` and `takhin_uptime_seconds`; call it early in `main`.
 pub fn register(version: &str, commit: &str) {
     LazyLock::force(&STARTED);

@@ -1,0 +1,169 @@
+//! The data set of a master before 3.1. Nothing protects its binlog from being deleted meanwhile, so that its changes are
+//! received, and kept, while the data set is written; they are written after it.
+//!
+//! A dump that is whole, and where the log of changes begins, has not been written yet: it is deleted before the first change
+//! is. Whoever finds it there writes it from its beginning, as another data set.
+
+use std::sync::atomic::Ordering;
+
+use takhin_config::cdc::OnPositionLost;
+use takhin_pika::Position;
+use takhin_pika::info::{Family, legacy_binlog_end};
+use takhin_runtime::Shutdown;
+use tracing::{info, warn};
+
+use super::super::{Connected, Ended, LONG_PAUSE, LOOK, Runner, file_size, follows};
+use super::TRIM;
+use crate::metrics::{self, Phase};
+use crate::queue::Queue;
+use crate::snapshot;
+use crate::source::{Dump, Followed, Legacy, Redis, SourceError};
+use crate::trouble::Trouble;
+
+impl Runner<'_> {
+    /// Receives the master's dump. Returns where its changes go on.
+    pub(super) async fn receive_data_set(
+        &self,
+        connected: &mut Connected,
+        reason: &'static str,
+    ) -> Result<Position, SourceError> {
+        metrics::set_phase(Legacy::DB, Phase::Snapshot);
+        metrics::RESYNCS.with([reason]).inc();
+        info!(db = Legacy::DB, reason, "taking the data set");
+        let size = file_size(&mut connected.redis).await;
+        let ends = (connected.redis.local(), connected.redis.peer());
+        let legacy = Legacy::new(self.env, self.config, ends)?;
+        let asking = (connected.server.version.as_str(), connected.password.as_deref());
+        let accepted = || self.flags.source.pass();
+        let dump = legacy.receive_dump(self.config, asking, accepted).await?;
+        *self.refused.lock() = None;
+        self.has_accepted.store(false, Ordering::Relaxed);
+        let end = dump.info.position;
+        // The end of a file that is about to roll is refused; the next record is in the next file.
+        Ok(match end.offset > size {
+            true => Position::new(end.filenum.saturating_add(1), 0),
+            false => end,
+        })
+    }
+
+    /// The dump that was received and is not written yet, if the log of changes goes on behind it.
+    pub(super) async fn kept_data_set(
+        &self,
+        begin: Position,
+        version: &str,
+    ) -> Result<Option<Dump>, SourceError> {
+        let mut kept = match Legacy::kept_dump(self.env, self.config, version).await {
+            // Whoever received it has not looked at it any more.
+            Err(SourceError::Snapshot { .. }) => None,
+            kept => kept?,
+        };
+        kept = kept.filter(|dump| {
+            let end = dump.info.position;
+            end == begin || begin == Position::new(end.filenum.saturating_add(1), 0)
+        });
+        if let Some(dump) = &mut kept {
+            dump.info.position = begin;
+            metrics::set_phase(Legacy::DB, Phase::Snapshot);
+        }
+        self.is_taking.store(kept.is_some(), Ordering::Relaxed);
+        Ok(kept)
+    }
+
+    /// Writes the data set, and deletes the dump.
+    pub(super) async fn write_data_set(
+        &self,
+        dump: &Dump,
+        followed: &Followed,
+        queue: &Queue,
+    ) -> Result<(), SourceError> {
+        let written = snapshot::write((self.env, self.config), followed, queue, Legacy::DB, dump).await;
+        let version = followed.source().map_or("", |source| &source.version);
+        if matches!(&written, Err(SourceError::Snapshot { .. })) {
+            // It cannot be read.
+            self.is_lacking.store(true, Ordering::Relaxed);
+        }
+        written?;
+        // Without the changes after it the data set means nothing, and is taken again.
+        let has_changes = || {
+            let end = self.wal.position().map(|(end, _)| end);
+            self.has_accepted.load(Ordering::Relaxed) || end > Some(dump.info.position)
+        };
+        while !has_changes() {
+            self.env.clock.sleep(TRIM).await;
+        }
+        Legacy::remove_dump(self.env, self.config, version).await?;
+        self.is_taking.store(false, Ordering::Relaxed);
+        follows(Legacy::DB, dump.info.position);
+        Ok(())
+    }
+
+    /// What is to be said of an error; `None` if the data set is to be taken again because of it.
+    pub(super) async fn of_lost(&self, error: SourceError) -> Option<SourceError> {
+        let SourceError::PositionLost { position, .. } = &error else {
+            return Some(error);
+        };
+        if self.is_taking.load(Ordering::Relaxed) {
+            warn!(
+                "the master has deleted its binlog at {position} while its data set was taken, which is taken again: raise \
+                 its expire-logs-nums"
+            );
+            self.env.clock.sleep(LONG_PAUSE).await;
+        } else if self.config.source.on_position_lost == OnPositionLost::Stop {
+            return Some(error);
+        } else {
+            warn!("{error}; source.on_position_lost is resync");
+            // What was received before is written first.
+            let is_written = || {
+                let end = self.wal.position().map(|(end, _)| end);
+                self.file.saved(Legacy::DB) >= end
+            };
+            while !is_written() {
+                self.env.clock.sleep(TRIM).await;
+            }
+        }
+        self.is_lacking.store(true, Ordering::Relaxed);
+        None
+    }
+
+    /// Takes the data set anew, whatever was known.
+    pub(in crate::run) async fn take_again(&self, stop: &Shutdown) -> Result<Ended, Trouble> {
+        let taking = async {
+            let mut connected = self.connect().await?;
+            if connected.server.family != Family::Legacy {
+                return Err(SourceError::Upgraded {
+                    address: connected.redis.address().to_owned(),
+                    version: connected.server.version,
+                }
+                .into());
+            }
+            let begin = self.receive_data_set(&mut connected, "position_lost").await?;
+            self.reset(begin, None, connected.server.version).await?;
+            self.is_lacking.store(false, Ordering::Relaxed);
+            Ok(Ended::Again)
+        };
+        tokio::select! {
+            biased;
+            () = stop.wait() => Ok(Ended::Stopped),
+            taken = taking => taken,
+        }
+    }
+
+    /// Waits until the master has begun the file in which its next record will be.
+    pub(super) async fn rolled(
+        &self,
+        redis: &mut Redis,
+        asks_for: Position,
+        size: u64,
+    ) -> Result<(), SourceError> {
+        let is_behind = |head: Position| {
+            let next = Position::new(head.filenum.saturating_add(1), 0);
+            head.offset > size && asks_for == next
+        };
+        // Not all of them say where it ends.
+        while legacy_binlog_end(&redis.info("log").await?).is_some_and(is_behind) {
+            self.flags.source.pass();
+            self.env.clock.sleep(LOOK).await;
+        }
+        Ok(())
+    }
+}
