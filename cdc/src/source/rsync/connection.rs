@@ -123,7 +123,7 @@ impl Receiver<'_> {
 
     /// Why a program has failed.
     fn broken(&self, code: Option<i32>, said: &str) -> SourceError {
-        if said.contains("No space left on device") || said.contains("Disk quota exceeded") {
+        if is_disk_full(said) {
             return SourceError::SnapshotDisk {
                 dir: self.pushing.root.display().to_string(),
                 source: std::io::ErrorKind::StorageFull.into(),
@@ -173,6 +173,28 @@ impl Receiver<'_> {
     }
 }
 
+/// Whether a program that says this had no room.
+fn is_disk_full(said: &str) -> bool {
+    ["No space left on device", "Disk quota exceeded"]
+        .iter()
+        .any(|words| said.contains(words))
+}
+
 async fn send(writing: &mut WriteHalf, bytes: Bytes) -> std::io::Result<()> {
     writing.write_all(&mut VecDeque::from([bytes])).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The words of rsync 3.5.0.
+    #[test]
+    fn a_full_disk_is_told_from_other_faults() {
+        let full = "rsync: [receiver] write failed on \"/strings/1.sst\" (in document): No space left on device (28)";
+        assert!(is_disk_full(full));
+        assert!(!is_disk_full(
+            "rsync: connection unexpectedly closed (173 bytes received so far) [generator]"
+        ));
+    }
 }
