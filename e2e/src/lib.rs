@@ -13,6 +13,7 @@
 //! is `takhin`; `E2E_SEED` repeats the random moments of an earlier run.
 
 pub mod broker;
+pub mod cdc;
 pub mod checker;
 pub mod cluster;
 pub mod committer;

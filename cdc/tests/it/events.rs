@@ -1,41 +1,14 @@
 //! What is in topics, read back.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
-use serde_json::Value;
 use takhin_client::{Client, ClientConfig, Consumer, ConsumerConfig};
+use takhin_pika_testing::numbers::Numbers;
+use takhin_pika_testing::topics::Read;
 use takhin_runtime::Env;
 
-use crate::broker::LIMIT;
-
-/// A record.
-#[derive(Debug, Clone)]
-pub(crate) struct Read {
-    pub(crate) partition: i32,
-    pub(crate) key: Bytes,
-    pub(crate) json: Value,
-}
-
-impl Read {
-    pub(crate) fn text(&self, field: &str) -> &str {
-        self.json[field].as_str().unwrap_or_default()
-    }
-
-    pub(crate) fn args(&self) -> Vec<Vec<u8>> {
-        let args = self.json["args_b64"].as_array().unwrap();
-        args.iter()
-            .map(|arg| STANDARD.decode(arg.as_str().unwrap()).unwrap())
-            .collect()
-    }
-
-    pub(crate) fn key_bytes(&self) -> Option<Vec<u8>> {
-        Some(STANDARD.decode(self.json["key_b64"].as_str()?).unwrap())
-    }
-}
+use crate::broker::{Broker, LIMIT};
+use crate::cdc::Cdc;
 
 /// The records of a topic from its beginning, as soon as there are enough; by partition in the order of offsets.
 #[track_caller]
@@ -97,44 +70,10 @@ pub(crate) fn with_client<T>(broker: SocketAddr, work: impl AsyncFnOnce(Client) 
     runtime.block_on(async { work(Client::new(Env::real(), ClientConfig::new([broker.to_string()]))).await })
 }
 
-/// Checks what one writer wrote as `set KEY NUMBER` with numbers that count up from 1 for each key: every number is there,
-/// first occurrences are in order, and whatever comes again is a whole tail of what was there before. Returns how many
-/// records came again.
+/// Reads all changes of a writer back, and checks them; returns how many records came again.
 #[track_caller]
-pub(crate) fn check_order(records: &[Read], expected: &BTreeMap<String, u64>) -> usize {
-    let mut seen: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-    for record in records.iter().filter(|record| record.text("op") == "set") {
-        let args = record.args();
-        let number = String::from_utf8(args[1].clone()).unwrap();
-        let number: u64 = number.split('.').next().unwrap().parse().unwrap();
-        seen.entry(record.text("key").to_owned())
-            .or_default()
-            .push(number);
-    }
-    let mut again = 0;
-    for (key, last) in expected {
-        let numbers = seen.remove(key).unwrap_or_default();
-        let mut newest = 0;
-        let mut before: Option<u64> = None;
-        for number in &numbers {
-            let goes_on = before.is_none_or(|before| *number == before + 1);
-            let goes_back = before.is_some_and(|before| *number <= before);
-            assert!(
-                goes_on || goes_back,
-                "{key}: {number} follows {before:?} in {numbers:?}"
-            );
-            again += usize::from(*number <= newest);
-            newest = newest.max(*number);
-            before = Some(*number);
-        }
-        assert_eq!(newest, *last, "{key}: {numbers:?}");
-        assert_eq!(
-            before,
-            Some(*last),
-            "{key} ends in the middle of a repetition: {numbers:?}"
-        );
-        assert_eq!(numbers.first(), Some(&1), "{key}");
-    }
-    assert!(seen.is_empty(), "keys that nobody wrote: {seen:?}");
-    again
+pub(crate) fn check(broker: &Broker, cdc: &Cdc, writer: &Numbers) -> usize {
+    let is_whole = |read: &[Read]| writer.is_whole(read);
+    let read = read_until(broker.kafka, &cdc.topic("binlog"), "all events", is_whole);
+    writer.check(&read)
 }

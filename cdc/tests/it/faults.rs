@@ -1,62 +1,18 @@
 //! What goes wrong between master and broker: nothing is lost, and what comes twice is a tail.
 
-use std::collections::BTreeMap;
-
 use takhin_pika_testing::master::{Master, Settings};
-use takhin_runtime::Rng;
+use takhin_pika_testing::numbers::Numbers;
 
 use crate::broker::{Broker, until};
 use crate::cdc::Cdc;
-use crate::events::{check_order, read_until};
+use crate::events::check;
 
-/// A writer of numbers that count up for each of a few keys, and chance from a seed.
-struct Writer {
-    random: Rng,
-    last: BTreeMap<String, u64>,
-}
-
-impl Writer {
-    fn new(seed: u64) -> Self {
-        Self {
-            random: Rng::from_seed(seed),
-            last: BTreeMap::new(),
-        }
-    }
-
-    /// Executes so many commands.
-    fn write(&mut self, master: &Master, count: u64) {
-        for _ in 0..count {
-            let db = format!("db{}", self.random.range(0..2));
-            let key = format!("{db}-key{}", self.random.range(0..8));
-            let number = self.last.entry(key.clone()).or_default();
-            *number += 1;
-            let value = format!(
-                "{number}.{}",
-                "x".repeat(usize::try_from(self.random.range(0..200)).unwrap())
-            );
-            master.execute(&db, &[b"SET", key.as_bytes(), value.as_bytes()]);
-        }
-    }
-
-    /// Waits until all of it was acknowledged.
-    fn wait(&self, master: &Master) {
-        for db in ["db0", "db1"] {
-            until("everything is acknowledged", || {
-                master.end(db).offset == 0 || master.acked(db) == Some(master.end(db))
-            });
-        }
-    }
-
-    /// Reads all of it back, and checks it; returns how many records came again.
-    fn check(&self, broker: &Broker, cdc: &Cdc) -> usize {
-        let wanted: u64 = self.last.values().sum();
-        let is_whole = |read: &[crate::events::Read]| {
-            let ids: std::collections::BTreeSet<_> =
-                read.iter().map(|event| event.text("event_id")).collect();
-            ids.len() as u64 >= wanted
-        };
-        let read = read_until(broker.kafka, &cdc.topic("binlog"), "all events", is_whole);
-        check_order(&read, &self.last)
+/// Waits until everything was acknowledged.
+fn wait(master: &Master) {
+    for db in ["db0", "db1"] {
+        until("everything is acknowledged", || {
+            master.end(db).offset == 0 || master.acked(db) == Some(master.end(db))
+        });
     }
 }
 
@@ -82,7 +38,7 @@ fn check_tries(master: &Master) {
 fn connections_that_end_at_any_byte() {
     let broker = Broker::shared();
     let master = two_databases();
-    let mut writer = Writer::new(1);
+    let mut writer = Numbers::new(1);
     let mut cdc = Cdc::new(&master, broker.kafka);
     cdc.start_and_wait();
     for round in 0..12 {
@@ -99,8 +55,8 @@ fn connections_that_end_at_any_byte() {
     }
     master.faults(|faults| faults.cut_after = None);
     writer.write(&master, 10);
-    writer.wait(&master);
-    writer.check(broker, &cdc);
+    wait(&master);
+    check(broker, &cdc, &writer);
     check_tries(&master);
     assert!(master.connections() > 6, "{}", master.connections());
     assert!(cdc.stop().success());
@@ -110,12 +66,12 @@ fn connections_that_end_at_any_byte() {
 fn what_comes_twice_is_dropped_and_what_is_missing_is_an_error() {
     let broker = Broker::shared();
     let master = two_databases();
-    let mut writer = Writer::new(2);
+    let mut writer = Numbers::new(2);
     let mut cdc = Cdc::new(&master, broker.kafka);
     // A gap is for people: it is tried again after a while, and said until then.
     cdc.start_and_wait();
     writer.write(&master, 50);
-    writer.wait(&master);
+    wait(&master);
     master.faults(|faults| faults.twice = Some(usize::MAX));
     let entries = |db: &str| cdc.metric(&format!("takhin_cdc_events_total{{db=\"{db}\",kind=\"binlog\"}}"));
     until("the events are counted", || {
@@ -124,7 +80,7 @@ fn what_comes_twice_is_dropped_and_what_is_missing_is_an_error() {
     // The next of either database; both have more than that.
     master.faults(|faults| faults.twice = Some(40));
     writer.write(&master, 100);
-    writer.wait(&master);
+    wait(&master);
     let twice =
         ["db0", "db1"].map(|db| cdc.metric(&format!("takhin_cdc_duplicate_items_total{{db=\"{db}\"}}")));
     assert!(twice.iter().sum::<f64>() >= 1.0, "{twice:?}");
@@ -138,9 +94,9 @@ fn what_comes_twice_is_dropped_and_what_is_missing_is_an_error() {
     assert!(cdc.log().contains("gap"));
     // Whatever sent it has the item when it is asked again.
     until("it has connected again", || master.connections() > before);
-    writer.wait(&master);
+    wait(&master);
     assert_eq!(
-        writer.check(broker, &cdc),
+        check(broker, &cdc, &writer),
         0,
         "nothing was acknowledged behind the gap"
     );
@@ -151,12 +107,12 @@ fn what_comes_twice_is_dropped_and_what_is_missing_is_an_error() {
 fn brokers_that_are_away() {
     let mut broker = Broker::start();
     let master = two_databases();
-    let mut writer = Writer::new(3);
+    let mut writer = Numbers::new(3);
     let mut cdc = Cdc::new(&master, broker.kafka);
     cdc.set("sink.queue_size=1MiB");
     cdc.start_and_wait();
     writer.write(&master, 500);
-    writer.wait(&master);
+    wait(&master);
     let connections = master.connections();
     broker.kill();
     // More than the queue holds.
@@ -176,8 +132,8 @@ fn brokers_that_are_away() {
         "the source was given up for the sink"
     );
     broker.run();
-    writer.wait(&master);
-    assert_eq!(writer.check(&broker, &cdc), 0);
+    wait(&master);
+    assert_eq!(check(&broker, &cdc, &writer), 0);
     until("it is ready again", || cdc.is_ready());
     assert_eq!(master.connections(), connections);
     assert!(cdc.stop().success());
@@ -189,7 +145,7 @@ fn killed_at_any_point() {
     let broker = Broker::shared();
     for seed in 10..13 {
         let master = two_databases();
-        let mut writer = Writer::new(seed);
+        let mut writer = Numbers::new(seed);
         let mut cdc = Cdc::new(&master, broker.kafka);
         cdc.set("sink.batch_size=4KiB");
         cdc.start_and_wait();
@@ -222,10 +178,10 @@ fn killed_at_any_point() {
                 _ => cdc.start(),
             }
         }
-        writer.wait(&master);
-        let again = writer.check(broker, &cdc);
+        wait(&master);
+        let again = check(broker, &cdc, &writer);
         check_tries(&master);
-        assert!(again < 2000, "{again} of {}", writer.last.values().sum::<u64>());
+        assert!(again < 2000, "{again} of {}", writer.written());
     }
 }
 
@@ -234,20 +190,20 @@ fn killed_at_any_point() {
 fn the_topic_has_positions_where_the_file_is_lost() {
     let broker = Broker::shared();
     let master = two_databases();
-    let mut writer = Writer::new(4);
+    let mut writer = Numbers::new(4);
     let mut cdc = Cdc::new(&master, broker.kafka);
     cdc.start_and_wait();
     writer.write(&master, 200);
-    writer.wait(&master);
+    wait(&master);
     assert_eq!(cdc.saved("db0"), Some(master.end("db0")));
     assert!(cdc.stop().success());
     cdc.lose_file();
     // It would begin here without a position.
     writer.write(&master, 100);
     cdc.start_and_wait();
-    writer.wait(&master);
+    wait(&master);
     assert_eq!(
-        writer.check(broker, &cdc),
+        check(broker, &cdc, &writer),
         0,
         "a clean stop leaves nothing to be sent again"
     );

@@ -1,6 +1,6 @@
 //! Masters before 3.1: recorded sessions sent again, and what goes wrong with a master that takes no acknowledgements.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -8,12 +8,13 @@ use takhin_pika::Position;
 use takhin_pika::legacy::{Arrived, Reader};
 use takhin_pika_testing::fixture::{Fixture, MASTER_PORT, SLAVE_PORT};
 use takhin_pika_testing::master::{Master, Settings};
-use takhin_runtime::Rng;
+use takhin_pika_testing::numbers::Numbers;
+use takhin_pika_testing::topics::{Read, distinct};
+use takhin_pika_testing::words::is_same;
 
 use crate::broker::{Broker, until};
 use crate::cdc::Cdc;
-use crate::events::{Read, check_order, read_until};
-use crate::words::is_same;
+use crate::events::{check, read_until};
 
 const VERSIONS: [&str; 2] = ["2.3.6", "3.0.16"];
 
@@ -167,8 +168,7 @@ fn replay(version: &str, session: &str, asks: Option<Position>) {
     until("the events are counted", || count() >= items);
     let count = count();
     let read = read_until(broker.kafka, &cdc.topic("binlog"), "the events", |read| {
-        let ids: BTreeSet<&str> = read.iter().map(|event| event.text("event_id")).collect();
-        ids.len() as f64 >= count
+        distinct(read) as f64 >= count
     });
     check_events(version, session, &read);
     until("it shows that it is there", || {
@@ -249,58 +249,10 @@ fn passwords_are_said_as_real_slaves_say_them() {
     }
 }
 
-/// Numbers that count up for each of a few keys; some of them several in one record.
-struct Writer {
-    random: Rng,
-    last: BTreeMap<String, u64>,
-}
-
-impl Writer {
-    fn new(seed: u64) -> Self {
-        Self {
-            random: Rng::from_seed(seed),
-            last: BTreeMap::new(),
-        }
-    }
-
-    fn write(&mut self, master: &Master, count: u64) {
-        for _ in 0..count {
-            let first = self.random.range(0..8);
-            let several = if self.random.range(0..4) == 0 { 3 } else { 1 };
-            let mut words = Vec::new();
-            for key in first..first + several {
-                let key = format!("key{key}");
-                let number = self.last.entry(key.clone()).or_default();
-                *number += 1;
-                let value = format!(
-                    "{number}.{}",
-                    "x".repeat(usize::try_from(self.random.range(0..200)).unwrap())
-                );
-                words.push([b"set".to_vec(), key.into_bytes(), value.into_bytes()]);
-            }
-            let commands: Vec<Vec<&[u8]>> = words
-                .iter()
-                .map(|words| words.iter().map(Vec::as_slice).collect())
-                .collect();
-            let commands: Vec<&[&[u8]]> = commands.iter().map(Vec::as_slice).collect();
-            master.legacy(|legacy| legacy.execute(&commands));
-        }
-    }
-
-    fn wait(cdc: &Cdc, master: &Master) {
-        let end = master.legacy(|legacy| legacy.end());
-        until("everything is written", || cdc.saved("db0") == Some(end));
-    }
-
-    fn check(&self, broker: &Broker, cdc: &Cdc) -> usize {
-        let wanted: u64 = self.last.values().sum();
-        let is_whole = |read: &[Read]| {
-            let ids: BTreeSet<_> = read.iter().map(|event| event.text("event_id")).collect();
-            ids.len() as u64 >= wanted
-        };
-        let read = read_until(broker.kafka, &cdc.topic("binlog"), "all events", is_whole);
-        check_order(&read, &self.last)
-    }
+/// Waits until everything was written.
+fn wait(cdc: &Cdc, master: &Master) {
+    let end = master.legacy(|legacy| legacy.end());
+    until("everything is written", || cdc.saved("db0") == Some(end));
 }
 
 #[test]
@@ -308,7 +260,7 @@ fn connections_that_end_at_any_byte_and_lose_records() {
     let broker = Broker::shared();
     for (seed, version) in (20..).zip(VERSIONS) {
         let master = master(version);
-        let mut writer = Writer::new(seed);
+        let mut writer = Numbers::new(seed);
         let mut cdc = Cdc::new(&master, broker.kafka);
         cdc.listed();
         cdc.start_and_wait();
@@ -319,7 +271,7 @@ fn connections_that_end_at_any_byte_and_lose_records() {
                 faults.cut_after = Some(at);
                 faults.lost_with_it = round % 3;
             });
-            writer.write(&master, 200);
+            writer.write_legacy(&master, 200);
             until("the connection was cut, or all was sent", || {
                 let end = master.legacy(|legacy| legacy.end());
                 master.legacy(|legacy| legacy.connections) > before || cdc.saved("db0") == Some(end)
@@ -329,9 +281,9 @@ fn connections_that_end_at_any_byte_and_lose_records() {
             }
         }
         master.faults(|faults| faults.cut_after = None);
-        writer.write(&master, 10);
-        Writer::wait(&cdc, &master);
-        writer.check(broker, &cdc);
+        writer.write_legacy(&master, 10);
+        wait(&cdc, &master);
+        check(broker, &cdc, &writer);
         let connections = master.legacy(|legacy| legacy.connections);
         assert!(connections > 6, "{connections}");
         assert!(cdc.metric("takhin_cdc_gaps_total{db=\"db0\"}") >= 1.0);
@@ -344,16 +296,16 @@ fn a_clean_stop_leaves_nothing_to_be_sent_again() {
     let broker = Broker::shared();
     for (seed, version) in (30..).zip(VERSIONS) {
         let master = master(version);
-        let mut writer = Writer::new(seed);
+        let mut writer = Numbers::new(seed);
         let mut cdc = Cdc::new(&master, broker.kafka);
         cdc.listed();
         for _ in 0..4 {
             cdc.start_and_wait();
-            writer.write(&master, 150);
-            Writer::wait(&cdc, &master);
+            writer.write_legacy(&master, 150);
+            wait(&cdc, &master);
             assert!(cdc.stop().success());
         }
-        assert_eq!(writer.check(broker, &cdc), 0, "{version}");
+        assert_eq!(check(broker, &cdc, &writer), 0, "{version}");
     }
 }
 
@@ -361,8 +313,8 @@ fn a_clean_stop_leaves_nothing_to_be_sent_again() {
 fn what_is_lost_is_asked_for_once() {
     let broker = Broker::shared();
     let master = master("3.0.16");
-    let mut writer = Writer::new(40);
-    writer.write(&master, 400);
+    let mut writer = Numbers::new(40);
+    writer.write_legacy(&master, 400);
     master.legacy(|legacy| legacy.purge(2));
     let mut cdc = Cdc::new(&master, broker.kafka);
     cdc.listed();
@@ -434,16 +386,16 @@ fn brokers_that_are_away_while_the_master_deletes_its_binlog() {
     for (seed, version) in (50..).zip(VERSIONS) {
         let mut broker = Broker::start();
         let master = master(version);
-        let mut writer = Writer::new(seed);
+        let mut writer = Numbers::new(seed);
         let mut cdc = Cdc::new(&master, broker.kafka);
         cdc.listed();
         cdc.set("sink.queue_size=1MiB");
         cdc.start_and_wait();
-        writer.write(&master, 100);
-        Writer::wait(&cdc, &master);
+        writer.write_legacy(&master, 100);
+        wait(&cdc, &master);
         broker.kill();
         for _ in 0..3 {
-            writer.write(&master, 3000);
+            writer.write_legacy(&master, 3000);
             until("all is received", || has_all(&cdc, &master));
             let end = master.legacy(|legacy| legacy.end());
             master.legacy(|legacy| legacy.purge(end.filenum));
@@ -452,8 +404,8 @@ fn brokers_that_are_away_while_the_master_deletes_its_binlog() {
         }
         until("the brokers are missed", || cdc.says().contains("sink: "));
         broker.run();
-        Writer::wait(&cdc, &master);
-        let again = writer.check(&broker, &cdc);
+        wait(&cdc, &master);
+        let again = check(&broker, &cdc, &writer);
         assert!(again < 500, "{again}");
         until("it is ready again", || cdc.is_ready());
         until("what was written is deleted", || {
@@ -468,7 +420,7 @@ fn killed_at_any_point() {
     let broker = Broker::shared();
     for (seed, version) in (60..).zip(VERSIONS) {
         let master = master(version);
-        let mut writer = Writer::new(seed);
+        let mut writer = Numbers::new(seed);
         let mut cdc = Cdc::new(&master, broker.kafka);
         cdc.listed();
         cdc.set("sink.batch_size=4KiB").set("wal.max_size=1MiB");
@@ -479,7 +431,7 @@ fn killed_at_any_point() {
             read.iter().any(|read| read.key == key)
         });
         for _ in 0..6 {
-            writer.write(&master, 400);
+            writer.write_legacy(&master, 400);
             let (moments, mut looks) = (writer.random.range(0..40), 0);
             until("a moment", || {
                 looks += 1;
@@ -494,9 +446,9 @@ fn killed_at_any_point() {
             }
             cdc.start();
         }
-        Writer::wait(&cdc, &master);
-        let again = writer.check(broker, &cdc);
-        let all: u64 = writer.last.values().sum();
+        wait(&cdc, &master);
+        let again = check(broker, &cdc, &writer);
+        let all = writer.written();
         // Each time what was written after the last position that was saved; without one it would be four times all.
         assert!((again as u64) < 2 * all, "{again} of {all}");
     }
@@ -506,15 +458,15 @@ fn killed_at_any_point() {
 fn a_full_log_has_the_master_wait() {
     let mut broker = Broker::start();
     let master = master("3.0.16");
-    let mut writer = Writer::new(70);
+    let mut writer = Numbers::new(70);
     let mut cdc = Cdc::new(&master, broker.kafka);
     cdc.listed();
     cdc.set("sink.queue_size=1MiB").set("wal.max_size=1MiB");
     cdc.start_and_wait();
-    writer.write(&master, 10);
-    Writer::wait(&cdc, &master);
+    writer.write_legacy(&master, 10);
+    wait(&cdc, &master);
     broker.kill();
-    writer.write(&master, 20_000);
+    writer.write_legacy(&master, 20_000);
     until("the log is full", || {
         cdc.log().contains("wal.max_size is reached")
     });
@@ -522,8 +474,8 @@ fn a_full_log_has_the_master_wait() {
     assert!(kept < 1.6e6, "{kept}");
     assert!(!has_all(&cdc, &master));
     broker.run();
-    Writer::wait(&cdc, &master);
-    writer.check(&broker, &cdc);
+    wait(&cdc, &master);
+    check(&broker, &cdc, &writer);
     // All but the last segment, which may be as long as what is read at a time.
     until("what was written is deleted", || {
         cdc.metric("takhin_cdc_wal_bytes") < 600_000.0
@@ -535,22 +487,22 @@ fn a_full_log_has_the_master_wait() {
 fn nothing_is_deleted_before_the_position_is_saved() {
     let broker = Broker::shared();
     let master = master("3.0.16");
-    let mut writer = Writer::new(80);
+    let mut writer = Numbers::new(80);
     let wal = tempfile::tempdir().unwrap();
     let mut cdc = Cdc::new(&master, broker.kafka);
     cdc.listed();
     cdc.set("wal.max_size=1MiB")
         .set(&format!("wal.dir={}", wal.path().join("wal").display()));
     cdc.start_and_wait();
-    writer.write(&master, 10);
-    Writer::wait(&cdc, &master);
+    writer.write_legacy(&master, 10);
+    wait(&cdc, &master);
     let oldest = || {
         let files = std::fs::read_dir(wal.path().join("wal")).unwrap();
         files.map(|file| file.unwrap().file_name()).min().unwrap()
     };
     let first = oldest();
     cdc.lose_file();
-    writer.write(&master, 3000);
+    writer.write_legacy(&master, 3000);
     until("it cannot be saved", || {
         cdc.says().contains("checkpoint.dir: cannot write")
     });
@@ -560,7 +512,7 @@ fn nothing_is_deleted_before_the_position_is_saved() {
     let end = master.legacy(|legacy| legacy.end());
     master.legacy(|legacy| legacy.purge(end.filenum));
     std::fs::create_dir_all(cdc.data()).unwrap();
-    Writer::wait(&cdc, &master);
-    writer.check(broker, &cdc);
+    wait(&cdc, &master);
+    check(broker, &cdc, &writer);
     until("what was written is deleted", || oldest() != first);
 }

@@ -15,6 +15,4 @@ mod legacy;
 mod pushed;
 mod replay;
 mod snapshot;
-mod state;
 mod traces;
-mod words;

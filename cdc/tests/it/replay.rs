@@ -10,11 +10,12 @@ use takhin_pika::message::{BinlogOffset, BinlogSyncRequest, InnerRequest};
 use takhin_pika_testing::fixture::{Fixture, MASTER_PORT};
 use takhin_pika_testing::master::{Master, Settings, recorded};
 use takhin_pika_testing::recording::Connection;
+use takhin_pika_testing::topics::{Read, distinct};
+use takhin_pika_testing::words::is_same;
 
 use crate::broker::{Broker, until};
 use crate::cdc::Cdc;
-use crate::events::{Read, read_until};
-use crate::words::is_same;
+use crate::events::read_until;
 
 /// The last replication connection of a session over which the binlog came.
 fn connection(version: &str, session: &str) -> Connection {
@@ -118,10 +119,7 @@ fn replay(version: &str, session: &str) -> (Vec<Read>, Vec<InnerRequest>, Vec<In
     };
     let lines = lines(version, session);
     until("all events are counted", || count("binlog") >= lines.len() as f64);
-    let is_whole = |read: &[Read]| {
-        let ids: BTreeSet<_> = read.iter().map(|event| event.text("event_id")).collect();
-        ids.len() >= lines.len()
-    };
+    let is_whole = |read: &[Read]| distinct(read) >= lines.len();
     let read = read_until(broker.kafka, &cdc.topic("binlog"), "the events", is_whole);
     let ours = master.requests();
     assert!(cdc.stop().success());

@@ -2,57 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
 use takhin_pika::Position;
-use takhin_pika::info::DumpInfo;
-use takhin_pika_testing::fixture::{Fixture, MASTER_PORT};
-use takhin_pika_testing::master::{Master, Settings, recorded};
-use tempfile::TempDir;
+use takhin_pika_testing::master::{Master, Settings};
+use takhin_pika_testing::replayed::Replayed;
+use takhin_pika_testing::topics::{Read, distinct};
 
 use crate::broker::{Broker, until};
 use crate::cdc::Cdc;
-use crate::events::{Read, read_until};
-use crate::state::State;
-
-/// A master with the dump of a fixture and the changes that were recorded after it.
-struct Replayed {
-    master: Master,
-    version: &'static str,
-    _work: TempDir,
-}
-
-fn replayed(version: &'static str) -> Replayed {
-    let fixture = Fixture::of(version);
-    let work = tempfile::tempdir().unwrap();
-    let dump = fixture.dump(work.path()).unwrap();
-    let master = Master::start(Settings {
-        version: if version == "4.0.1" {
-            "4.0.0".into()
-        } else {
-            version.into()
-        },
-        databases: 2,
-        ..Settings::default()
-    })
-    .unwrap();
-    let is_stream = |connection: &takhin_pika_testing::recording::Connection| {
-        connection.server_port == MASTER_PORT + 2000 && !recorded(connection).unwrap().is_empty()
-    };
-    let mut sessions = fixture.session("01").unwrap().into_iter().filter(is_stream);
-    let mut entries = recorded(&sessions.next().unwrap()).unwrap();
-    for db in ["db0", "db1"] {
-        let dir = dump.join(db);
-        let info = std::fs::read_to_string(dir.join("info")).unwrap();
-        master.begin_at(db, DumpInfo::parse(&info).unwrap().position);
-        master.load(db, entries.remove(db).unwrap());
-        master.dump(db, &dir).unwrap();
-    }
-    Replayed {
-        master,
-        version,
-        _work: work,
-    }
-}
+use crate::events::read_until;
 
 fn wait(master: &Master) {
     for db in ["db0", "db1"] {
@@ -81,37 +38,21 @@ fn read_all(broker: &Broker, cdc: &Cdc) -> (Vec<Read>, Vec<Read>) {
     });
     let wanted = count("binlog");
     let binlog = read_until(broker.kafka, &cdc.topic("binlog"), "the changes", |read| {
-        let ids: BTreeSet<&str> = read.iter().map(|event| event.text("event_id")).collect();
-        ids.len() as f64 >= wanted
+        distinct(read) as f64 >= wanted
     });
     (snapshot, binlog)
 }
 
 fn check(broker: &Broker, cdc: &Cdc, version: &str) {
     let (snapshot, binlog) = read_all(broker, cdc);
-    let state = State::rebuild(&snapshot, &binlog);
-    let lines = Fixture::of(version)
-        .lines("expected-2-incremental.jsonl")
-        .unwrap();
-    // 3.5 does not send the streams that it had. Keys with zero bytes 4.0 itself does not read back.
-    let is_left_out = |line: &Value| {
-        let is_stream = version == "3.5.5" && line["type"] == "stream";
-        is_stream && line["key"] == "st:1"
-    };
-    let checked = state.check(&lines, is_left_out);
-    assert!(checked > 40, "{version}: {checked} of {}", lines.len());
-    assert!(state.applied > 100, "{version}: {}", state.applied);
+    takhin_pika_testing::replayed::check(version, &snapshot, &binlog);
 }
 
 #[test]
 fn a_data_set_and_what_changed_after_it() {
     let broker = Broker::shared();
     for version in ["3.5.5", "4.0.1"] {
-        let Replayed {
-            master,
-            version,
-            _work,
-        } = replayed(version);
+        let Replayed { master, version, .. } = Replayed::start(version).unwrap();
         master.faults(|faults| faults.not_ready = 1);
         let mut cdc = Cdc::new(&master, broker.kafka);
         cdc.set("snapshot.mode=initial");
@@ -153,11 +94,7 @@ fn a_data_set_and_what_changed_after_it() {
 #[test]
 fn transfers_that_break_and_dumps_that_change() {
     let broker = Broker::shared();
-    let Replayed {
-        master,
-        version,
-        _work,
-    } = replayed("4.0.1");
+    let Replayed { master, version, .. } = Replayed::start("4.0.1").unwrap();
     master.faults(|faults| {
         faults.cut_files_after = vec![30, 1, 0, 12];
         faults.another_dump_after = Some(60);
@@ -180,11 +117,7 @@ fn transfers_that_break_and_dumps_that_change() {
 #[test]
 fn killed_while_it_takes_the_data_set() {
     let broker = Broker::shared();
-    let Replayed {
-        master,
-        version,
-        _work,
-    } = replayed("3.5.5");
+    let Replayed { master, version, .. } = Replayed::start("3.5.5").unwrap();
     let mut cdc = Cdc::new(&master, broker.kafka);
     cdc.set("snapshot.mode=initial").set("snapshot.max_rate=64KiB");
     for transfers in 1..4 {
@@ -202,7 +135,7 @@ fn killed_while_it_takes_the_data_set() {
 #[test]
 fn names_that_lead_elsewhere_are_refused() {
     let broker = Broker::shared();
-    let Replayed { master, .. } = replayed("4.0.1");
+    let Replayed { master, .. } = Replayed::start("4.0.1").unwrap();
     master.faults(|faults| faults.listed_too = Some("../../escaped".into()));
     let mut cdc = Cdc::new(&master, broker.kafka);
     cdc.set("snapshot.mode=initial").start();
@@ -215,11 +148,7 @@ fn names_that_lead_elsewhere_are_refused() {
 #[test]
 fn a_lost_position_takes_the_data_set_again() {
     let broker = Broker::shared();
-    let Replayed {
-        master,
-        version,
-        _work,
-    } = replayed("4.0.1");
+    let Replayed { master, version, .. } = Replayed::start("4.0.1").unwrap();
     let mut cdc = Cdc::new(&master, broker.kafka);
     cdc.set("snapshot.mode=initial")
         .set("source.on_position_lost=resync");

@@ -2,10 +2,11 @@
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use takhin_pika_testing::fixture::{Bytestring, bytestring};
+
+use crate::fixture::{Bytestring, bytestring};
 
 /// Whether `word` is what the fixture tells, byte for byte; of a long one by its hash.
-pub(crate) fn is_same(word: &[u8], told: &Value) -> bool {
+pub fn is_same(word: &[u8], told: &Value) -> bool {
     match bytestring(told).unwrap() {
         Bytestring::Bytes(bytes) => bytes == word,
         Bytestring::Hashed(len, hash) => {

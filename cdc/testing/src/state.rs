@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value as Json;
-use takhin_pika_testing::fixture::{Bytestring, bytestring};
 
-use crate::events::Read;
+use crate::fixture::{Bytestring, bytestring};
+use crate::topics::Read;
 use crate::words::is_same;
 
 type Word = Vec<u8>;
@@ -51,10 +51,11 @@ type Name = (String, Word, String);
 
 /// What there is, when it is gone, and of which keys that is not known, since commands were executed that are not modelled.
 #[derive(Debug, Default)]
-pub(crate) struct State {
+pub struct State {
     values: BTreeMap<Name, (Value, Option<i64>)>,
     unknown: BTreeSet<(String, Word)>,
-    pub(crate) applied: usize,
+    /// Events that were applied.
+    pub applied: usize,
 }
 
 fn number(word: &[u8]) -> i64 {
@@ -67,7 +68,7 @@ fn float(word: &[u8]) -> f64 {
 
 impl State {
     /// Applies what one partition of the data set has, then what the same partition of the changes has.
-    pub(crate) fn rebuild(snapshot: &[Read], binlog: &[Read]) -> Self {
+    pub fn rebuild(snapshot: &[Read], binlog: &[Read]) -> Self {
         let mut whole = Self::default();
         let partitions: BTreeSet<i32> = snapshot.iter().chain(binlog).map(|read| read.partition).collect();
         for partition in partitions {
@@ -164,7 +165,7 @@ impl State {
     /// Checks it against the expected contents of a fixture; returns how many keys that was. Keys of which `is_left_out`
     /// need not be there.
     #[track_caller]
-    pub(crate) fn check(&self, lines: &[Json], is_left_out: impl Fn(&Json) -> bool) -> usize {
+    pub fn check(&self, lines: &[Json], is_left_out: impl Fn(&Json) -> bool) -> usize {
         let (mut checked, mut expected) = (0, BTreeSet::new());
         for line in lines {
             let Bytestring::Bytes(key) = bytestring(&line["key"]).unwrap() else {
