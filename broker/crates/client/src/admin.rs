@@ -150,7 +150,7 @@ impl Client {
     }
 
     /// A connection to any broker.
-    async fn any(&self) -> Result<crate::Connection, ClientError> {
+    pub(crate) async fn any(&self) -> Result<crate::Connection, ClientError> {
         self.refresh(&[]).await?;
         let metadata = self.metadata();
         let mut last = ClientError::NoBroker;

@@ -11,6 +11,7 @@ use takhin_protocol::messages::{BrokerId, FetchRequest, FetchResponse, StrBytes,
 use takhin_protocol::record::scan;
 use tracing::debug;
 
+use crate::aborted::Aborted;
 use crate::admin::OffsetSpec;
 use crate::backoff::Backoff;
 use crate::client::Client;
@@ -21,9 +22,21 @@ use crate::record::{ConsumedRecord, of_batch};
 /// From 13 on Fetch names topics by id.
 const MAX_VERSION: i16 = 12;
 
+/// Which records of transactions are returned (KIP-98).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Isolation {
+    /// All, those of transactions that are open or were aborted included.
+    #[default]
+    ReadUncommitted,
+    /// Those of transactions that were committed; what lies behind the beginning of an open one waits for its end.
+    ReadCommitted,
+}
+
 /// Settings of a [`Consumer`].
 #[derive(Debug, Clone)]
 pub struct ConsumerConfig {
+    /// Which records of transactions are returned.
+    pub isolation: Isolation,
     /// How long a broker may wait for a record.
     pub max_wait: Duration,
     /// Most bytes per answer; a batch that is longer comes alone.
@@ -38,6 +51,7 @@ impl Default for ConsumerConfig {
     /// Kafka's, except that a position out of range is an error.
     fn default() -> Self {
         Self {
+            isolation: Isolation::default(),
             max_wait: Duration::from_millis(500),
             max_bytes: 50 << 20,
             partition_max_bytes: 1 << 20,
@@ -46,7 +60,7 @@ impl Default for ConsumerConfig {
     }
 }
 
-/// Reads partitions from positions of its own (read uncommitted, without a session).
+/// Reads partitions from positions of its own (without a session).
 #[derive(Debug)]
 pub struct Consumer {
     client: Client,
@@ -232,6 +246,10 @@ impl Consumer {
             .with_max_wait_ms(i32::try_from(self.config.max_wait.as_millis()).unwrap_or(i32::MAX))
             .with_min_bytes(1)
             .with_max_bytes(self.config.max_bytes)
+            .with_isolation_level(match self.config.isolation {
+                Isolation::ReadUncommitted => 0,
+                Isolation::ReadCommitted => 1,
+            })
             .with_session_epoch(-1)
             .with_topics(topics);
         connection
@@ -287,6 +305,7 @@ fn read_partition(
     };
     let mut rest = data.records.clone().unwrap_or_default();
     let (mut next, before) = (from, records.len());
+    let mut aborted = Aborted::of(data);
     while !rest.is_empty() {
         let checked = match scan::check(&rest) {
             // Brokers may cut the last batch.
@@ -297,8 +316,11 @@ fn read_partition(
             .map_err(|e| damaged(next, e.into()))
             .and_then(|(header, len)| {
                 let batch: Bytes = rest.split_to(len);
-                let read =
-                    of_batch(&header, &batch, next).map_err(|e: Damage| damaged(header.base_offset, e))?;
+                let damaged = |e: Damage| damaged(header.base_offset, e);
+                let read = match aborted.has(&header, &batch).map_err(damaged)? {
+                    true => Vec::new(),
+                    false => of_batch(&header, &batch, next).map_err(damaged)?,
+                };
                 Ok((header, read))
             });
         let (header, read) = match batch {

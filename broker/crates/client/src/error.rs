@@ -160,6 +160,17 @@ impl ClientError {
         }
     }
 
+    /// Returns whether another producer has taken the place of this one.
+    pub fn is_fenced(&self) -> bool {
+        matches!(
+            self,
+            Self::Code {
+                code: ErrorCode::ProducerFenced | ErrorCode::InvalidProducerEpoch,
+                ..
+            }
+        )
+    }
+
     /// Returns whether the broker may have done what was asked although no answer says so.
     pub fn is_unknown_outcome(&self) -> bool {
         match self {

@@ -6,7 +6,7 @@
 //!
 //! Promises: a request without an answer is *unknown*, not failed ([`ClientError::is_unknown_outcome`]); an idempotent
 //! producer neither duplicates nor reorders the batches of a partition, whatever happens to connections and leaders;
-//! a consumer's checksums are verified. Answers come from brokers, which are trusted with data but not with memory.
+//! transactions of one id are written by one at a time, and seen whole or not at all; a consumer's checksums are verified. Answers come from brokers, which are trusted with data but not with memory.
 //!
 //! Start reading at [`connection`](Connection), then the producer's lane.
 //!
@@ -25,6 +25,7 @@
 //! # }
 //! ```
 
+mod aborted;
 mod admin;
 mod admin_batch;
 mod admin_configs;
@@ -37,6 +38,7 @@ mod error;
 mod metadata;
 mod producer;
 mod record;
+mod transactions;
 mod versions;
 
 pub use admin::{NewTopic, OffsetSpec};
@@ -47,10 +49,11 @@ pub use admin_configs::{ConfigChange, ConfigResource, ConfigValue, Configs};
 pub use client::Client;
 pub use config::{Acks, ClientConfig};
 pub use connection::{Connection, Reply};
-pub use consumer::{Consumer, ConsumerConfig};
+pub use consumer::{Consumer, ConsumerConfig, Isolation};
 pub use error::{ClientError, Damage};
 pub use metadata::{Leader, Metadata};
 pub use producer::{Delivery, Producer, ProducerConfig};
 pub use record::{ConsumedRecord, Record};
 pub use takhin_protocol::ErrorCode;
 pub use takhin_protocol::record::Compression;
+pub use transactions::{Batches, TransactionConfig, Transactions};

@@ -81,7 +81,7 @@ impl Metadata {
 }
 
 /// `HOST:PORT`, with brackets around an IPv6 address.
-fn address(host: &str, port: i32) -> String {
+pub(crate) fn address(host: &str, port: i32) -> String {
     if host.contains(':') {
         format!("[{host}]:{port}")
     } else {

@@ -370,7 +370,7 @@ fn pop_front_if(entries: &mut VecDeque<Entry>, wanted: impl FnOnce(&Entry) -> bo
 }
 
 /// The sequence number after a batch: they go around from 2³¹-1 to 0 (KIP-98).
-fn sequence_after(first: i32, records: i32) -> i32 {
+pub(crate) fn sequence_after(first: i32, records: i32) -> i32 {
     let next = (i64::from(first) + i64::from(records)) % (i64::from(i32::MAX) + 1);
     i32::try_from(next).unwrap_or(0)
 }

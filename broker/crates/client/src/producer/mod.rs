@@ -17,6 +17,7 @@ use crate::config::Acks;
 use crate::error::ClientError;
 use crate::record::{Record, to_batch};
 use lane::Lane;
+pub(crate) use lane::sequence_after;
 
 /// Most requests in flight per partition: brokers remember the last five batches of a producer (KIP-98).
 const MAX_IN_FLIGHT: usize = 5;

@@ -32,6 +32,8 @@ pub(super) static RESPONSES: &[Api] = &[
     api(21, 0, 2, 2, &records::DELETE_RECORDS),
     api(22, 0, 5, 2, &records::INIT_PRODUCER_ID),
     api(23, 2, 4, 4, &records::OFFSET_FOR_LEADER_EPOCH),
+    api(24, 0, 5, 3, &records::ADD_PARTITIONS_TO_TXN),
+    api(26, 0, 5, 3, &records::END_TXN),
     api(32, 1, 4, 4, &configs::DESCRIBE_CONFIGS),
     api(33, 0, 2, 2, &configs::ALTER_CONFIGS),
     api(35, 1, 4, 2, &topics::DESCRIBE_LOG_DIRS),

@@ -123,3 +123,29 @@ static DESCRIBE_PRODUCERS_TOPIC: Shape = shape(&[
     field(STRING),      // name
     field(array(&I32)), // partition_indexes
 ]);
+
+pub(super) static ADD_PARTITIONS_TO_TXN: Shape = shape(&[
+    since(4, array(&Kind::Struct(&ADD_PARTITIONS_TRANSACTION))),
+    between(0, 3, STRING), // transactional_id
+    between(0, 3, I64),    // producer_id
+    between(0, 3, I16),    // producer_epoch
+    between(0, 3, array(&Kind::Struct(&ADD_PARTITIONS_TOPIC))),
+]);
+static ADD_PARTITIONS_TRANSACTION: Shape = shape(&[
+    field(STRING), // transactional_id
+    field(I64),    // producer_id
+    field(I16),    // producer_epoch
+    field(I8),     // verify_only
+    field(array(&Kind::Struct(&ADD_PARTITIONS_TOPIC))),
+]);
+static ADD_PARTITIONS_TOPIC: Shape = shape(&[
+    field(STRING),      // name
+    field(array(&I32)), // partitions
+]);
+
+pub(super) static END_TXN: Shape = shape(&[
+    field(STRING), // transactional_id
+    field(I64),    // producer_id
+    field(I16),    // producer_epoch
+    field(I8),     // committed
+]);

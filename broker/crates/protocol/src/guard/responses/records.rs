@@ -163,3 +163,29 @@ static PRODUCER_STATE: Shape = shape(&[
     field(I32), // coordinator_epoch
     field(I64), // current_txn_start_offset
 ]);
+
+pub(super) static ADD_PARTITIONS_TO_TXN: Shape = shape(&[
+    field(I32),    // throttle_time_ms
+    since(4, I16), // error_code
+    since(4, array(&Kind::Struct(&ADD_PARTITIONS_RESULT))),
+    between(0, 3, array(&Kind::Struct(&ADD_PARTITIONS_TOPIC))),
+]);
+static ADD_PARTITIONS_RESULT: Shape = shape(&[
+    field(STRING), // transactional_id
+    field(array(&Kind::Struct(&ADD_PARTITIONS_TOPIC))),
+]);
+static ADD_PARTITIONS_TOPIC: Shape = shape(&[
+    field(STRING), // name
+    field(array(&Kind::Struct(&ADD_PARTITIONS_PARTITION))),
+]);
+static ADD_PARTITIONS_PARTITION: Shape = shape(&[
+    field(I32), // partition_index
+    field(I16), // partition_error_code
+]);
+
+pub(super) static END_TXN: Shape = shape(&[
+    field(I32),    // throttle_time_ms
+    field(I16),    // error_code
+    since(5, I64), // producer_id
+    since(5, I16), // producer_epoch
+]);

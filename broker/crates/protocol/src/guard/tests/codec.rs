@@ -47,6 +47,8 @@ impl Codec {
             21 => of::<DeleteRecordsRequest>(),
             22 => of::<InitProducerIdRequest>(),
             23 => of::<OffsetForLeaderEpochRequest>(),
+            24 => of::<AddPartitionsToTxnRequest>(),
+            26 => of::<EndTxnRequest>(),
             32 => of::<DescribeConfigsRequest>(),
             33 => of::<AlterConfigsRequest>(),
             35 => of::<DescribeLogDirsRequest>(),
