@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use takhin_client::{Client, ClientConfig, Consumer, ConsumerConfig};
+use takhin_client::{Client, ClientConfig, Consumer, ConsumerConfig, OffsetSpec};
 use takhin_pika_testing::numbers::Numbers;
 use takhin_pika_testing::topics::Read;
 use takhin_runtime::Env;
@@ -10,7 +10,8 @@ use takhin_runtime::Env;
 use crate::broker::{Broker, LIMIT};
 use crate::cdc::Cdc;
 
-/// The records of a topic from its beginning, as soon as there are enough; by partition in the order of offsets.
+/// The records of a topic from its beginning to its end, as soon as there are enough; by partition in the order of offsets. To
+/// the end, because what comes again may be behind what was enough.
 #[track_caller]
 pub(crate) fn read_until(
     broker: SocketAddr,
@@ -37,7 +38,22 @@ pub(crate) fn read_until(
             for partition in 0..i32::try_from(partitions).unwrap() {
                 consumer.assign(topic, partition, 0);
             }
-            while !is_enough(&read) {
+            let mut ends = None;
+            loop {
+                if ends.is_none() && is_enough(&read) {
+                    let mut found = Vec::new();
+                    for partition in 0..i32::try_from(partitions).unwrap() {
+                        let end = client.offset(topic, partition, OffsetSpec::Latest).await;
+                        found.push((partition, end.ok().flatten().unwrap_or(0)));
+                    }
+                    ends = Some(found);
+                }
+                let is_read = |(partition, end): &(i32, i64)| {
+                    consumer.position(topic, *partition).is_some_and(|at| at >= *end)
+                };
+                if ends.iter().flatten().all(is_read) && ends.is_some() {
+                    break;
+                }
                 let Ok(records) = consumer.poll().await else {
                     continue;
                 };

@@ -41,14 +41,21 @@ fn connections_that_end_at_any_byte() {
     let mut writer = Numbers::new(1);
     let mut cdc = Cdc::new(&master, broker.kafka);
     cdc.start_and_wait();
+    let mut cuts = 0;
     for round in 0..12 {
         let at = usize::try_from(writer.random.range(0..20_000)).unwrap();
-        let before = master.connections();
         master.faults(|faults| faults.cut_after = Some(at));
         writer.write(&master, 300);
+        let mut is_cut = false;
         until("the connection was cut, or all was sent", || {
-            master.connections() > before || master.acked("db0") == Some(master.end("db0"))
+            // Not by connections: that of the round before may come as late as now.
+            master.faults(|faults| is_cut = faults.cut_after.is_none());
+            is_cut
+                || ["db0", "db1"]
+                    .iter()
+                    .all(|db| master.acked(db) == Some(master.end(db)))
         });
+        cuts += usize::from(is_cut);
         if round % 4 == 3 {
             master.restart();
         }
@@ -58,7 +65,7 @@ fn connections_that_end_at_any_byte() {
     wait(&master);
     check(broker, &cdc, &writer);
     check_tries(&master);
-    assert!(master.connections() > 6, "{}", master.connections());
+    assert!(cuts > 6, "{cuts}");
     assert!(cdc.stop().success());
 }
 
@@ -95,11 +102,10 @@ fn what_comes_twice_is_dropped_and_what_is_missing_is_an_error() {
     // Whatever sent it has the item when it is asked again.
     until("it has connected again", || master.connections() > before);
     wait(&master);
-    assert_eq!(
-        check(broker, &cdc, &writer),
-        0,
-        "nothing was acknowledged behind the gap"
-    );
+    // That nothing was written behind the gap is in the order. What was on its way to the brokers when it was noticed comes
+    // again.
+    let again = check(broker, &cdc, &writer);
+    assert!(again <= 100, "{again}");
     check_tries(&master);
 }
 
