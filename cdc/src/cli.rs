@@ -28,6 +28,7 @@ The smallest file:
 Examples:
   takhin-cdc --config cdc.yaml
   takhin-cdc --config cdc.yaml --check                     say what is wrong with the configuration, or ok
+  takhin-cdc --config cdc.yaml --dry-run --limit 20        show what would be sent, and send nothing
   takhin-cdc --config cdc.yaml --set telemetry.log_level=debug
   TAKHIN__SOURCE__PASSWORD_FILE=/run/secrets/pika takhin-cdc --config cdc.yaml
 
@@ -52,6 +53,13 @@ struct Cli {
     /// Only read the configuration
     #[arg(long)]
     check: bool,
+    /// Print what would be sent, a line of JSON for each event: nothing is sent, acknowledged to the master, or kept
+    #[arg(long, conflicts_with = "check")]
+    dry_run: bool,
+    /// Events after which a dry run ends
+    #[arg(long, value_name = "EVENTS", default_value_t = 100, requires = "dry_run",
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    limit: u32,
 }
 
 /// Largest configuration, in bytes.
@@ -70,7 +78,7 @@ pub fn main() -> ExitCode {
             Err(_) => ExitCode::FAILURE,
         };
     }
-    match start(&config) {
+    match start(&config, cli.dry_run.then_some(cli.limit)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("{error:#}"), 1),
     }
@@ -111,7 +119,7 @@ fn read(path: &Path) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|_| format!("--config: {} is not UTF-8 text", path.display()))
 }
 
-fn start(config: &CdcConfig) -> anyhow::Result<()> {
+fn start(config: &CdcConfig, limit: Option<u32>) -> anyhow::Result<()> {
     let options = logging::LogOptions {
         format: match config.telemetry.log_format {
             node::LogFormat::Text => logging::LogFormat::Text,
@@ -146,7 +154,26 @@ fn start(config: &CdcConfig) -> anyhow::Result<()> {
         .thread_name("cdc")
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(serve(config, sender))
+    match limit {
+        Some(limit) => runtime.block_on(show(config, limit)),
+        None => runtime.block_on(serve(config, sender)),
+    }
+}
+
+async fn show(config: &CdcConfig, limit: u32) -> anyhow::Result<()> {
+    let env = Env::real();
+    let stop = Shutdown::new();
+    env.tasks.spawn("signals", shutdown::signals(stop.clone()));
+    let mut out = std::io::stdout();
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let shown = Box::pin(run::dry_run(config, &env, (limit, &mut out), &stop)).await?;
+    writeln!(
+        std::io::stderr(),
+        "dry run: {} events would be sent, {} are left out by filters; nothing was sent, acknowledged or kept",
+        shown.events,
+        shown.filtered
+    )
+    .context("cannot write to standard error")
 }
 
 async fn serve(config: &CdcConfig, traces: Option<takhin_traces::Sender>) -> anyhow::Result<()> {

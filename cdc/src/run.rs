@@ -1,5 +1,6 @@
 //! One attempt after the other, until it is told to stop.
 
+mod dry;
 mod legacy;
 
 use std::path::Path;
@@ -8,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use takhin_client::{Acks, Client, ClientConfig, Compression, Producer, ProducerConfig};
+use takhin_client::{Client, ClientConfig};
 use takhin_config::CdcConfig;
-use takhin_config::cdc::{Codec, OnPositionLost, SnapshotMode, SyncProtocol};
+use takhin_config::cdc::{OnPositionLost, SnapshotMode, SyncProtocol};
 use takhin_pika::Position;
 use takhin_pika::info::{Family, ServerInfo, binlog_end};
 use takhin_runtime::clock::Instant;
@@ -24,12 +25,14 @@ use crate::control::Pause;
 use crate::event::{Encoder, Json};
 use crate::metrics::{self, Phase};
 use crate::queue::{Piece, Progress, Queue, Work, queue};
-use crate::sink::{Master, SinkError, Topics, Writer};
+use crate::sink::{Master, Outlet, SinkError, Topics, Writer};
 use crate::snapshot;
 use crate::source::{Ends, Followed, Redis, Session, SourceError};
 use crate::trace::{traced, work_span};
 use crate::trouble::Trouble;
 use crate::wal::Wal;
+
+pub use dry::{Shown, dry_run};
 
 /// Pause before the next attempt: the first one, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
@@ -43,9 +46,6 @@ const LOOK: Duration = Duration::from_secs(2);
 /// How long an attempt must have lasted for the next pause to be short again.
 const LASTED: Duration = Duration::from_secs(30);
 
-/// How long a batch is tried: as good as for ever, since nothing else can be done with it.
-const DELIVERY: Duration = Duration::from_secs(30 * 86_400);
-
 /// Size of the master's binlog files where it does not say.
 const FILE_SIZE: u64 = 100 << 20;
 
@@ -57,8 +57,7 @@ struct Runner<'a> {
     config: &'a CdcConfig,
     env: &'a Env,
     client: Client,
-    /// One for all attempts: what an earlier one has sent stays before what the next one sends.
-    producer: Producer,
+    outlet: Outlet,
     file: Arc<PositionFile>,
     wal: Arc<Wal>,
     flags: &'a Flags,
@@ -97,37 +96,14 @@ impl Flags {
 ///
 /// # Errors
 ///
-/// The directory of positions, or that of what was received, cannot be used. Everything else is tried again, and said by `flags`.
+/// The directory of positions, or that of what was received, cannot be used, or another process has taken over the source. Everything else is tried again, and said by `flags`.
 pub async fn run(
     config: &CdcConfig,
     env: &Env,
     (flags, pause): (&Flags, &Pause),
     stop: &Shutdown,
 ) -> Result<(), Trouble> {
-    let file = PositionFile::open(env, &config.checkpoint.dir, &config.source_id())?;
-    // What it holds is read again in each attempt; what is wrong with it is said at once.
-    file.load()?;
-    let (disk, dir) = (Arc::clone(&env.disk), config.wal_dir());
-    let max = config.wal.max_size.as_u64();
-    let wal = env.tasks.blocking(move || Wal::open(disk, &dir, max)).await?;
-    let client = client(config, env);
-    let producer = Producer::new(client.clone(), producer_config(config));
-    let runner = Runner {
-        config,
-        env,
-        client,
-        producer,
-        file: Arc::new(file),
-        wal: Arc::new(wal),
-        flags,
-        pause,
-        has_written: AtomicBool::new(false),
-        needs_fresh_dump: AtomicBool::new(false),
-        refused: Mutex::new(None),
-        is_taking: AtomicBool::new(false),
-        is_lacking: AtomicBool::new(false),
-        has_accepted: AtomicBool::new(false),
-    };
+    let runner = Runner::new(config, env, (flags, pause)).await?;
     let mut pauses = Pauses::new(env);
     while !stop.is_triggered() {
         // What a master before 3.1 has sent is there: it is written whether that one can be reached or not.
@@ -139,6 +115,7 @@ pub async fn run(
         match ended {
             Ok(Ended::Stopped) => break,
             Ok(Ended::Again) => {}
+            Err(Trouble::Sink(error)) if error.is_final() => return Err(error.into()),
             Err(trouble) => runner.rest(&trouble, &mut pauses, stop).await,
         }
     }
@@ -179,19 +156,36 @@ fn client(config: &CdcConfig, env: &Env) -> Client {
     Client::new(env.clone(), settings)
 }
 
-fn producer_config(config: &CdcConfig) -> ProducerConfig {
-    ProducerConfig {
-        idempotent: true,
-        acks: Acks::All,
-        compression: match config.sink.compression {
-            Codec::None => Compression::None,
-            Codec::Gzip => Compression::Gzip,
-            Codec::Snappy => Compression::Snappy,
-            Codec::Lz4 => Compression::Lz4,
-            Codec::Zstd => Compression::Zstd,
-        },
-        delivery_timeout: DELIVERY,
-        ..ProducerConfig::default()
+impl<'a> Runner<'a> {
+    async fn new(
+        config: &'a CdcConfig,
+        env: &'a Env,
+        (flags, pause): (&'a Flags, &'a Pause),
+    ) -> Result<Self, Trouble> {
+        let file = PositionFile::open(env, &config.checkpoint.dir, &config.source_id())?;
+        // What it holds is read again in each attempt; what is wrong with it is said at once.
+        file.load()?;
+        let (disk, dir) = (Arc::clone(&env.disk), config.wal_dir());
+        let max = config.wal.max_size.as_u64();
+        let wal = env.tasks.blocking(move || Wal::open(disk, &dir, max)).await?;
+        let client = client(config, env);
+        let outlet = Outlet::new(&client, config);
+        Ok(Self {
+            config,
+            env,
+            client,
+            outlet,
+            file: Arc::new(file),
+            wal: Arc::new(wal),
+            flags,
+            pause,
+            has_written: AtomicBool::new(false),
+            needs_fresh_dump: AtomicBool::new(false),
+            refused: Mutex::new(None),
+            is_taking: AtomicBool::new(false),
+            is_lacking: AtomicBool::new(false),
+            has_accepted: AtomicBool::new(false),
+        })
     }
 }
 
@@ -204,6 +198,7 @@ impl Runner<'_> {
         self.say(trouble);
         let needs_somebody = match trouble {
             Trouble::Source(error) => error.needs_somebody(),
+            Trouble::Sink(error) => error.needs_somebody(),
             Trouble::Wal(_) => true,
             _ => false,
         };
@@ -248,7 +243,7 @@ impl Runner<'_> {
         Writer::new(
             self.env,
             self.config,
-            self.producer.clone(),
+            self.outlet.clone(),
             (topics, encoder),
             (Arc::clone(&self.file), checkpoints),
             (&self.flags.sink, self.pause),
@@ -318,17 +313,21 @@ impl Runner<'_> {
         let of_file = self.env.tasks.blocking(move || file.load()).await?;
         let source_id = self.config.source_id();
         let partitions = topics.partitions(&topics.offsets);
-        let of_topic = self
-            .client
-            .retry(Some(&topics.offsets), async || {
-                read_topic(&self.client, &topics.offsets, partitions, &source_id).await
-            })
-            .await
-            .map_err(|source| SinkError::Client {
-                what: format!("read positions from {}", topics.offsets),
-                source,
-            })?;
-        Ok((topics, newest(of_file, of_topic)))
+        // What is not committed by then never is.
+        self.outlet.begin(&source_id).await?;
+        let reading = self.client.retry(Some(&topics.offsets), async || {
+            read_topic(&self.client, &topics.offsets, partitions, &source_id).await
+        });
+        let after = self.config.sink.transaction_timeout;
+        let Ok(read) = self.env.clock.timeout(after, reading).await else {
+            let topic = topics.offsets.clone();
+            return Err(SinkError::Held { topic, after }.into());
+        };
+        let of_topic = read.map_err(|source| SinkError::Client {
+            what: format!("read positions from {}", topics.offsets),
+            source,
+        })?;
+        Ok((topics, newest(of_file, of_topic, self.outlet.is_transactional())))
     }
 
     async fn connect(&self) -> Result<Connected, SourceError> {
@@ -526,7 +525,7 @@ impl Runner<'_> {
                 self.flags.sink.fail(&*text);
                 warn!("{text}");
             }
-            Trouble::Checkpoint(_) | Trouble::Wal(_) => {
+            Trouble::Checkpoint(_) | Trouble::Wal(_) | Trouble::Output(_) => {
                 self.flags.sink.fail(&*text);
                 error!("{text}");
             }

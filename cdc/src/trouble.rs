@@ -20,4 +20,7 @@ pub enum Trouble {
     /// With the log of what was received.
     #[error(transparent)]
     Wal(#[from] WalError),
+    /// What is shown cannot be written.
+    #[error("cannot write to standard output: {0}")]
+    Output(#[source] std::io::Error),
 }

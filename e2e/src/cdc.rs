@@ -1,7 +1,8 @@
 //! `takhin-cdc` as a process: started, hurt, stopped.
 
 use std::fs::{self, File, OpenOptions};
-use std::net::SocketAddr;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
-use crate::broker::{free_addresses, http_get};
+use crate::broker::{free_addresses, http_get, is_ready};
 use crate::process::{self, Running};
 use crate::{tools, wait};
 
@@ -20,6 +21,7 @@ pub const LIMIT: Duration = Duration::from_secs(90);
 #[derive(Debug)]
 pub struct Cdc {
     work: TempDir,
+    name: String,
     admin: SocketAddr,
     settings: Vec<String>,
     process: Option<Running>,
@@ -40,6 +42,7 @@ impl Cdc {
         fs::write(work.path().join("cdc.yaml"), text)?;
         Ok(Self {
             work,
+            name: name.to_owned(),
             admin,
             settings: Vec::new(),
             process: None,
@@ -50,6 +53,48 @@ impl Cdc {
     pub fn set(&mut self, setting: &str) -> &mut Self {
         self.settings.push(setting.to_owned());
         self
+    }
+
+    /// Has it listed with a port of its own, above which a master before 3.1 can connect to it.
+    pub fn listed(&mut self) -> Result<&mut Self> {
+        let port = loop {
+            let [address] = free_addresses()?;
+            if TcpListener::bind((address.ip(), address.port() + 1000)).is_ok() {
+                break address.port();
+            }
+        };
+        Ok(self.set(&format!("source.listed_as=127.0.0.1:{port}")))
+    }
+
+    /// The position in its file, of a database: file and offset.
+    pub fn saved(&self, db: &str) -> Option<(u64, u64)> {
+        let text = fs::read_to_string(self.work.path().join("data/checkpoint.json")).ok()?;
+        let file: serde_json::Value = serde_json::from_str(&text).ok()?;
+        let of = &file["databases"][db];
+        Some((of["filenum"].as_u64()?, of["offset"].as_u64()?))
+    }
+
+    /// Has it go on from these positions: database, file and offset.
+    pub fn go_on_from(&self, replication_id: &str, positions: &[(&str, (u64, u64))]) -> Result<()> {
+        let databases: serde_json::Map<String, serde_json::Value> = positions
+            .iter()
+            .map(|(db, (filenum, offset))| {
+                let checkpoint = serde_json::json!({
+                    "version": 1, "source_id": self.name, "db": db, "replication_id": replication_id,
+                    "filenum": filenum, "offset": offset, "logic_id": 0, "ts_ms": 1,
+                });
+                ((*db).to_owned(), checkpoint)
+            })
+            .collect();
+        let file = serde_json::json!({ "version": 1, "source_id": self.name, "databases": databases });
+        let dir = self.work.path().join("data");
+        fs::create_dir_all(&dir)?;
+        Ok(fs::write(dir.join("checkpoint.json"), file.to_string())?)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.process.as_ref().context("it was not started")?.pid())
     }
 
     /// Its command, with these words more.
@@ -89,10 +134,7 @@ impl Cdc {
     /// # Errors
     /// It does not in time; with the end of its log.
     pub fn wait_ready(&self) -> Result<()> {
-        wait::until("takhin-cdc is ready", LIMIT, || {
-            Ok(http_get(self.admin, "/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")))
-        })
-        .with_context(|| self.tail())
+        wait::until("takhin-cdc is ready", LIMIT, || Ok(is_ready(self.admin))).with_context(|| self.tail())
     }
 
     /// What `/readyz` says.
@@ -131,7 +173,11 @@ impl Cdc {
 
     /// Forgets all that it has on its disk.
     pub fn lose_disk(&self) -> Result<()> {
-        Ok(fs::remove_dir_all(self.work.path().join("data"))?)
+        match fs::remove_dir_all(self.work.path().join("data")) {
+            // It was killed before it made any.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            removed => Ok(removed?),
+        }
     }
 
     /// What it has logged.

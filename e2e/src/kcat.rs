@@ -25,7 +25,24 @@ pub struct Record {
 ///
 /// `partition` limits it to one.
 pub fn consume(bootstrap: &str, topic: &str, partition: Option<i32>, from: &str) -> Result<Vec<Record>> {
+    consume_with(bootstrap, topic, partition, from, &[])
+}
+
+/// Everything that is in a topic, of transactions that are open or were aborted too.
+pub fn consume_uncommitted(bootstrap: &str, topic: &str) -> Result<Vec<Record>> {
+    let words = ["-X", "isolation.level=read_uncommitted"];
+    consume_with(bootstrap, topic, None, "beginning", &words)
+}
+
+fn consume_with(
+    bootstrap: &str,
+    topic: &str,
+    partition: Option<i32>,
+    from: &str,
+    words: &[&str],
+) -> Result<Vec<Record>> {
     let mut command = tools::kcat();
+    command.args(words);
     command.args([
         "-C",
         "-b",

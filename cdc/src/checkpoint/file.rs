@@ -135,47 +135,9 @@ impl PositionFile {
     ///
     /// [`CheckpointError`].
     pub fn load(&self) -> Result<Checkpoints, CheckpointError> {
-        let path = self.dir.join(NAME);
-        let failed = |source| CheckpointError::Disk {
-            what: "read",
-            path: path.clone(),
-            source,
-        };
-        let damaged = |why: String| CheckpointError::Damaged {
-            path: path.clone(),
-            why,
-        };
-        let file = match self.disk.open(&path, OpenMode::Read) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Checkpoints::new()),
-            Err(error) => return Err(failed(error)),
-        };
-        let len = file.len().map_err(failed)?;
-        if len > MAX_LEN {
-            return Err(damaged(format!("it has {len} bytes")));
-        }
-        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-        file.read_exact_at(&mut bytes, 0).map_err(failed)?;
-        // The version first: a newer form may have other fields.
-        let value: serde_json::Value =
-            serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-        let version = value["version"].as_u64().unwrap_or(0);
-        if version > u64::from(VERSION) {
-            return Err(CheckpointError::Newer {
-                path,
-                found: u32::try_from(version).unwrap_or(u32::MAX),
-            });
-        }
-        let form: Form = serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
-        if form.source_id != self.source_id {
-            return Err(CheckpointError::OtherSource {
-                path,
-                found: form.source_id,
-                wanted: self.source_id.clone(),
-            });
-        }
-        self.saved.lock().clone_from(&form.databases);
-        Ok(form.databases)
+        let databases = peek_in(&*self.disk, &self.dir, &self.source_id)?;
+        self.saved.lock().clone_from(&databases);
+        Ok(databases)
     }
 
     /// The position of a database that is on the medium: nobody goes back behind it.
@@ -214,6 +176,58 @@ impl PositionFile {
         self.saved.lock().clone_from(databases);
         Ok(())
     }
+}
+
+/// What was saved last in a directory, whoever uses it; nothing if there is no file.
+///
+/// # Errors
+///
+/// [`CheckpointError`].
+pub fn peek(env: &Env, dir: &Path, source_id: &str) -> Result<Checkpoints, CheckpointError> {
+    peek_in(&*env.disk, dir, source_id)
+}
+
+fn peek_in(disk: &dyn Disk, dir: &Path, source_id: &str) -> Result<Checkpoints, CheckpointError> {
+    let path = dir.join(NAME);
+    let failed = |source| CheckpointError::Disk {
+        what: "read",
+        path: path.clone(),
+        source,
+    };
+    let damaged = |why: String| CheckpointError::Damaged {
+        path: path.clone(),
+        why,
+    };
+    let file = match disk.open(&path, OpenMode::Read) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Checkpoints::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let len = file.len().map_err(failed)?;
+    if len > MAX_LEN {
+        return Err(damaged(format!("it has {len} bytes")));
+    }
+    let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+    file.read_exact_at(&mut bytes, 0).map_err(failed)?;
+    // The version first: a newer form may have other fields.
+    let value: serde_json::Value =
+        serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+    let version = value["version"].as_u64().unwrap_or(0);
+    if version > u64::from(VERSION) {
+        return Err(CheckpointError::Newer {
+            path,
+            found: u32::try_from(version).unwrap_or(u32::MAX),
+        });
+    }
+    let form: Form = serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
+    if form.source_id != source_id {
+        return Err(CheckpointError::OtherSource {
+            path,
+            found: form.source_id,
+            wanted: source_id.to_owned(),
+        });
+    }
+    Ok(form.databases)
 }
 
 impl std::fmt::Debug for PositionFile {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use takhin_pika::Position;
 use takhin_pika::legacy::LastRecord;
 
-pub use file::{CheckpointError, PositionFile};
+pub use file::{CheckpointError, PositionFile, peek};
 pub use topic::{read_topic, record};
 
 /// Version of the format; a newer one is refused.
@@ -117,14 +117,20 @@ impl Checkpoint {
 }
 
 /// Of each database the newer one. Both were noted after what is before them had been written, so that either is right.
-pub fn newest(mut ours: Checkpoints, others: Checkpoints) -> Checkpoints {
-    for (db, other) in others {
-        match ours.get(&db) {
-            Some(known) if !other.is_newer_than(known) => {}
-            _ => drop(ours.insert(db, other)),
+///
+/// Where positions are written in the transactions of the events, those of the topic are right and another one's file may be
+/// of long ago, whatever its clock said: of two binlogs the one in the topic counts.
+pub fn newest(of_file: Checkpoints, of_topic: Checkpoints, is_transactional: bool) -> Checkpoints {
+    let mut newest = of_file;
+    for (db, other) in of_topic {
+        match newest.get(&db) {
+            Some(known) if is_transactional && known.replication_id != other.replication_id => {}
+            Some(known) if !other.is_newer_than(known) => continue,
+            _ => {}
         }
+        newest.insert(db, other);
     }
-    ours
+    newest
 }
 
 #[cfg(test)]
@@ -135,9 +141,24 @@ mod tests {
         Checkpoint::new("s", "db0", replication_id, Position::new(filenum, offset), ts_ms)
     }
 
-    fn of_two(a: Checkpoint, b: Checkpoint) -> Checkpoint {
+    fn of(a: Checkpoint, b: Checkpoint, is_transactional: bool) -> Checkpoint {
         let map = |checkpoint: Checkpoint| Checkpoints::from([("db0".to_owned(), checkpoint)]);
-        newest(map(a), map(b)).remove("db0").unwrap()
+        newest(map(a), map(b), is_transactional).remove("db0").unwrap()
+    }
+
+    fn of_two(a: Checkpoint, b: Checkpoint) -> Checkpoint {
+        of(a, b, false)
+    }
+
+    /// The file of a process that was away has another binlog, and a clock that is ahead.
+    #[test]
+    fn the_topic_of_transactions_wins_over_another_binlog() {
+        let (file, topic) = (at("q", 9, 9, 9), at("r", 1, 1, 1));
+        assert_eq!(of(file.clone(), topic.clone(), true), topic);
+        assert_eq!(of(file.clone(), topic, false), file);
+        let (near, far) = (at("r", 1, 900, 5), at("r", 2, 0, 4));
+        assert_eq!(of(far.clone(), near.clone(), true), far);
+        assert_eq!(of(near, far.clone(), true), far);
     }
 
     #[test]
@@ -147,7 +168,11 @@ mod tests {
         assert_eq!(of_two(far.clone(), near), far);
         let other = at("q", 0, 7, 6);
         assert_eq!(of_two(far, other.clone()), other);
-        let topic_only = newest(Checkpoints::new(), Checkpoints::from([("db1".to_owned(), other)]));
+        let topic_only = newest(
+            Checkpoints::new(),
+            Checkpoints::from([("db1".to_owned(), other)]),
+            true,
+        );
         assert!(topic_only.contains_key("db1"));
     }
 }

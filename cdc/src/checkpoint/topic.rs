@@ -1,7 +1,7 @@
 //! Positions in the compacted topic: one key for each source and database.
 
 use bytes::Bytes;
-use takhin_client::{Client, ClientError, Consumer, ConsumerConfig, OffsetSpec, Record};
+use takhin_client::{Client, ClientError, Consumer, ConsumerConfig, Isolation, OffsetSpec, Record};
 use tracing::warn;
 
 use super::{Checkpoint, Checkpoints};
@@ -24,7 +24,9 @@ fn key(source_id: &str, db: &str) -> Bytes {
     Bytes::from(format!("{source_id}:{db}"))
 }
 
-/// The newest checkpoints of a source in all partitions of the topic.
+/// The newest checkpoints of a source in all partitions of the topic, of those that are committed.
+///
+/// Those of a transaction that is open now may still be: its end is waited for, also where it is another source's.
 ///
 /// # Errors
 ///
@@ -36,7 +38,13 @@ pub async fn read_topic(
     source_id: &str,
 ) -> Result<Checkpoints, ClientError> {
     let mut found = Checkpoints::new();
-    let mut consumer = Consumer::new(client.clone(), ConsumerConfig::default());
+    let mut consumer = Consumer::new(
+        client.clone(),
+        ConsumerConfig {
+            isolation: Isolation::ReadCommitted,
+            ..ConsumerConfig::default()
+        },
+    );
     let mut ends = Vec::new();
     for partition in 0..partitions {
         let first = client

@@ -104,21 +104,21 @@ impl Runner<'_> {
             let mut pauses = Pauses::new(self.env);
             while !stop.is_triggered() {
                 match Box::pin(self.write_log(begin, &followed, stop)).await {
-                    Ok(ended) => return ended,
+                    Ok(ended) => return Ok(ended),
+                    Err(Trouble::Sink(error)) if error.is_final() => return Err(error.into()),
                     Err(trouble) => self.rest(&trouble, &mut pauses, stop).await,
                 }
                 if self.is_lacking.load(Ordering::Relaxed) {
                     return Ended::Again;
                 }
             }
-            Ended::Stopped
+            Ok(Ended::Stopped)
         };
-        let ended = tokio::select! {
+        tokio::select! {
             biased;
             ended = writing => ended,
-            () = receiving => Ended::Again,
-        };
-        Ok(ended)
+            () = receiving => Ok(Ended::Again),
+        }
     }
 
     /// Writes what is kept, from the position that is known, until something is wrong with that.

@@ -1,5 +1,7 @@
 //! What can go wrong with the brokers.
 
+use std::time::Duration;
+
 use takhin_client::{ClientError, ErrorCode};
 
 /// Why events cannot be written for now.
@@ -12,6 +14,26 @@ pub enum SinkError {
         what: String,
         /// What came of it.
         source: ClientError,
+    },
+    /// There are no transactions.
+    #[error(
+        "sink.delivery is exactly_once, and the brokers have no transactions ({0}): set it to at_least_once"
+    )]
+    NoTransactions(ClientError),
+    /// Somebody else writes for the source.
+    #[error("another takhin-cdc has begun to write for source.id {0}: only one can; this one ends")]
+    Fenced(String),
+    /// What somebody has left open hides positions.
+    #[error(
+        "positions in {topic} cannot be read yet: a transaction there was open for {} s; that of a process that was \
+         killed ends after its sink.transaction_timeout",
+        after.as_secs()
+    )]
+    Held {
+        /// The topic of positions.
+        topic: String,
+        /// How long that was waited for.
+        after: Duration,
     },
     /// A topic does not exist.
     #[error("topic {0} is missing: create it, or set sink.create_topics")]
@@ -39,6 +61,18 @@ pub enum SinkError {
     },
 }
 
+impl SinkError {
+    /// Whether nothing may be tried again.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Fenced(_))
+    }
+
+    /// Whether nothing changes before somebody does something.
+    pub fn needs_somebody(&self) -> bool {
+        matches!(self, Self::NoTransactions(_))
+    }
+}
+
 /// The error in one line, with what it comes from and what to do where that is known.
 fn words(error: &ClientError) -> String {
     let mut text = error.to_string();
@@ -54,6 +88,12 @@ fn words(error: &ClientError) -> String {
             }
             ErrorCode::TopicAuthorizationFailed | ErrorCode::ClusterAuthorizationFailed => {
                 "; grant this client to describe, write and read the topic"
+            }
+            ErrorCode::InvalidTransactionTimeout => {
+                "; lower sink.transaction_timeout, or raise transaction.max.timeout.ms of the brokers"
+            }
+            ErrorCode::TransactionalIdAuthorizationFailed => {
+                "; grant this client to write and describe the transactional id takhin-cdc-<source.id>"
             }
             _ => "",
         },

@@ -82,6 +82,35 @@ impl Recorder {
         }
     }
 
+    /// The record of an event with its topic and size; none if it is too large, and that is no error.
+    pub(super) fn sized(
+        &self,
+        source: &Source,
+        event: &Event,
+    ) -> Result<Option<(Arc<str>, Record, usize)>, SinkError> {
+        let record = self.record(source, event);
+        let len = len(&record);
+        if len <= self.max_record {
+            return Ok(Some((self.topic_of(event), record, len)));
+        }
+        match self.oversize {
+            Oversize::Stop => Err(SinkError::Oversize {
+                event_id: event.event_id.clone(),
+                len,
+                max: self.max_record,
+            }),
+            Oversize::Skip => {
+                metrics::OVERSIZE.inc();
+                tracing::warn!(
+                    event_id = event.event_id,
+                    len,
+                    "event left out: its record is too large"
+                );
+                Ok(None)
+            }
+        }
+    }
+
     fn record(&self, source: &Source, event: &Event) -> Record {
         let text = |text: &str| Some(Bytes::copy_from_slice(text.as_bytes()));
         let data_type = event.data_type.map_or("", |data_type| data_type.name());
@@ -129,27 +158,9 @@ impl Round {
     }
 
     fn push(&mut self, recorder: &Recorder, source: &Source, event: &Event) -> Result<(), SinkError> {
-        let record = recorder.record(source, event);
-        let len = len(&record);
-        if len > recorder.max_record {
-            return match recorder.oversize {
-                Oversize::Stop => Err(SinkError::Oversize {
-                    event_id: event.event_id.clone(),
-                    len,
-                    max: recorder.max_record,
-                }),
-                Oversize::Skip => {
-                    metrics::OVERSIZE.inc();
-                    tracing::warn!(
-                        event_id = event.event_id,
-                        len,
-                        "event left out: its record is too large"
-                    );
-                    Ok(())
-                }
-            };
-        }
-        let topic = recorder.topic_of(event);
+        let Some((topic, record, len)) = recorder.sized(source, event)? else {
+            return Ok(());
+        };
         let partitions = recorder.topics.partitions(&topic);
         *self
             .counts

@@ -12,6 +12,9 @@ use super::error::SinkError;
 /// What a batch may have beside the largest record.
 const BATCH_EXTRA: u64 = 64 << 10;
 
+/// Bytes after which a segment of positions is closed, and may be compacted.
+const OFFSETS_SEGMENT: u64 = 8 << 20;
+
 /// Names, and how many partitions each has.
 #[derive(Debug, Clone)]
 pub struct Topics {
@@ -25,19 +28,24 @@ pub struct Topics {
 }
 
 impl Topics {
+    /// The topics of a configuration, of which nobody was asked yet.
+    pub fn named(config: &CdcConfig) -> Self {
+        let (snapshot, binlog) = config.topics();
+        Self {
+            snapshot,
+            binlog,
+            offsets: config.sink.topic_offsets.clone(),
+            partitions: BTreeMap::new(),
+        }
+    }
+
     /// The topics of a configuration, those that are missing created unless that is not wanted.
     ///
     /// # Errors
     ///
     /// [`SinkError`].
     pub async fn prepare(client: &Client, config: &CdcConfig) -> Result<Self, SinkError> {
-        let (snapshot, binlog) = config.topics();
-        let mut topics = Self {
-            snapshot,
-            binlog,
-            offsets: config.sink.topic_offsets.clone(),
-            partitions: BTreeMap::new(),
-        };
+        let mut topics = Self::named(config);
         topics.partitions = topics.found(client).await?;
         let missing: Vec<_> = topics
             .wanted(config)
@@ -118,7 +126,11 @@ impl Topics {
             name: self.offsets.clone(),
             partitions: Some(1),
             replication_factor,
-            configs: vec![("cleanup.policy".to_owned(), "compact".to_owned())],
+            configs: vec![
+                ("cleanup.policy".to_owned(), "compact".to_owned()),
+                // It is read whole at each start, and with `exactly_once` each transaction adds to it.
+                ("segment.bytes".to_owned(), OFFSETS_SEGMENT.to_string()),
+            ],
         });
         topics
     }

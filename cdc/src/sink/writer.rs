@@ -1,12 +1,12 @@
 //! Writes what is in the queue, one round after the other, and notes how far it came.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use takhin_client::{ClientError, Producer};
+use takhin_client::Batches;
 use takhin_config::CdcConfig;
 use takhin_pika::Position;
 use takhin_runtime::clock::Instant;
@@ -15,6 +15,7 @@ use takhin_runtime::{Env, JoinHandle, Shutdown};
 use tokio::sync::mpsc;
 use tracing::{Span, debug, warn};
 
+use super::outlet::{Outcome, Outlet};
 use super::round::{Recorder, Round};
 use super::topics::{Topics, failed};
 use crate::checkpoint::{Checkpoint, Checkpoints, PositionFile, record};
@@ -32,12 +33,9 @@ const SLOW: Duration = Duration::from_secs(10);
 /// How long a stop may wait for what is on its way.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// The outcome of each batch, with its topic.
-type Outcomes = Vec<(Arc<str>, Result<i64, ClientError>)>;
-
 /// Batches on their way.
 struct Flight {
-    outcome: Pin<Box<dyn Future<Output = Outcomes> + Send>>,
+    outcome: Pin<Box<dyn Future<Output = Outcome> + Send>>,
     since: Instant,
     is_slow: bool,
 }
@@ -54,7 +52,7 @@ pub struct Master<'a> {
 /// Takes work, writes it, and notes how far it came: first in the file, then to the master, now and then in the topic.
 pub struct Writer<'a> {
     env: Env,
-    producer: Producer,
+    outlet: Outlet,
     recorder: Recorder,
     file: Arc<PositionFile>,
     checkpoints: &'a mut Checkpoints,
@@ -75,14 +73,14 @@ impl<'a> Writer<'a> {
     pub fn new(
         env: &Env,
         config: &CdcConfig,
-        producer: Producer,
+        outlet: Outlet,
         (topics, encoder): (Topics, Arc<dyn Encoder>),
         (file, checkpoints): (Arc<PositionFile>, &'a mut Checkpoints),
         (flag, pause): (&'a Flag, &'a Pause),
     ) -> Self {
         Self {
             env: env.clone(),
-            producer,
+            outlet,
             recorder: Recorder::new(config, topics, encoder),
             file,
             checkpoints,
@@ -118,7 +116,7 @@ impl<'a> Writer<'a> {
             tokio::select! {
                 biased;
                 () = stop.wait() => {}
-                outcomes = landed(&mut self.flight) => self.land(outcomes, master).await?,
+                outcome = landed(&mut self.flight) => self.land(outcome, master).await?,
                 work = works.recv(), if !is_paused && !self.next.is_full() => match work {
                     Some(work) => self.take(work, &mut works, master)?,
                     // The reader has ended; it says why.
@@ -128,7 +126,7 @@ impl<'a> Writer<'a> {
                 () = until(&self.env, slow_at) => self.is_slow(),
                 () = self.pause.changed(is_paused) => {}
             }
-            self.launch().await?;
+            self.launch(master);
         }
         self.finish(master).await
     }
@@ -158,9 +156,9 @@ impl<'a> Writer<'a> {
     }
 
     /// Sends the next batches, if none are on their way.
-    async fn launch(&mut self) -> Result<(), Trouble> {
+    fn launch(&mut self, master: Master<'_>) {
         if self.flight.is_some() {
-            return Ok(());
+            return;
         }
         if self.sending.is_none() && !self.next.is_empty() {
             let mut round = std::mem::take(&mut self.next);
@@ -168,52 +166,45 @@ impl<'a> Writer<'a> {
             self.sending = Some(round);
         }
         let Some(round) = &mut self.sending else {
-            return Ok(());
+            return;
         };
-        let mut deliveries = Vec::new();
-        for ((topic, partition), batch) in round.next_batches() {
-            let enqueued = self.producer.enqueue(&topic, partition, batch.records).await;
-            let delivery = enqueued.map_err(|source| failed("make a batch", source))?;
-            deliveries.push(async move { (topic, delivery.wait().await) });
-        }
+        let next = round.next_batches();
+        let batches = next.into_iter().map(|(place, batch)| (place, batch.records));
+        let batches = batches.collect();
+        let is_last = !round.has_batches();
+        let positions = match (is_last, &self.sending) {
+            (true, Some(round)) => Some(self.position_batches(self.reached(round, master).values())),
+            _ => None,
+        };
+        let outlet = self.outlet.clone();
         self.flight = Some(Flight {
-            outcome: Box::pin(join_all(deliveries)),
+            outcome: Box::pin(async move { outlet.write(batches, positions).await }),
             since: self.env.clock.instant(),
             is_slow: false,
         });
-        Ok(())
     }
 
     /// All batches have an outcome.
-    async fn land(&mut self, outcomes: Outcomes, master: Master<'_>) -> Result<(), Trouble> {
+    async fn land(&mut self, outcome: Outcome, master: Master<'_>) -> Result<(), Trouble> {
         self.flight = None;
-        for (topic, outcome) in outcomes {
-            if let Err(source) = outcome {
-                metrics::PRODUCE_ERRORS.with([&topic]).inc();
-                if let Some(span) = self.sending.as_ref().and_then(|round| round.span.as_ref()) {
-                    trace::failed(span, &source);
-                }
-                return Err(failed(&format!("write to {topic}"), source).into());
+        if let Err((topic, source)) = outcome {
+            // Of a transaction it is that of the changes.
+            let topic = topic.unwrap_or_else(|| self.recorder.topics.binlog.as_str().into());
+            metrics::PRODUCE_ERRORS.with([&topic]).inc();
+            if let Some(span) = self.sending.as_ref().and_then(|round| round.span.as_ref()) {
+                trace::failed(span, &source);
             }
+            return Err(failed(&format!("write to {topic}"), source).into());
         }
         self.flag.pass();
         // Batches that come after those of the same partition.
-        self.launch_rest().await?;
-        if self.flight.is_none()
-            && let Some(round) = self.sending.take()
-        {
+        if self.sending.as_ref().is_some_and(Round::has_batches) {
+            self.launch(master);
+        } else if let Some(round) = self.sending.take() {
             let span = round.span.clone().unwrap_or_else(Span::none);
             traced(span, self.commit(round, master)).await?;
         }
         Ok(())
-    }
-
-    async fn launch_rest(&mut self) -> Result<(), Trouble> {
-        let has_more = self.sending.as_ref().is_some_and(Round::has_batches);
-        match has_more {
-            true => self.launch().await,
-            false => Ok(()),
-        }
     }
 
     /// Notes that a round was written.
@@ -223,8 +214,10 @@ impl<'a> Writer<'a> {
             let (file, checkpoints) = (Arc::clone(&self.file), self.checkpoints.clone());
             self.env.tasks.blocking(move || file.save(&checkpoints)).await?;
             metrics::saved(self.env.clock.now_ms());
-            self.topic_due
-                .get_or_insert_with(|| self.env.clock.instant() + self.topic_interval);
+            if !self.outlet.is_transactional() {
+                self.topic_due
+                    .get_or_insert_with(|| self.env.clock.instant() + self.topic_interval);
+            }
         }
         for ack in &round.acks {
             if let Some(session) = master.session {
@@ -241,25 +234,52 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn note(&mut self, round: &Round, master: Master<'_>) {
+    /// Where to go on once a round is written.
+    fn reached(&self, round: &Round, master: Master<'_>) -> Checkpoints {
+        let Some(source) = master.followed.source() else {
+            return Checkpoints::new();
+        };
         let now_ms = self.env.clock.now_ms();
-        for (db, progress) in &round.progress {
-            let Some(source) = master.followed.source() else {
-                return;
-            };
+        let reached = round.progress.iter().map(|(db, progress)| {
             let mut checkpoint =
                 Checkpoint::new(&source.id, db, &source.replication_id, progress.position, now_ms);
             checkpoint.logic_id = progress.logic_id;
             checkpoint.term_id = progress.term;
             checkpoint.last = progress.last.map(Into::into);
+            (db.to_string(), checkpoint)
+        });
+        reached.collect()
+    }
+
+    fn note(&mut self, round: &Round, master: Master<'_>) {
+        let reached = self.reached(round, master);
+        for (db, progress) in round
+            .progress
+            .iter()
+            .filter(|(db, _)| reached.contains_key(&***db))
+        {
             master.followed.wrote(db, progress.position, progress.ts_ms);
             let Position { filenum, offset } = progress.position;
             metrics::POSITION_FILE.with([db]).set(i64::from(filenum));
             metrics::POSITION_OFFSET
                 .with([db])
                 .set(i64::try_from(offset).unwrap_or(i64::MAX));
-            self.checkpoints.insert(db.to_string(), checkpoint);
         }
+        self.checkpoints.extend(reached);
+    }
+
+    /// The records of positions by their partition.
+    fn position_batches<'c>(&self, checkpoints: impl Iterator<Item = &'c Checkpoint>) -> Batches {
+        let topic: Arc<str> = self.recorder.topics.offsets.as_str().into();
+        let partitions = self.recorder.topics.partitions(&topic);
+        let mut batches = BTreeMap::<_, Vec<_>>::new();
+        for checkpoint in checkpoints {
+            let record = record(checkpoint);
+            let partition = partition_of(record.key.as_deref().unwrap_or_default(), partitions);
+            let place = (Arc::clone(&topic), partition);
+            batches.entry(place).or_default().push(record);
+        }
+        batches.into_iter().collect()
     }
 
     /// Writes positions to the topic, unless those before are still on their way. They are behind those of the file at
@@ -270,19 +290,15 @@ impl<'a> Writer<'a> {
             return Ok(());
         }
         self.topic_due = None;
-        let topic = self.recorder.topics.offsets.clone();
-        let partitions = self.recorder.topics.partitions(&topic);
         let mut deliveries = Vec::new();
-        for checkpoint in self.checkpoints.values() {
-            let record = record(checkpoint);
-            let partition = partition_of(record.key.as_deref().unwrap_or_default(), partitions);
-            let enqueued = self.producer.enqueue(&topic, partition, vec![record]).await;
+        for ((topic, partition), records) in self.position_batches(self.checkpoints.values()) {
+            let enqueued = self.outlet.producer().enqueue(&topic, partition, records).await;
             deliveries.push(enqueued.map_err(|source| failed("make a batch", source))?);
         }
         let saving = async move {
             for delivery in deliveries {
                 if let Err(error) = delivery.wait().await {
-                    debug!(topic, %error, "a position was not written; the next one will be");
+                    debug!(%error, "a position was not written; the next one will be");
                 }
             }
         };
@@ -307,8 +323,8 @@ impl<'a> Writer<'a> {
         let env = self.env.clone();
         let finishing = async {
             while self.flight.is_some() {
-                let outcomes = landed(&mut self.flight).await;
-                self.land(outcomes, master).await?;
+                let outcome = landed(&mut self.flight).await;
+                self.land(outcome, master).await?;
             }
             if let Some(saving) = self.saving.take() {
                 let _ = saving.await;
@@ -330,7 +346,7 @@ impl<'a> Writer<'a> {
 }
 
 /// The outcome of what is on its way; never if nothing is.
-async fn landed(flight: &mut Option<Flight>) -> Outcomes {
+async fn landed(flight: &mut Option<Flight>) -> Outcome {
     match flight {
         Some(flight) => flight.outcome.as_mut().await,
         None => std::future::pending().await,

@@ -15,6 +15,16 @@ use crate::wal::WalError;
 /// Why a master cannot be followed for now.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
+    /// Such a master would lose what is only shown.
+    #[error(
+        "{address} has version {version}: --dry-run is not for masters before 3.1, which connect to the process themselves"
+    )]
+    NoDryRun {
+        /// The master.
+        address: String,
+        /// What it says it is.
+        version: String,
+    },
     /// No connection.
     #[error("cannot connect to {address}: {source}")]
     Connect {
@@ -284,6 +294,7 @@ impl SourceError {
             | Self::Version { .. }
             | Self::Sharding { .. }
             | Self::Protocol { .. }
+            | Self::NoDryRun { .. }
             | Self::Upgraded { .. } => "version",
             Self::Wal(_) => "wal",
             Self::Listen(_) => "listen",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use takhin_pika::Position;
@@ -109,18 +109,27 @@ impl Cdc {
         Some(Position::new(filenum, of["offset"].as_u64()?))
     }
 
+    /// Runs it with these words more, until it ends.
+    pub(crate) fn run(&self, words: &[&str]) -> Output {
+        self.command().args(words).stdin(Stdio::null()).output().unwrap()
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_takhin-cdc"));
+        command.arg("--config").arg(self.dir.path().join("cdc.yaml"));
+        for setting in &self.settings {
+            command.args(["--set", setting]);
+        }
+        command
+    }
+
     pub(crate) fn start(&mut self) {
         let log = File::options()
             .create(true)
             .append(true)
             .open(self.dir.path().join("log"))
             .unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_takhin-cdc"));
-        command.arg("--config").arg(self.dir.path().join("cdc.yaml"));
-        for setting in &self.settings {
-            command.args(["--set", setting]);
-        }
-        let child = command.stdin(Stdio::null()).stderr(log).spawn().unwrap();
+        let child = self.command().stdin(Stdio::null()).stderr(log).spawn().unwrap();
         self.child = Some(child);
     }
 

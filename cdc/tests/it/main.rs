@@ -8,6 +8,7 @@
 
 mod broker;
 mod cdc;
+mod dry;
 mod errors;
 mod events;
 mod faults;

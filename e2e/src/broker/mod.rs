@@ -18,7 +18,7 @@ use crate::process::{self, Running};
 use crate::wait;
 use crate::wire;
 
-pub(crate) use takhin::http_get;
+pub(crate) use takhin::{http_get, is_ready};
 
 /// Which broker the suites run against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -236,7 +236,7 @@ impl Broker {
             if let Some(status) = process.ended()? {
                 bail!("{kind:?} {} at start", process::ending(status));
             }
-            if kind == Kind::Takhin && !takhin::is_ready(admin) {
+            if kind == Kind::Takhin && !is_ready(admin) {
                 return Ok(false);
             }
             Ok(wire::Connection::open(kafka)

@@ -38,7 +38,7 @@ pub(super) fn binary() -> Result<PathBuf> {
 }
 
 /// Whether `GET /readyz` answers 200.
-pub(super) fn is_ready(admin: SocketAddr) -> bool {
+pub(crate) fn is_ready(admin: SocketAddr) -> bool {
     http_get(admin, "/readyz").is_ok_and(|answer| {
         let mut words = answer.split_ascii_whitespace();
         words.nth(1) == Some("200")

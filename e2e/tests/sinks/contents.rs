@@ -9,16 +9,24 @@ use takhin_pika_testing::topics::{Read, distinct};
 use crate::stage::{Suites, read_until};
 
 pub(crate) fn add(suites: &mut Suites) {
-    suites.add("contents::in_kafka", Kind::Kafka, contents);
-    suites.add("contents::in_takhin", Kind::Takhin, contents);
+    suites.add("contents::in_kafka", Kind::Kafka, |broker| {
+        contents(broker, "at_least_once")
+    });
+    suites.add("contents::in_kafka_by_transactions", Kind::Kafka, |broker| {
+        contents(broker, "exactly_once")
+    });
+    suites.add("contents::in_takhin", Kind::Takhin, |broker| {
+        contents(broker, "at_least_once")
+    });
 }
 
 /// Recorded dumps and the changes after them, each of another server, equal what the server had in the end.
-fn contents(broker: &Broker) -> Result<()> {
+fn contents(broker: &Broker, delivery: &str) -> Result<()> {
     for version in ["3.5.5", "4.0.1"] {
         let replayed = Replayed::start(version)?;
-        let name = format!("contents-{version}");
+        let name = format!("contents-{delivery}-{version}");
         let mut cdc = Cdc::new(&name, replayed.master.port(), &broker.bootstrap())?;
+        cdc.set(&format!("sink.delivery={delivery}"));
         cdc.start()?;
         wait::until("everything is acknowledged", LIMIT, || {
             Ok(replayed.is_acknowledged())

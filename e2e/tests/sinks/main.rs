@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "what makes no sense fails the test")]
 
 mod contents;
+mod once;
 mod stage;
 
 use libtest_mimic::Arguments;
@@ -16,5 +17,6 @@ fn main() {
     arguments.test_threads = Some(1);
     let mut suites = stage::Suites::default();
     contents::add(&mut suites);
+    once::add(&mut suites);
     libtest_mimic::run(&arguments, suites.trials).exit()
 }

@@ -92,6 +92,13 @@ section! {
         /// How long a topic of its own for the data set keeps it, where it is created.
         snapshot_retention: Limit<Duration> = Limit::At(Duration::from_secs(7 * 86_400)),
             in Limit::At(Duration::from_secs(60))..=Limit::Unlimited;
+        /// How often an event is in its topic. `at_least_once`: what was not acknowledged when something broke comes again, with
+        /// the same `event_id`. `exactly_once`: events and position are written in transactions, which the brokers must have,
+        /// and a second process with the same `source.id` takes the place of the first.
+        delivery: Delivery = Delivery::AtLeastOnce;
+        /// With `exactly_once`, how long a transaction may take before the brokers abort it and what it had is written again;
+        /// not more than their `transaction.max.timeout.ms`. So long readers may wait for what a process that was killed left.
+        transaction_timeout: Duration = Duration::from_secs(60), in Duration::from_secs(1)..=Duration::from_secs(900);
         /// What a record's partition depends on. `key`: database and key, so that all events of a key stay in order, those
         /// that do not know its type included. `type_and_key`: database, type and key; `del` and `expire` of a key may then
         /// be in another partition than what they follow.
@@ -235,6 +242,16 @@ choice! {
         Initial = "initial";
         /// Never: changes from now on.
         NoData = "no_data";
+    }
+}
+
+choice! {
+    /// How often an event is in its topic.
+    Delivery {
+        /// Once, and again after a crash.
+        AtLeastOnce = "at_least_once";
+        /// Once, by transactions.
+        ExactlyOnce = "exactly_once";
     }
 }
 
