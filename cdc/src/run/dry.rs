@@ -16,7 +16,7 @@ use crate::control::Pause;
 use crate::event::Json;
 use crate::queue::{Work, queue};
 use crate::sink::Preview;
-use crate::source::{Followed, Session, SourceError};
+use crate::source::{Ends, Followed, Session, SourceError};
 use crate::trouble::Trouble;
 
 /// Most pieces of work that are taken: a master sends at most 9000 items without an acknowledgement.
@@ -70,10 +70,14 @@ pub async fn dry_run(
             host: local.clone(),
             port: LISTED_PORT,
         });
-        let (session, driver) = Session::open(env, &listed, &local).await?;
+        let ends = Ends {
+            local: connected.redis.local(),
+            peer: connected.redis.peer(),
+            password: connected.password.take(),
+        };
+        let (session, driver) = Session::open(env, &listed, ends).await?;
         let (queue, mut works) = queue(config.sink.queue_size.as_u32());
-        let Connected { server, password, .. } = &mut connected;
-        let whom = (server.version.clone(), password.take());
+        let Connected { redis, server, .. } = &mut connected;
         let following = Runner {
             config: &listed,
             ..runner
@@ -88,7 +92,7 @@ pub async fn dry_run(
             biased;
             shown = showing => shown,
             () = stop.wait() => Ok(Shown { events: 0, filtered: 0 }),
-            failed = following.follow((&session, &queue), &mut connected.redis, (&whom.0, whom.1), &known) => Err(failed),
+            failed = following.follow((&session, &queue), redis, &server.version, &known) => Err(failed),
             error = driver.run(&session, &queue) => Err(error.into()),
         }
     };

@@ -109,7 +109,7 @@ impl Runner<'_> {
                     Err(trouble) => self.rest(&trouble, &mut pauses, stop).await,
                 }
                 if self.is_lacking.load(Ordering::Relaxed) {
-                    return Ended::Again;
+                    return Ok(Ended::Again);
                 }
             }
             Ok(Ended::Stopped)

@@ -8,13 +8,14 @@ use takhin_pika::Position;
 use takhin_pika::info::DumpInfo;
 use takhin_pika_testing::fixture::{Fixture, MASTER_PORT};
 use takhin_pika_testing::master::{Master, Settings};
+use takhin_pika_testing::state::State;
+use takhin_pika_testing::topics::Read;
 use tempfile::TempDir;
 
 use crate::broker::{Broker, post, until};
 use crate::cdc::Cdc;
-use crate::events::{Read, read_until};
+use crate::events::read_until;
 use crate::legacy::{as_we_say, recorded};
-use crate::state::State;
 
 const VERSIONS: [&str; 2] = ["2.3.6", "3.0.16"];
 
