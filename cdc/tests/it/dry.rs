@@ -6,6 +6,7 @@ use serde_json::Value;
 use takhin_pika::Position;
 use takhin_pika_testing::master::{Master, Settings};
 use takhin_pika_testing::replayed::Replayed;
+use takhin_pika_testing::topics::Read;
 
 use crate::broker::{Broker, until};
 use crate::cdc::Cdc;
@@ -20,6 +21,19 @@ fn lines(cdc: &Cdc, words: &[&str]) -> (Vec<Value>, String) {
     let text = String::from_utf8(output.stdout).unwrap();
     let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
     (lines.collect(), said)
+}
+
+/// Every line that was shown is among the records.
+#[track_caller]
+fn check_is_sent(shown: &[Value], sent: &[Read]) {
+    for line in shown {
+        let same = |read: &&Read| read.json["event_id"] == line["value"]["event_id"];
+        let read = sent.iter().find(same).unwrap();
+        assert_eq!(
+            (&read.json, &read.key[..]),
+            (&line["value"], line["key"].as_str().unwrap().as_bytes())
+        );
+    }
 }
 
 #[test]
@@ -66,15 +80,7 @@ fn shows_what_would_be_sent_and_sends_nothing() {
         master.acked("db0") == Some(master.end("db0"))
     });
     let sent = read_until(broker.kafka, &topic, "what was shown", |read| read.len() >= 20);
-    for line in &shown {
-        let same =
-            |read: &&takhin_pika_testing::topics::Read| read.json["event_id"] == line["value"]["event_id"];
-        let read = sent.iter().find(same).unwrap();
-        assert_eq!(
-            (&read.json, &read.key[..]),
-            (&line["value"], line["key"].as_str().unwrap().as_bytes())
-        );
-    }
+    check_is_sent(&shown, &sent);
     // Beside the process at work it begins where that one is.
     let (beside, _) = std::thread::scope(|scope| {
         let running = scope.spawn(|| lines(&cdc, &["--limit", "3"]));

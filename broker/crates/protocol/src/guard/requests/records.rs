@@ -132,10 +132,10 @@ pub(super) static ADD_PARTITIONS_TO_TXN: Shape = shape(&[
     between(0, 3, array(&Kind::Struct(&ADD_PARTITIONS_TOPIC))),
 ]);
 static ADD_PARTITIONS_TRANSACTION: Shape = shape(&[
-    field(STRING), // transactional_id
-    field(I64),    // producer_id
-    field(I16),    // producer_epoch
-    field(I8),     // verify_only
+    field(STRING),     // transactional_id
+    field(I64),        // producer_id
+    field(I16),        // producer_epoch
+    field(Kind::Bool), // verify_only
     field(array(&Kind::Struct(&ADD_PARTITIONS_TOPIC))),
 ]);
 static ADD_PARTITIONS_TOPIC: Shape = shape(&[
@@ -144,8 +144,8 @@ static ADD_PARTITIONS_TOPIC: Shape = shape(&[
 ]);
 
 pub(super) static END_TXN: Shape = shape(&[
-    field(STRING), // transactional_id
-    field(I64),    // producer_id
-    field(I16),    // producer_epoch
-    field(I8),     // committed
+    field(STRING),     // transactional_id
+    field(I64),        // producer_id
+    field(I16),        // producer_epoch
+    field(Kind::Bool), // committed
 ]);
