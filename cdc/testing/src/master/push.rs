@@ -157,7 +157,11 @@ fn relay(to: (String, u16), mut left: usize) -> io::Result<u16> {
         let (mut client, _) = listener.accept()?;
         let mut server = TcpStream::connect(to)?;
         let (mut answers, mut back) = (server.try_clone()?, client.try_clone()?);
-        thread::spawn(move || io::copy(&mut answers, &mut back));
+        thread::spawn(move || {
+            io::copy(&mut answers, &mut back)?;
+            // The client waits for words otherwise that nobody will say.
+            back.shutdown(Shutdown::Both)
+        });
         let mut chunk = [0; 4096];
         while left > 0 {
             let room = left.min(chunk.len());
