@@ -61,6 +61,12 @@ fn crowd(plane: &ControlPlane) -> Result<()> {
     ensure!(client.partitions("topic-0")? == 1 && client.partitions(&format!("topic-{}", TOPICS - 1))? == 1);
     ensure!(took < CONVERGED, "it took {took:?}");
     ensure!(peak < PEAK, "peak of {} MiB", peak >> 20);
+    // The cluster is looked at every half a minute, and its status tells how many partitions a broker leads.
+    wait::until("the cluster's status to tell of all of them", CONVERGED, || {
+        let prod = room.kube().get("TakhinCluster", &room.name, "prod")?;
+        let led = prod.and_then(|prod| prod["status"]["brokers"][0]["leaders"].as_u64());
+        Ok(led.is_some_and(|led| led >= TOPICS as u64))
+    })?;
     idle(&room, &operator)
 }
 
