@@ -23,6 +23,9 @@ pub(crate) fn add(suites: &mut Suites) {
 /// Longer than a Lease is good and than any request waits.
 const OUTAGE: Duration = Duration::from_secs(30);
 
+/// Longer than from one look of the operator at a cluster to the next.
+const LOOKED: Duration = Duration::from_secs(35);
+
 /// Without an API server the brokers serve on; the operators, which end without a Lease, come back with it.
 fn outage(cluster: &Ground) -> Result<()> {
     let house = House::shared(cluster)?;
@@ -134,14 +137,14 @@ fn idle(cluster: &Ground) -> Result<()> {
         asked.retain(|entry| entry.is_write() && !entry.is_lease());
         Ok(asked)
     };
-    // What was written last makes one more pass.
+    // A cluster is looked at every half a minute, and its status tells who leads how much: that comes to rest first.
     let (mut log, mut since) = (cluster.made()?.plane().audit().from_now()?, Instant::now());
     eprintln!("        waiting for the last write, and then for a minute to pass");
     wait::until("the last write", LIMIT, || {
         if !writes(&log)?.is_empty() {
             (log, since) = (cluster.made()?.plane().audit().from_now()?, Instant::now());
         }
-        Ok(since.elapsed() > Duration::from_secs(5))
+        Ok(since.elapsed() > LOOKED)
     })?;
     let (log, begun) = (cluster.made()?.plane().audit().from_now()?, Instant::now());
     wait::until("a minute to pass", IDLE * 2, || Ok(begun.elapsed() >= IDLE))?;
