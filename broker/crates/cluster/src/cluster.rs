@@ -19,7 +19,6 @@ mod presence;
 mod quorum;
 mod reassign;
 mod rebalance;
-mod settling;
 mod survey;
 mod throttle;
 

@@ -20,8 +20,7 @@ use crate::outbox::Ticket;
 /// Pause before a link is dialled again, doubled from one failure to the next.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
-/// Longest such pause. A link that stood for longer is dialled again at once, and then begins with the first pause: a process
-/// that has ended refuses connections, which says more than silence does.
+/// Longest such pause. A link that stood for longer begins again with the first.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// What a call is, so that nothing large stands in the way of something urgent.
@@ -233,7 +232,7 @@ impl Peer {
             match interrupt {
                 Some(Interrupt::Removed) => break,
                 Some(Interrupt::Moved) => pause = FIRST_PAUSE,
-                None => pause = (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE),
+                None => pause = (pause * 2).min(LONGEST_PAUSE),
             }
         }
         self.down(LinkError::Stopped);
@@ -259,7 +258,8 @@ impl Peer {
         let since = self.shared.env.clock.instant();
         info!(peer = self.node, address, incarnation = %link.identity().incarnation, "link stands");
         METRICS.links.add(1);
-        self.stand(Standing::Up(Arc::clone(&link)));
+        self.standing
+            .update(|standing| *standing = Standing::Up(Arc::clone(&link)));
         let (why, interrupt) = tokio::select! {
             biased;
             interrupt = self.interrupted(address) => (interrupt.reason(), Some(interrupt)),
@@ -271,18 +271,13 @@ impl Peer {
         self.down(why.clone());
         link.end(&why);
         if since.elapsed() > LONGEST_PAUSE {
-            *pause = Duration::ZERO;
+            *pause = FIRST_PAUSE;
         }
         (why, interrupt)
     }
 
-    fn stand(&self, new: Standing) {
-        self.standing.update(|standing| *standing = new);
-        self.shared.changes.update(|changes| *changes += 1);
-    }
-
     fn down(&self, why: LinkError) {
-        self.stand(Standing::Down(why));
+        self.standing.update(|standing| *standing = Standing::Down(why));
     }
 
     /// Says why there is no link, once for each kind of reason in a row.

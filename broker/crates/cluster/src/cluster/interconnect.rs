@@ -170,14 +170,6 @@ impl Links for Interconnect {
         .boxed()
     }
 
-    fn changes(&self) -> Published<u64> {
-        self.rpc.changes()
-    }
-
-    fn is_linked(&self, node: u32) -> bool {
-        self.rpc.peer(node).is_some_and(|peer| peer.state().connected)
-    }
-
     fn silence(&self, node: u32) -> Option<Duration> {
         let state = self.rpc.peer(node)?.state();
         if matches!(state.error, Some(NoLink::Connect { .. })) {
