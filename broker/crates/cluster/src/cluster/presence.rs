@@ -35,6 +35,19 @@ impl Cluster {
         let fenced = silence.checked_sub(SESSION)?;
         (missed.len() < others).then_some(fenced)
     }
+
+    /// Whether a broker is not heard of at this moment, while another one is. It may be back before anybody is told, or
+    /// never.
+    pub(super) fn is_missed(&self, id: i32) -> bool {
+        let image = self.image();
+        let mut others = image.brokers.keys().filter(|id| **id != self.node_id());
+        !self.is_there(id) && others.any(|id| self.is_there(*id))
+    }
+
+    /// Whether a broker is this one or was heard of within the last second.
+    fn is_there(&self, id: i32) -> bool {
+        id == self.node_id() || self.host.is_present(node_number(id))
+    }
 }
 
 /// Watches the other brokers until the node stops.
@@ -47,10 +60,9 @@ pub(super) async fn watch(cluster: Arc<Cluster>) {
         }
         let now = cluster.env.clock.instant();
         let image = cluster.image();
-        let is_there = |id: i32| id == cluster.node_id() || cluster.host.is_present(node_number(id));
         let mut missed = cluster.missed.write();
-        missed.retain(|id, _| image.brokers.contains_key(id) && !is_there(*id));
-        for id in image.brokers.keys().filter(|id| !is_there(**id)) {
+        missed.retain(|id, _| image.brokers.contains_key(id) && !cluster.is_there(*id));
+        for id in image.brokers.keys().filter(|id| !cluster.is_there(**id)) {
             missed.entry(*id).or_insert(now);
         }
     }

@@ -61,7 +61,12 @@ impl Cluster {
         let image = self.image();
         let disks = self.disks.read();
         let max_disk_usage = image.settings.node.cluster.rebalance.max_disk_usage;
-        placement::judge(&image, &disks, |id| self.fenced_for(id), max_disk_usage)
+        // Clients are told of a silent broker for a while yet, but replicas that go to it now may never get there.
+        let absent = |id| {
+            self.fenced_for(id)
+                .or_else(|| self.is_missed(id).then_some(Duration::ZERO))
+        };
+        placement::judge(&image, &disks, absent, max_disk_usage)
     }
 
     pub(super) async fn decommission_as_told(

@@ -18,9 +18,9 @@ pub enum Fitness {
     Full,
     /// It is to lead nothing, and is likely to be stopped soon.
     Draining,
-    /// It is fenced.
+    /// It is not heard of.
     Absent,
-    /// It has not been heard of for five minutes more.
+    /// It has been fenced for five minutes.
     Gone,
     /// It is being decommissioned: it takes none at all.
     Leaving,
@@ -41,19 +41,20 @@ impl Fitness {
     }
 }
 
-/// How fit each broker is. `fenced` says for how long a broker that is fenced has been, `max_disk_usage` is in percent.
+/// How fit each broker is. `absent` says for how long a broker that is not heard of has been fenced, zero if it has not been
+/// yet; `max_disk_usage` is in percent.
 pub(crate) fn judge(
     image: &Image,
     disks: &BTreeMap<i32, DiskReport>,
-    fenced: impl Fn(i32) -> Option<Duration>,
+    absent: impl Fn(i32) -> Option<Duration>,
     max_disk_usage: u16,
 ) -> Fitnesses {
     let of = |id: i32| {
         if image.decommissioning.contains(&id) {
             return Fitness::Leaving;
         }
-        match fenced(id) {
-            Some(silence) if silence >= GONE => return Fitness::Gone,
+        match absent(id) {
+            Some(fenced) if fenced >= GONE => return Fitness::Gone,
             Some(_) => return Fitness::Absent,
             None => {}
         }

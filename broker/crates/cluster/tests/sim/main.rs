@@ -25,6 +25,7 @@ mod orphans;
 mod parking;
 mod producers;
 mod quorum;
+mod rebalance;
 mod refusals;
 mod retention;
 mod scenarios;
