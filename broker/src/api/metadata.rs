@@ -6,13 +6,16 @@
 //!   whether topics may be created. v5: offline replicas. v7: leader epochs. v8: authorized operations (KIP-430).
 //! - v9: flexible encoding. v10: topic ids in answers. v12: topics asked for by id. v13: a top-level error.
 //!
+//! A client that asks for a topic by name or id while a leader of it is being elected waits half a second at most for the
+//! next one (`takhin_cluster`'s `cluster/settling.rs`); who asks for all topics does not.
+//!
 //! A topic that does not exist is created in the background if both broker and request allow it; this request
 //! answers LEADER_NOT_AVAILABLE, and the client asks again.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use takhin_cluster::TopicInfo;
+use takhin_cluster::{Image, TopicInfo};
 use takhin_protocol::ErrorCode;
 use takhin_protocol::messages::metadata_request::MetadataRequestTopic;
 use takhin_protocol::messages::metadata_response::{
@@ -33,6 +36,13 @@ impl Api for Metadata {
     const VERSIONS: RangeInclusive<i16> = 0..=13;
 
     async fn handle(cx: &RequestContext, request: MetadataRequest) -> MetadataResponse {
+        let asked = request
+            .topics
+            .filter(|topics| !(topics.is_empty() && empty_means_all(cx.version)));
+        if let Some(topics) = &asked {
+            let ids = ids_of(&cx.cluster().image(), topics);
+            cx.cluster().leaders_settle(&ids).await;
+        }
         let view = View::new(cx.cluster());
         let describe = Describe {
             cx,
@@ -40,9 +50,6 @@ impl Api for Metadata {
             may_create: request.allow_auto_topic_creation && cx.settings().node.kafka.auto_create_topics,
             with_operations: request.include_topic_authorized_operations,
         };
-        let asked = request
-            .topics
-            .filter(|topics| !(topics.is_empty() && empty_means_all(cx.version)));
         let topics = match asked {
             Some(topics) => once_each(topics)
                 .into_iter()
@@ -73,6 +80,15 @@ fn once_each(mut topics: Vec<MetadataRequestTopic>) -> Vec<MetadataRequestTopic>
         topics.retain(|topic| seen.insert((topic.topic_id, topic.name.clone())));
     }
     topics
+}
+
+/// Those of the topics that there are.
+fn ids_of(image: &Image, topics: &[MetadataRequestTopic]) -> Vec<Uuid> {
+    let id = |topic: &MetadataRequestTopic| match &topic.name {
+        Some(name) if topic.topic_id.is_nil() => image.topic(name).map(|topic| topic.id),
+        _ => Some(topic.topic_id),
+    };
+    topics.iter().filter_map(id).collect()
 }
 
 fn empty_means_all(version: i16) -> bool {

@@ -19,6 +19,7 @@ mod presence;
 mod quorum;
 mod reassign;
 mod rebalance;
+mod settling;
 mod survey;
 mod throttle;
 

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use takhin_runtime::Published;
+use takhin_runtime::clock::{Clock, Instant};
 use uuid::Uuid;
 
 use crate::partition::PartitionId;
@@ -46,6 +47,8 @@ struct Table {
     others: BTreeMap<PartitionId, Leadership>,
     /// Brokers that are gone.
     gone: BTreeSet<i32>,
+    /// When some partition was last found to have no leader any more.
+    lost_at: Option<Instant>,
     changes: u64,
 }
 
@@ -65,6 +68,7 @@ impl Table {
 #[derive(Debug)]
 pub(crate) struct Leaders {
     node: i32,
+    clock: Clock,
     table: RwLock<Table>,
     /// Number of this broker's last change.
     changed: Published<u64>,
@@ -73,9 +77,10 @@ pub(crate) struct Leaders {
 }
 
 impl Leaders {
-    pub(crate) fn new(node: i32) -> Self {
+    pub(crate) fn new(node: i32, clock: Clock) -> Self {
         Self {
             node,
+            clock,
             table: RwLock::default(),
             changed: Published::new(0),
             seen: Published::new(0),
@@ -124,6 +129,9 @@ impl Leaders {
         }
         table.changes += 1;
         let change = table.changes;
+        if leadership.leader == -1 {
+            table.lost_at = Some(self.clock.instant());
+        }
         table.own.insert(id, Own { leadership, change });
         drop(table);
         self.changed.update(|last| *last = change);
@@ -160,6 +168,9 @@ impl Leaders {
                 news = true;
             }
         }
+        if gives_up {
+            table.lost_at = Some(self.clock.instant());
+        }
         drop(table);
         if news {
             self.seen.update(|seen| *seen += 1);
@@ -173,6 +184,7 @@ impl Leaders {
         for word in table.others.values_mut().filter(|word| word.leader == node) {
             word.leader = -1;
         }
+        table.lost_at = Some(self.clock.instant());
         drop(table);
         self.seen.update(|seen| *seen += 1);
     }
@@ -182,6 +194,9 @@ impl Leaders {
     pub(crate) fn set_gone(&self, gone: BTreeSet<i32>) {
         let mut table = self.table.write();
         if table.gone != gone {
+            if !gone.is_subset(&table.gone) {
+                table.lost_at = Some(self.clock.instant());
+            }
             table.gone = gone;
             drop(table);
             self.seen.update(|seen| *seen += 1);
@@ -232,6 +247,11 @@ impl Leaders {
         self.changed.wait_for(|last| *last > change).await;
     }
 
+    /// When some partition, whichever, was last found to have no leader any more.
+    pub(crate) fn lost_at(&self) -> Option<Instant> {
+        self.table.read().lost_at
+    }
+
     /// How many changes have been seen, own or not.
     pub(crate) fn seen(&self) -> u64 {
         self.seen.get()
@@ -269,7 +289,7 @@ mod tests {
 
     #[test]
     fn the_highest_epoch_counts_whoever_speaks_last() {
-        let leaders = Leaders::new(1);
+        let leaders = Leaders::new(1, Clock::real());
         leaders.lead(P, 3, vec![1]);
         hear(&leaders, 2, word(2, 5));
         hear(&leaders, 3, word(3, 4));
@@ -280,14 +300,14 @@ mod tests {
 
     #[test]
     fn nobody_speaks_for_another() {
-        let leaders = Leaders::new(1);
+        let leaders = Leaders::new(1, Clock::real());
         hear(&leaders, 2, word(3, 5));
         assert_eq!(leaders.of(P), None);
     }
 
     #[test]
     fn a_broker_that_is_gone_leads_nothing_and_one_that_begins_anew_nothing_it_led() {
-        let leaders = Leaders::new(1);
+        let leaders = Leaders::new(1, Clock::real());
         hear(&leaders, 2, word(2, 5));
         leaders.set_gone([2].into());
         assert_eq!(leaders.leader_of(P), Some((-1, 5)));
@@ -305,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_leader_that_gives_up_keeps_its_epoch_until_the_next_leads() {
-        let leaders = Leaders::new(1);
+        let leaders = Leaders::new(1, Clock::real());
         leaders.lead(P, 3, vec![1, 2]);
         let (_, change) = leaders.since(0);
         leaders.give_up(P);

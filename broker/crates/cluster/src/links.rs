@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use takhin_runtime::Published;
 use uuid::Uuid;
 
 /// Which of a node pair's streams a request takes, so that a large one never stands in the way of an urgent one.
@@ -142,6 +143,19 @@ pub trait Links: Send + Sync + 'static {
 
     /// Who answers at an address: its node id and its data directory.
     fn hello(&self, address: &str, timeout: Duration) -> BoxFuture<'static, Result<(u32, Uuid), LinkError>>;
+
+    /// A number that grows whenever a link stands, ends, or cannot be made.
+    fn changes(&self) -> Published<u64>;
+
+    /// Whether there is a link to `node` right now.
+    fn is_linked(&self, node: u32) -> bool;
+
+    /// Whether `node` does not answer, asked now: `true` if there is no link to it, the link breaks over the question, or the
+    /// time passes. Who cannot even be asked, because too much waits to be sent, counts as one that answers.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    fn is_mute(&self, node: u32, timeout: Duration) -> BoxFuture<'static, bool>;
 
     /// Time since `node` was heard of last, or more if it is known to be gone; `None` if it was never heard of since this
     /// process began.

@@ -10,13 +10,13 @@ use takhin_runtime::{JoinHandle, Late, Published};
 use tonic::Streaming;
 
 use crate::dial::{Connection, CutOnDrop, Opened, broken};
-use crate::envelope::Envelope;
-use crate::error::LinkError;
+use crate::envelope::{Body, Envelope, Role};
+use crate::error::{CallError, LinkError};
 use crate::generated::StreamKind;
 use crate::identity::Identity;
 use crate::metrics::METRICS;
 use crate::node::Shared;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Ticket};
 use crate::peer::Class;
 
 /// Streams for data: groups are spread over them.
@@ -154,6 +154,11 @@ impl Link {
 
     pub(crate) fn outbox(&self, class: Class) -> &Arc<Outbox> {
         &self.outboxes[class.stream()]
+    }
+
+    /// Asks for a sign of life that answers this request, not one before.
+    pub(crate) fn echo(&self) -> Result<Ticket, CallError> {
+        self.outboxes[PING].submit(Role::Request, 0, Body::default())
     }
 
     /// Asks for signs of life; returns when the link has ended, and why.

@@ -25,6 +25,8 @@ pub(crate) struct Shared {
     pub(crate) identity: Published<Identity>,
     pub(crate) service: Arc<dyn Service>,
     pub(crate) connections: Connections,
+    /// Grows whenever a link stands, ends, or cannot be made.
+    pub(crate) changes: Published<u64>,
     pub(crate) stop: Shutdown,
 }
 
@@ -78,6 +80,7 @@ impl Rpc {
             identity,
             service,
             connections: Connections::default(),
+            changes: Published::default(),
             stop: Shutdown::new(),
         });
         let serving = listener::serve(Arc::clone(&shared), listener);
@@ -132,6 +135,11 @@ impl Rpc {
     /// A node that a link is kept to.
     pub fn peer(&self, node: u32) -> Option<Arc<Peer>> {
         self.peers.lock().get(&node).map(|kept| Arc::clone(&kept.peer))
+    }
+
+    /// A number that grows whenever a link stands, ends, or cannot be made.
+    pub fn changes(&self) -> Published<u64> {
+        self.shared.changes.clone()
     }
 
     /// The nodes that links are kept to.

@@ -20,7 +20,8 @@ use crate::outbox::Ticket;
 /// Pause before a link is dialled again, doubled from one failure to the next.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
-/// Longest such pause. A link that stood for longer begins again with the first.
+/// Longest such pause. A link that stood for longer is dialled again at once, and then begins with the first pause: a process
+/// that has ended refuses connections, which says more than silence does.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// What a call is, so that nothing large stands in the way of something urgent.
@@ -139,6 +140,22 @@ impl Peer {
         Ok(())
     }
 
+    /// Returns once it has shown that its process runs, after this was called: a link that stood a moment ago may lead
+    /// nowhere any more.
+    ///
+    /// # Errors
+    /// As [`Peer::call`]. [`CallError::Unreachable`] and [`CallError::Timeout`] say that it did not.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn echo(&self, timeout: Duration) -> Result<(), CallError> {
+        let asked = match self.standing.get() {
+            Standing::Up(link) => link.echo(),
+            Standing::Down(why) => Err(CallError::Unreachable(why)),
+        };
+        self.wait(asked, timeout).await.map(drop)
+    }
+
     /// What is known of it now.
     pub fn state(&self) -> PeerState {
         let (connected, incarnation, error) = match self.standing.get() {
@@ -232,7 +249,7 @@ impl Peer {
             match interrupt {
                 Some(Interrupt::Removed) => break,
                 Some(Interrupt::Moved) => pause = FIRST_PAUSE,
-                None => pause = (pause * 2).min(LONGEST_PAUSE),
+                None => pause = (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE),
             }
         }
         self.down(LinkError::Stopped);
@@ -258,8 +275,7 @@ impl Peer {
         let since = self.shared.env.clock.instant();
         info!(peer = self.node, address, incarnation = %link.identity().incarnation, "link stands");
         METRICS.links.add(1);
-        self.standing
-            .update(|standing| *standing = Standing::Up(Arc::clone(&link)));
+        self.stand(Standing::Up(Arc::clone(&link)));
         let (why, interrupt) = tokio::select! {
             biased;
             interrupt = self.interrupted(address) => (interrupt.reason(), Some(interrupt)),
@@ -271,13 +287,18 @@ impl Peer {
         self.down(why.clone());
         link.end(&why);
         if since.elapsed() > LONGEST_PAUSE {
-            *pause = FIRST_PAUSE;
+            *pause = Duration::ZERO;
         }
         (why, interrupt)
     }
 
+    fn stand(&self, new: Standing) {
+        self.standing.update(|standing| *standing = new);
+        self.shared.changes.update(|changes| *changes += 1);
+    }
+
     fn down(&self, why: LinkError) {
-        self.standing.update(|standing| *standing = Standing::Down(why));
+        self.stand(Standing::Down(why));
     }
 
     /// Says why there is no link, once for each kind of reason in a row.

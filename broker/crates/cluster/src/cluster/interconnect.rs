@@ -170,6 +170,25 @@ impl Links for Interconnect {
         .boxed()
     }
 
+    fn changes(&self) -> Published<u64> {
+        self.rpc.changes()
+    }
+
+    fn is_linked(&self, node: u32) -> bool {
+        self.rpc.peer(node).is_some_and(|peer| peer.state().connected)
+    }
+
+    fn is_mute(&self, node: u32, timeout: Duration) -> BoxFuture<'static, bool> {
+        let peer = self.rpc.peer(node);
+        async move {
+            match peer {
+                Some(peer) => !matches!(peer.echo(timeout).await, Ok(()) | Err(CallError::Busy)),
+                None => true,
+            }
+        }
+        .boxed()
+    }
+
     fn silence(&self, node: u32) -> Option<Duration> {
         let state = self.rpc.peer(node)?.state();
         if matches!(state.error, Some(NoLink::Connect { .. })) {

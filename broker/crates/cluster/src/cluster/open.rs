@@ -107,7 +107,7 @@ impl Cluster {
         };
         let rounds = Flusher::new(&context, data_dir.partitions(), policy);
         let flusher = FlushDriver::start(&env, rounds).map_err(StartError::Thread)?;
-        let leaders = Arc::new(Leaders::new(options.broker.id));
+        let leaders = Arc::new(Leaders::new(options.broker.id, env.clock.clone()));
         let host = GroupHost::new(HostOptions {
             env: env.clone(),
             node: node_number(options.broker.id),

@@ -75,6 +75,8 @@ struct Watch {
     written: BTreeMap<GroupId, (u64, Option<Instant>)>,
     /// Brokers that have begun anew since the last look.
     begun_anew: BTreeSet<u64>,
+    /// [`Links::changes`] at the last look.
+    links: u64,
     /// How late this node itself was lately: for so long it may not have read what others have said.
     late: Late,
 }
@@ -104,6 +106,7 @@ struct Doubt {
 pub(crate) async fn watch(host: Arc<GroupHost>, groups: impl Fn() -> Vec<Arc<Group>>, stop: Shutdown) {
     let mut watch = Watch::new();
     let begun = host.env.clock.instant();
+    let links = host.links.changes();
     loop {
         // A thousand groups that open at once ring a thousand times.
         let due = host.env.clock.instant() + PAUSE;
@@ -114,8 +117,11 @@ pub(crate) async fn watch(host: Arc<GroupHost>, groups: impl Fn() -> Vec<Arc<Gro
             biased;
             () = stop.wait() => return,
             () = host.elections.notified() => watch.round_at = None,
+            // Who refuses connections now is not waited for until the next tick.
+            _ = links.wait_for(|changes| *changes != watch.links) => {}
             () = host.env.clock.sleep(TICK) => watch.late.note(due, host.env.clock.instant()),
         }
+        watch.links = links.get();
         let peers = host.links.peers();
         if peers.is_empty() {
             // Groups with one voter elect it when they open.
@@ -142,6 +148,7 @@ impl Watch {
             doubts: BTreeMap::new(),
             written: BTreeMap::new(),
             begun_anew: BTreeSet::new(),
+            links: 0,
             late: Late::new(SUSPECT, MAX_LATE),
         }
     }

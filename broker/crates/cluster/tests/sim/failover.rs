@@ -128,6 +128,44 @@ fn a_leader_that_begins_anew_at_once_is_no_leader() {
     });
 }
 
+/// A client asks when its connection ends, maybe before the broker that it asks has seen its own end.
+#[test]
+fn who_asks_when_a_leader_dies_is_told_the_next_one() {
+    let mut sim = Sim::new(94);
+    let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
+    sim.net()
+        .set_default_delay(Duration::from_micros(100)..=Duration::from_millis(2));
+    sim.run(|env| async move {
+        let running = boot_all(&machines);
+        drop(leader(&env, &running).await);
+        for round in 0..8 {
+            until(&env, "all are back", || running.lock().len() == 3).await;
+            let other = Arc::clone(&running.lock()[&1]);
+            let topic = other.image().topic(TOPIC).unwrap().id;
+            first_leads(&env, &other, topic).await;
+            env.clock
+                .sleep(Duration::from_secs(2) + Duration::from_millis(130 * round))
+                .await;
+            drop(running.lock().remove(&0));
+            machines[0].crash(CrashMode::Process);
+            if round % 2 == 0 {
+                boot(&machines, 0, &running);
+            }
+            let asked = env.clock.instant();
+            other.leaders_settle(&[topic]).await;
+            let told = other.leadership(topic, 0);
+            assert!(
+                told.is_some_and(|(leader, _)| leader > 1),
+                "in round {round} it is told {told:?} after {:?}",
+                asked.elapsed()
+            );
+            if round % 2 == 1 {
+                boot(&machines, 0, &running);
+            }
+        }
+    });
+}
+
 /// It says so, and comes last in the order of candidates: nobody waits for the next look, nor for it.
 #[test]
 fn a_partition_that_fails_on_a_living_leader_is_led_by_another_at_once() {

@@ -88,9 +88,13 @@ fn silence_is_noticed_in_both_directions() {
                 heard.elapsed() < Duration::from_millis(110),
                 "an idle link is asked for signs of life"
             );
+            link.echo(SECOND).await.expect("it answers");
 
             net.block(from, to);
             let began = env.clock.instant();
+            let soon = Duration::from_millis(50);
+            let e = link.echo(soon).await.unwrap_err();
+            assert!(matches!(e, CallError::Timeout), "the link stands: {e:?}");
             let e = link.call(LANE, 0, numbered(0, 4), MINUTE).await.unwrap_err();
             assert!(matches!(e, CallError::Unreachable(LinkError::Silent(_))), "{e:?}");
             assert!(
