@@ -23,6 +23,7 @@ pub mod api {
     pub const METADATA: i16 = 3;
     pub const API_VERSIONS: i16 = 18;
     pub const CREATE_TOPICS: i16 = 19;
+    pub const ELECT_LEADERS: i16 = 43;
     pub const ALTER_PARTITION_REASSIGNMENTS: i16 = 45;
 }
 
@@ -120,6 +121,18 @@ impl Connection {
     pub fn metadata_brokers(&mut self) -> Result<i32> {
         let answer = self.call(api::METADATA, 1, &0_i32.to_be_bytes())?;
         Reader(&answer).i32()
+    }
+
+    /// Has the preferred replica of every partition that can have it lead (ElectLeaders v1); returns the error code of the whole.
+    pub fn elect_preferred(&mut self) -> Result<i16> {
+        const PREFERRED: i8 = 0;
+        const ALL: i32 = -1;
+        let mut w = Writer::default();
+        w.i8(PREFERRED).i32(ALL).i32(10_000);
+        let answer = self.call(api::ELECT_LEADERS, 1, &w.0)?;
+        let mut r = Reader(&answer);
+        r.i32()?;
+        r.i16()
     }
 
     /// Produces one batch with acks=all (Produce v7); returns error code and base offset.

@@ -11,6 +11,7 @@ use clap::{Args, ValueEnum};
 use takhin_e2e::kcat;
 use takhin_e2e::pulse::{self, Pulse};
 use takhin_e2e::wait;
+use takhin_e2e::wire::Connection;
 
 use self::measure::percentile;
 use self::strike::Strikes;
@@ -170,6 +171,14 @@ fn one(stage: &mut Stage, pulse: &mut Pulse, strikes: &mut Strikes, kind: Kind) 
 /// Waits until leadership is where it belongs, so that no broker leads more than its share.
 fn wait_balanced(stage: &Stage) -> Result<()> {
     let bootstrap = stage.bootstrap();
+    let in_sync = wait::until("all replicas to be in sync", LIMIT * 3, || {
+        let placements = kcat::every_placement(&bootstrap)?;
+        Ok(placements.iter().all(|p| p.in_sync == p.replicas.len()))
+    });
+    in_sync?;
+    // The cluster does so by itself, every ten seconds.
+    let any = stage.brokers.first().context("there are no brokers")?;
+    Connection::open(any.address())?.elect_preferred()?;
     let mut others = Vec::new();
     let balanced = wait::until(
         "all replicas to be in sync, and the preferred one to lead",
