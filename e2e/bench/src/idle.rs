@@ -13,8 +13,7 @@ use crate::load::Target;
 use crate::points::Produce;
 use crate::run::FILL;
 use crate::sample::Sample;
-use crate::scrape::value;
-use crate::trio::wait;
+use crate::wait::wait_until_parked;
 use crate::{note, proc};
 
 /// Numbers of idle connections at which memory is read, and the figures' names.
@@ -65,7 +64,7 @@ impl Bench {
                     "kib_partition_awake",
                     kib_each(before, awake, f64::from(partitions)),
                 ),
-                ("idle_cpu_percent", percent(used, begin.elapsed())),
+                ("idle_cpu_percent", proc::percent(used, begin.elapsed())),
             ]))
         })
     }
@@ -139,19 +138,6 @@ impl Bench {
     }
 }
 
-/// Waits until a broker that parks idle partitions has parked as many. Others do as ever.
-pub(crate) fn wait_until_parked(broker: &Broker, partitions: i32) -> Result<()> {
-    let Some(admin) = broker.admin else {
-        return Ok(());
-    };
-    wait("parked partitions", || {
-        // To tell all its metrics is work for the broker, too.
-        thread::sleep(Duration::from_millis(500));
-        let parked = value(admin, "takhin_partitions_parked");
-        Ok(parked.is_some_and(|parked| parked >= f64::from(partitions)))
-    })
-}
-
 fn new_topic(broker: &Broker, run: Run, topic: &str, partitions: i32) -> Result<Target> {
     Admin::connect(broker.addr)?.create(topic, partitions, &broker.topic_configs(run.durability))?;
     Ok(Target::of(broker.addr, broker.pid(), topic, partitions))
@@ -160,11 +146,6 @@ fn new_topic(broker: &Broker, run: Run, topic: &str, partitions: i32) -> Result<
 /// Growth from `before` to `after` bytes in KiB for each of `count` things; negative where memory was given back.
 fn kib_each(before: u64, after: u64, count: f64) -> f64 {
     (after as f64 - before as f64) / 1024.0 / count
-}
-
-/// Part of one core, in percent.
-pub(crate) fn percent(used: Duration, elapsed: Duration) -> f64 {
-    100.0 * used.as_secs_f64() / elapsed.as_secs_f64().max(1e-9)
 }
 
 /// Raises the number of files that this process and the brokers that it starts may open to what the system permits.
@@ -187,11 +168,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_are_per_thing_and_per_core() {
+    fn shares_are_per_thing() {
         assert_eq!(kib_each(1 << 20, 3 << 20, 1024.0), 2.0);
         assert_eq!(kib_each(3 << 20, 1 << 20, 1024.0), -2.0);
-        let (used, elapsed) = (Duration::from_millis(300), Duration::from_secs(30));
-        assert_eq!(percent(used, elapsed), 1.0);
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod sink;
 mod start;
 mod trace;
 mod trio;
+mod wait;
 mod wire;
 
 use std::ffi::OsStr;

@@ -75,6 +75,11 @@ pub(crate) fn load() -> f64 {
         .unwrap_or(0.0)
 }
 
+/// Part of one core, in percent.
+pub(crate) fn percent(used: Duration, elapsed: Duration) -> f64 {
+    100.0 * used.as_secs_f64() / elapsed.as_secs_f64().max(1e-9)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,5 +89,11 @@ mod tests {
         let pid = std::process::id();
         assert!(rss(pid).unwrap() > 100_000);
         usage(pid).unwrap();
+    }
+
+    #[test]
+    fn shares_are_per_core() {
+        let (used, elapsed) = (Duration::from_millis(300), Duration::from_secs(30));
+        assert_eq!(percent(used, elapsed), 1.0);
     }
 }

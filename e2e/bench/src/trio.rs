@@ -11,15 +11,12 @@ use crate::admin::Admin;
 use crate::batches::Batches;
 use crate::bench::{Bench, Run, now_ms};
 use crate::broker::{Broker, Durability, Trio};
-use crate::idle::{percent, wait_until_parked};
 use crate::load::{Outcome, Pulse, Target};
 use crate::points::Strike;
 use crate::run::fill;
 use crate::sample::Sample;
+use crate::wait::{wait, wait_until_parked};
 use crate::{probe, proc};
-
-/// How long brokers may take to agree on something.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The topic whose partitions stand by, empty.
 const CROWD: &str = "crowd";
@@ -190,7 +187,7 @@ fn idle_percent(trio: &Trio, time: Duration) -> Result<f64> {
     let (before, begin) = (used()?, Instant::now());
     thread::sleep(time);
     let used = used()?.saturating_sub(before);
-    Ok(percent(used / u32::try_from(trio.len())?, begin.elapsed()))
+    Ok(proc::percent(used / u32::try_from(trio.len())?, begin.elapsed()))
 }
 
 /// Creates a topic with a replica on each broker, two of which must have what is acknowledged.
@@ -234,15 +231,6 @@ fn wait_for_sync(addr: SocketAddr, topic: &str, partitions: i32, replicas: usize
         Ok(leaders.len() == wanted)
     })?;
     Ok(leaders)
-}
-
-pub(crate) fn wait(what: &str, mut so: impl FnMut() -> Result<bool>) -> Result<()> {
-    let give_up = Instant::now() + PATIENCE;
-    while !so()? {
-        ensure!(Instant::now() < give_up, "waited {PATIENCE:?} for {what}");
-        thread::sleep(Duration::from_millis(10));
-    }
-    Ok(())
 }
 
 /// The longest time between two of `acked` of which the later is after `since`.
