@@ -17,8 +17,9 @@ use crate::raft::{Group, encode_pass};
 /// Pause between two looks for partitions that another broker ought to lead.
 const ROUND: Duration = Duration::from_secs(10);
 
-/// Leaderships that are passed on at a time: each stops its partition for a few milliseconds.
-const AT_A_TIME: usize = 16;
+/// Leaderships that are passed on at a time. Each stops its partition for as long as a few syncs take, and for longer the more
+/// of them there are at once.
+const AT_A_TIME: usize = 4;
 
 /// How long an election that was asked for may take.
 const ELECTION: Duration = Duration::from_secs(5);
