@@ -18,7 +18,7 @@ use takhin_runtime::{Env, Rng, Shutdown};
 use crate::groups::{commit_request, fetch_request};
 use crate::support::{Client, code, text};
 
-const NAMES: [&str; 3] = ["n1", "n2", "n3"];
+pub(crate) const NAMES: [&str; 3] = ["n1", "n2", "n3"];
 
 /// No consumer waits longer for an answer before it asks elsewhere.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -31,8 +31,8 @@ const STORY: Duration = Duration::from_secs(1800);
 
 /// Three brokers, each on its machine; clients are on a fourth that reaches all of them all the time.
 #[derive(Clone)]
-struct Brokers {
-    env: Env,
+pub(crate) struct Brokers {
+    pub env: Env,
     machines: Vec<Machine>,
     nodes: Arc<Mutex<BTreeMap<usize, Node>>>,
 }
@@ -108,7 +108,12 @@ impl Brokers {
         drop(node);
     }
 
-    async fn ask<R: Request>(&self, index: usize, version: i16, request: &R) -> Option<R::Response> {
+    pub(crate) async fn ask<R: Request>(
+        &self,
+        index: usize,
+        version: i16,
+        request: &R,
+    ) -> Option<R::Response> {
         let address = format!("{}:9092", NAMES[index]);
         let answer = async {
             let mut client = Client::try_connect(&self.env, &address).await.ok()?;
@@ -153,7 +158,7 @@ impl Brokers {
     }
 }
 
-fn with_brokers<F: Future<Output = ()> + 'static>(
+pub(crate) fn with_brokers<F: Future<Output = ()> + 'static>(
     seed: u64,
     story: impl FnOnce(Brokers, SimNet) -> F + 'static,
 ) {

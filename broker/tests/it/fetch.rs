@@ -55,7 +55,7 @@ pub(crate) async fn fetch_all(client: &mut Client, version: i16, name: &str, id:
     }
 }
 
-fn only(response: FetchResponse) -> PartitionData {
+pub(crate) fn only(response: FetchResponse) -> PartitionData {
     assert_eq!(response.error_code, 0);
     let [topic] = &response.responses[..] else {
         panic!("{response:?}")

@@ -15,5 +15,6 @@ mod framing;
 mod fuzz;
 mod groups;
 mod produce;
+mod replaced;
 mod simulation;
 mod support;

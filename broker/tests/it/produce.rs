@@ -15,7 +15,7 @@ use crate::fetch::fetch_all;
 use crate::support::{Broker, Client, altered, batch, code, compressed, now_ms, text, topic};
 
 /// A request of these records for partition 0 of topic `t`, in the words of the version.
-fn request(version: i16, id: Uuid, acks: i16, records: Option<Bytes>) -> ProduceRequest {
+pub(crate) fn request(version: i16, id: Uuid, acks: i16, records: Option<Bytes>) -> ProduceRequest {
     let data = PartitionProduceData::default()
         .with_index(0)
         .with_records(records);
@@ -31,7 +31,7 @@ fn request(version: i16, id: Uuid, acks: i16, records: Option<Bytes>) -> Produce
         .with_topic_data(vec![named])
 }
 
-fn only(response: ProduceResponse) -> PartitionProduceResponse {
+pub(crate) fn only(response: ProduceResponse) -> PartitionProduceResponse {
     let [topic] = &response.responses[..] else {
         panic!("{response:?}")
     };

@@ -23,7 +23,9 @@ mod tests;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use takhin_cluster::{Image, ServedBy, Waiter};
+use takhin_protocol::ErrorCode;
 use takhin_protocol::messages::FetchRequest;
 use takhin_protocol::messages::fetch_request::{FetchTopic, ForgottenTopic};
 
@@ -80,7 +82,8 @@ async fn fetch(cx: RequestContext, request: FetchRequest) -> Outcome {
         Ok(turn) => turn,
         Err(code) => return encode::refusal(&cx, code),
     };
-    let planned = wait(&cx, &mut turn, &limits, min_bytes, max_wait).await;
+    let mut planned = wait(&cx, &mut turn, &limits, min_bytes, max_wait).await;
+    doubt(&cx, &mut turn, &mut planned).await;
     answer(&cx, turn, planned, &limits)
 }
 
@@ -201,6 +204,26 @@ async fn wait(
             return planned;
         }
     }
+}
+
+/// Has a leader say that an offset is out of range only where it leads for sure: a consumer begins anew then, and a leader that
+/// others have replaced knows nothing of what they have given it. Takes two seconds at most. A follower says so as ever, and the
+/// client turns to the leader.
+async fn doubt(cx: &RequestContext, turn: &mut Turn, planned: &mut Planned) {
+    let refused = turn.entries.iter_mut().zip(&mut planned.answers);
+    let refused = refused.filter_map(|(entry, answer)| {
+        let is_out = answer.code == ErrorCode::OffsetOutOfRange;
+        let here = cx
+            .cluster()
+            .partition(answer.topic.filter(|_| is_out)?, entry.key.partition)?;
+        Some((here, answer.in_epoch?, answer))
+    });
+    join_all(refused.map(async |(here, epoch, answer)| {
+        if !cx.cluster().confirms_leadership(&here, epoch).await {
+            answer.code = ErrorCode::NotLeaderOrFollower;
+        }
+    }))
+    .await;
 }
 
 /// Notes in the session what the client is told, and encodes that.

@@ -36,6 +36,8 @@ pub(super) struct Answer {
     pub(super) diverging: Option<(i32, i64)>,
     /// Who leads instead (KIP-951).
     pub(super) leader: Option<Leadership>,
+    /// The leader epoch in which it was refused, if this broker leads.
+    pub(super) in_epoch: Option<i32>,
     /// Broker id of the replica that the client should read from, or -1 (KIP-392).
     pub(super) preferred_read_replica: i32,
     pub(super) ranges: FileRanges,
@@ -90,6 +92,7 @@ impl Answer {
             log_start_offset: -1,
             diverging: None,
             leader: None,
+            in_epoch: None,
             preferred_read_replica: -1,
             ranges: FileRanges {
                 ranges: Vec::new(),
@@ -187,7 +190,10 @@ fn plan_partition(
             });
             answer
         }
-        Err(error) => Answer::refusal(error.to_error_code(), Some(topic)),
+        Err(error) => Answer {
+            in_epoch: leadership,
+            ..Answer::refusal(error.to_error_code(), Some(topic))
+        },
     }
 }
 

@@ -52,6 +52,7 @@ fn answers(file: &Arc<dyn File>, by_id: bool) -> Vec<Answered> {
         log_start_offset: 20,
         diverging: None,
         leader: None,
+        in_epoch: None,
         preferred_read_replica: -1,
         ranges,
     };

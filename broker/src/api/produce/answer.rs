@@ -1,6 +1,7 @@
 //! Second stage: wait for the proposed batches, at most as long as the client allows, and say what became of them.
 
 use futures_util::FutureExt as _;
+use futures_util::future::join_all;
 use takhin_cluster::Produced;
 use takhin_protocol::ErrorCode;
 use takhin_protocol::messages::produce_response::{
@@ -28,6 +29,7 @@ pub(super) async fn answer(cx: RequestContext, mut topics: Vec<Topic>, timeout_m
     if in_time.is_err() {
         settle_rest(&mut topics);
     }
+    doubt(&cx, &mut topics).await;
     cx.encode(&response(&cx, topics))
 }
 
@@ -46,6 +48,31 @@ async fn await_leaders(cx: &RequestContext, topics: &[Topic]) {
             }
         }
     }
+}
+
+/// Refuses a sequence number for good only where this broker leads for sure: an idempotent producer gives up then, and a
+/// leader that others have replaced knows nothing of what they have acknowledged to it. Takes two seconds at most.
+async fn doubt(cx: &RequestContext, topics: &mut [Topic]) {
+    let refused = topics.iter_mut().flat_map(|topic| {
+        let id = topic.id;
+        topic
+            .partitions
+            .iter_mut()
+            .filter_map(move |partition| match &mut partition.state {
+                State::Settled(Err(refused)) => Some((id?, partition.index, refused.in_epoch?, refused)),
+                State::Settled(Ok(_)) | State::Waiting(_) => None,
+            })
+    });
+    join_all(refused.map(async |(id, index, epoch, refused)| {
+        let is_sure = match cx.cluster().partition(id, index) {
+            Some(here) => cx.cluster().confirms_leadership(&here, epoch).await,
+            None => false,
+        };
+        if !is_sure {
+            *refused = ErrorCode::NotLeaderOrFollower.into();
+        }
+    }))
+    .await;
 }
 
 /// Awaits one ticket after the other; they make progress by themselves.

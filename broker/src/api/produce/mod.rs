@@ -85,6 +85,8 @@ struct Refused {
     message: Option<String>,
     /// Positions in the batch of the records that are to blame.
     records: Vec<i32>,
+    /// The leader epoch in which it was decided, if only who leads may say so.
+    in_epoch: Option<i32>,
 }
 
 impl From<ErrorCode> for Refused {
@@ -93,6 +95,7 @@ impl From<ErrorCode> for Refused {
             code,
             message: None,
             records: Vec::new(),
+            in_epoch: None,
         }
     }
 }
@@ -103,6 +106,7 @@ impl From<&ProduceError> for Refused {
             code: error.to_error_code(),
             message: Some(error.to_string()),
             records: Vec::new(),
+            in_epoch: None,
         }
     }
 }

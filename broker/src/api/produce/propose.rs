@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use takhin_cluster::TopicInfo;
-use takhin_cluster::{Acks, Produced, Ticket};
+use takhin_cluster::{Acks, ProduceError, Produced, Ticket};
 use takhin_protocol::ErrorCode;
 use takhin_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use takhin_protocol::messages::{ProduceRequest, TopicName};
@@ -156,9 +156,11 @@ impl Rules<'_> {
             return Err(self.refuse_transactional());
         }
         let (bytes, count) = (batch.header.total_len(), batch.header.records_count);
-        let ticket = partition
-            .produce(batch, self.acks)
-            .map_err(|error| Refused::from(&error))?;
+        let epoch = partition.leadership();
+        let ticket = partition.produce(batch, self.acks).map_err(|error| Refused {
+            in_epoch: epoch.filter(|_| matches!(error, ProduceError::OutOfOrderSequence { .. })),
+            ..Refused::from(&error)
+        })?;
         self.cx
             .broker()
             .metrics
@@ -171,9 +173,8 @@ impl Rules<'_> {
     fn refuse_transactional(&self) -> Refused {
         if self.transactional {
             return Refused {
-                code: ErrorCode::InvalidTxnState,
                 message: Some("transactions are not supported by this version of the broker".to_owned()),
-                records: Vec::new(),
+                ..Refused::from(ErrorCode::InvalidTxnState)
             };
         }
         ErrorCode::TransactionalIdAuthorizationFailed.into()

@@ -87,8 +87,8 @@ fn refuse(error: BatchError) -> Refused {
         _ => Vec::new(),
     };
     Refused {
-        code: error.to_error_code(),
         message: Some(error.to_string()),
         records,
+        ..Refused::from(error.to_error_code())
     }
 }

@@ -20,6 +20,9 @@ impl Cluster {
     /// Whether a majority of the partition's replicas confirms, after the call, that this broker leads in this epoch: then
     /// all that was committed before the call is known here. Takes two seconds at most.
     ///
+    /// Whoever refuses a client for good by what this broker knows of its log asks first: a leader that others have replaced,
+    /// and that nobody has told so, does not know what they have.
+    ///
     /// # Cancel safety
     /// Safe.
     pub async fn confirms_leadership(&self, partition: &Partition, epoch: i32) -> bool {

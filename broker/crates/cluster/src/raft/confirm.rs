@@ -16,16 +16,17 @@ const PATIENCE: Duration = Duration::from_secs(2);
 impl Group {
     /// Whether a majority of the replicas confirms, after this was called, that this one leads in `term`.
     ///
-    /// Those who ask at the same time share one round of heartbeats.
+    /// Those who ask at the same time share one round of heartbeats. A parked group is woken.
     ///
     /// # Cancel safety
     /// Safe.
     pub(crate) async fn is_confirmed(&self, term: u64) -> bool {
-        // Groups of internal topics, whose reads need this, are not parked: openraft runs while they lead.
-        let Some(raft) = self.raft() else { return false };
+        let Some(running) = self.awake().await else {
+            return false;
+        };
         // An acknowledgement of any age from before the call proves nothing.
         let option = LinearizerOption::new(Some(Duration::ZERO), true).with_wait_timeout(PATIENCE);
-        let confirmed = raft.get_read_linearizer(option).await;
+        let confirmed = running.raft.get_read_linearizer(option).await;
         // It may have lost the leadership and got another one meanwhile.
         confirmed.is_ok_and(|confirmed| **confirmed.read_log_id().committed_leader_id() == term)
     }

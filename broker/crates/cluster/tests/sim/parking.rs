@@ -124,6 +124,11 @@ fn a_partition_rests_while_nobody_writes_and_keeps_its_leader_and_its_epoch() {
             ticket.await.unwrap();
         }
         assert_eq!(led.leadership(), epoch);
+        // Who leads for sure can say so when it is asked in its sleep.
+        all_rest(&env, &running).await;
+        let place = place_of(&running, true);
+        let node = running.lock()[&place].clone();
+        assert!(node.confirms_leadership(&led, epoch.unwrap()).await);
         let found = converge(&env, &running).await;
         assert_eq!(found[0].len(), 5 * 3 + 4);
         assert!(found.iter().all(|replica| *replica == found[0]));
