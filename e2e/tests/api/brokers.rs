@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use takhin_e2e::kubernetes::{ControlPlane, pods, text};
+use takhin_e2e::kubernetes::{ControlPlane, condition, pods, text};
 
 use crate::room::Room;
 use crate::stage::Suites;
@@ -11,6 +11,10 @@ pub(crate) fn add(suites: &mut Suites) {
     suites.add("brokers: a wrong image is mended by a right one", image);
     suites.add("brokers: pods are told rack and address of their node", nodes);
     suites.add("brokers: volumes grow, around pods that stay", volumes);
+    suites.add(
+        "brokers: it is said why there are no volumes, and what to do",
+        unprovided,
+    );
 }
 
 fn image(plane: &ControlPlane) -> Result<()> {
@@ -21,7 +25,12 @@ fn image(plane: &ControlPlane) -> Result<()> {
         .apply(&room.ours("TakhinCluster", "prod", spec("no/such:image")))?;
     let pod = room.soon("Pod", "prod-0")?;
     pods::cannot_pull(room.kube(), &room.name, "prod-0")?;
-    room.condition("TakhinCluster", "prod", "Ready", ("False", "BrokersNotReady"))?;
+    // First it was said of the cluster that it has no pods yet.
+    room.wait("TakhinCluster", "prod", "to say why no pod runs", |seen| {
+        let (status, reason, message) = condition(seen, "Ready")?;
+        let why = "prod-0: ImagePullBackOff: no such image";
+        ((status, reason) == ("False", "BrokersNotReady") && message.contains(why)).then_some(())
+    })?;
     room.kube()
         .apply(&room.ours("TakhinCluster", "prod", spec("some/such:image")))?;
     room.wait("Pod", "prod-0", "to be a new one with the right image", |now| {
@@ -30,11 +39,12 @@ fn image(plane: &ControlPlane) -> Result<()> {
     })
     .with_context(|| operator.tail())?;
     let events = room.kube().list("Event", &room.name)?;
+    // Each pod has one of its own: the same said of another pod would only be counted.
     ensure!(
-        events
-            .iter()
-            .any(|event| text(event, "/reason") == "BrokerRestarted"),
-        "no event"
+        events.iter().any(|event| {
+            text(event, "/reason") == "BrokerRestarted" && text(event, "/related/name") == "prod-0"
+        }),
+        "no event of prod-0: {events:#?}"
     );
     room.leave()
 }
@@ -144,6 +154,33 @@ fn volumes(plane: &ControlPlane) -> Result<()> {
     );
     for name in ["grows", "stays"] {
         room.kube().delete("StorageClass", "", name)?;
+    }
+    room.leave()
+}
+
+/// A storage class that is not there, and none where none is the default. A claim gets the default one whenever it comes.
+fn unprovided(plane: &ControlPlane) -> Result<()> {
+    let room = Room::new(plane, "unprovided")?;
+    let operator = room.lone_operator()?;
+    with_size(&room, "nowhere", "1Gi")?;
+    let storage = json!({ "type": "PersistentVolumeClaim", "size": "1Gi" });
+    let spec = json!({ "replicas": 1, "storage": storage });
+    room.kube().apply(&room.ours("TakhinCluster", "prod", spec))?;
+    for (cluster, why) in [
+        (
+            "nowhere",
+            "data-nowhere-0: there is no storage class nowhere: make it",
+        ),
+        (
+            "prod",
+            "data-prod-0: it names no storage class, and none is the default: make one",
+        ),
+    ] {
+        room.wait("TakhinCluster", cluster, &format!("to say {why}"), |seen| {
+            let (status, reason, message) = condition(seen, "Ready")?;
+            ((status, reason) == ("False", "StorageNotBound") && message.contains(why)).then_some(())
+        })
+        .with_context(|| operator.tail())?;
     }
     room.leave()
 }

@@ -2,11 +2,13 @@
 
 use anyhow::{Context as _, Result, ensure};
 use takhin_e2e::kubernetes::{ControlPlane, condition};
+use takhin_e2e::tools;
 
 use crate::stage::{Suites, kinds};
 
 pub(crate) fn add(suites: &mut Suites) {
     suites.add("crds: accepted strictly, established, structural", accepted);
+    suites.add("crds: what the documentation shows is accepted", shown);
 }
 
 fn accepted(plane: &ControlPlane) -> Result<()> {
@@ -32,6 +34,42 @@ fn accepted(plane: &ControlPlane) -> Result<()> {
         }
         let bad = condition(kind, "NonStructuralSchema");
         ensure!(bad.is_none(), "{name}: {bad:?}");
+    }
+    Ok(())
+}
+
+/// Every example of `docs/kubernetes.md`, the listeners with the cluster that they are for, and those of the chart's notes.
+fn shown(plane: &ControlPlane) -> Result<()> {
+    let page = std::fs::read_to_string(tools::checkout()?.join("docs/kubernetes.md"))?;
+    let mut whole: Vec<String> = Vec::new();
+    for block in page.split("```yaml\n").skip(1) {
+        let block = block.split("```").next().unwrap_or_default();
+        match block.starts_with("apiVersion:") {
+            true => whole.push(block.to_owned()),
+            false => whole.push(format!("{}{block}", whole.first().context("a part of nothing")?)),
+        }
+    }
+    let notes = tools::checkout()?.join("charts/takhin-operator/templates/NOTES.txt");
+    let notes = std::fs::read_to_string(notes)?;
+    let inner = notes.split("<<EOF\n").nth(1).context("no example in the notes")?;
+    let inner = inner.split("  EOF").next().unwrap_or_default();
+    whole.push(
+        inner
+            .lines()
+            .map(|line| line.get(2..).unwrap_or_default().to_owned() + "\n")
+            .collect(),
+    );
+    for kind in ["TakhinCluster", "Topic", "PikaSource"] {
+        let has = |example: &String| example.contains(&format!("kind: {kind}\n"));
+        ensure!(whole.iter().any(has), "no example of a {kind}");
+    }
+    for (number, example) in whole.iter().enumerate() {
+        let file = plane.folder().join(format!("shown-{number}.yaml"));
+        std::fs::write(&file, example)?;
+        let file = file.to_string_lossy();
+        plane
+            .kubectl(&["apply", "--dry-run=server", "--validate=strict", "-f", &file])
+            .with_context(|| example.clone())?;
     }
     Ok(())
 }

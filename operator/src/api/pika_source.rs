@@ -91,8 +91,12 @@ pub struct PikaUpstream {
 /// Where the records go: one topic for everything, or a snapshot topic and a binlog topic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.topic) != has(self.topicPrefix)")
-    .message("spec.sink needs topic or topicPrefix, and not both"))]
+#[x_kube(
+    validation = Rule::new("has(self.topic) != has(self.topicPrefix)")
+        .message("spec.sink needs topic or topicPrefix, and not both"),
+    validation = Rule::new("!has(self.mode) || has(self.topicPrefix)")
+        .message("spec.sink.mode is for topicPrefix: with topic everything goes to that one, so leave mode out")
+)]
 pub struct PikaSink {
     /// The one topic for snapshot and changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]

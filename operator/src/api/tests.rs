@@ -134,6 +134,7 @@ fn cases() -> Vec<Case> {
         case("PikaSource", &long, source(), None),
         created("PikaSource", with(source(), "/sink/topicPrefix", json!("p"))),
         created("PikaSource", with(source(), "/sink", json!({}))),
+        created("PikaSource", with(source(), "/sink/mode", json!("Dual"))),
         changed(
             "PikaSource",
             with(source(), "/clusterRef/name", json!("other")),

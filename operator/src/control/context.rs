@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client, Resource};
@@ -137,13 +138,27 @@ impl Context {
     where
         K: Resource<DynamicType = ()>,
     {
+        self.event_about(object, None, (kind, reason, action), note).await;
+    }
+
+    /// The same of one of its parts, such as a pod. Events that differ in their note only are counted as one; those about
+    /// different parts are not.
+    pub async fn event_about<K>(
+        &self,
+        object: &K,
+        about: Option<ObjectReference>,
+        (kind, reason, action): (EventType, &str, &str),
+        note: String,
+    ) where
+        K: Resource<DynamicType = ()>,
+    {
         let event = Event {
             type_: kind,
             reason: reason.to_owned(),
             // 1 kB is what an event may have.
             note: Some(note.chars().take(1000).collect()),
             action: action.to_owned(),
-            secondary: None,
+            secondary: about,
         };
         if let Err(error) = self.recorder.publish(&event, &object.object_ref(&())).await {
             warn!(%error, reason, "event not written");

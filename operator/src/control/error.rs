@@ -6,7 +6,7 @@ use crate::broker_api::AdminError;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The API server said no, or nothing.
-    #[error("kubernetes: {0}")]
+    #[error("kubernetes: {}", words(.0))]
     Kube(#[source] Box<kube::Error>),
     /// A child of this name exists and belongs to something else.
     #[error(
@@ -23,6 +23,14 @@ pub enum Error {
     /// A broker said no, or nothing.
     #[error(transparent)]
     Admin(#[from] AdminError),
+}
+
+/// What people are told: of an answer its message alone, which has everything, and not all that came with it.
+fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        other => other.to_string(),
+    }
 }
 
 impl From<kube::Error> for Error {
@@ -59,5 +67,22 @@ impl Error {
     /// Whether somebody else wrote at the same time, which needs no mention.
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Kube(error) if matches!(&**error, kube::Error::Api(status) if status.code == 409))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_an_answer_its_message_is_told_once() {
+        let said = "Service \"prod-a\" is invalid: spec.ports[0].nodePort: Invalid value: 5";
+        let answer: kube::core::Status = serde_json::from_value(serde_json::json!({
+            "status": "Failure", "code": 422, "reason": "Invalid", "message": said,
+            "details": { "causes": [{ "field": "spec.ports[0].nodePort" }] },
+        }))
+        .unwrap();
+        let error = Error::from(kube::Error::Api(Box::new(answer)));
+        assert_eq!(error.to_string(), format!("kubernetes: {said}"));
     }
 }

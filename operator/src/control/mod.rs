@@ -8,6 +8,7 @@ pub mod lease;
 mod metrics;
 mod passes;
 mod pika;
+mod pods;
 #[cfg(test)]
 mod testing;
 mod topics;

@@ -22,6 +22,7 @@ use self::word::{Readings, Word};
 use super::apply::apply;
 use super::context::{Context, Known, api, in_each_namespace};
 use super::error::Error;
+use super::pods::stuck;
 use super::topics::address;
 use super::{metrics, passes};
 use crate::api::{ListenerType, PAUSE, PikaSource, TakhinCluster, annotated};
@@ -236,7 +237,7 @@ async fn look(
     });
     let ip = running.and_then(|pod| pod.status.as_ref()?.pod_ip.clone());
     let Some(ip) = ip else {
-        word.not_running(&pods);
+        word.not_running(deployment.as_ref(), &pods);
         return Ok(());
     };
     let at = address(&ip, CDC_PORT);
@@ -247,6 +248,8 @@ async fn look(
     };
     match said.await {
         Ok((readings, probe)) => word.said(&Readings::parse(&readings), &probe),
+        // A process that ends again and again does not answer either.
+        Err(_) if pods.iter().any(|pod| stuck(pod).is_some()) => word.not_running(deployment.as_ref(), &pods),
         Err(error) => word.ready(false, "WorkloadNotReady", &error.to_string()),
     }
     Ok(())

@@ -161,7 +161,7 @@ pub(super) fn refused() -> Vec<Case> {
         case("PikaSource", long, source()),
     ];
     let certificate = json!({ "name": "a", "key": "b" });
-    let created: [(&'static str, Value, &str, Value); 13] = [
+    let created: [(&'static str, Value, &str, Value); 14] = [
         ("TakhinCluster", cluster(), "/listeners/0/port", json!(9092)),
         ("TakhinCluster", cluster(), "/listeners/0/port", json!(9644)),
         ("TakhinCluster", cluster(), "/listeners/0/name", json!("rpc")),
@@ -190,6 +190,7 @@ pub(super) fn refused() -> Vec<Case> {
         ("Topic", topic(), "/topicName", json!("..")),
         ("PikaSource", source(), "/sink/topicPrefix", json!("p")),
         ("PikaSource", source(), "/sink/topic", Value::Null),
+        ("PikaSource", source(), "/sink/mode", json!("Dual")),
     ];
     for (kind, spec, place, value) in created {
         all.push(case(kind, "refused".to_owned(), with(spec, place, value)));

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::api::{DeleteParams, Preconditions};
 use kube::runtime::events::EventType;
-use kube::{Api, ResourceExt as _};
+use kube::{Api, Resource as _, ResourceExt as _};
 use tracing::{info, warn};
 
 use super::assign;
@@ -19,6 +19,7 @@ use crate::broker_api::{AdminError, BrokerApi};
 use crate::build::{CONFIG_HASH, Names};
 use crate::control::context::Context;
 use crate::control::error::Error;
+use crate::control::pods::stuck;
 use crate::control::topics::is_ready;
 use crate::decide::roll::{self, PodState, Step};
 use crate::decide::scale::{self, Plan, list};
@@ -56,15 +57,9 @@ pub(super) async fn leave(
             match client.unregister_broker(*broker).await {
                 Ok(()) => {
                     let note = format!("broker {broker} has left the cluster");
-                    context
-                        .event(
-                            cluster,
-                            EventType::Normal,
-                            "ScaleDownCompleted",
-                            "ScaleDown",
-                            note,
-                        )
-                        .await;
+                    let kind = (EventType::Normal, "ScaleDownCompleted", "ScaleDown");
+                    let about = of_pod(cluster, seen, *broker);
+                    context.event_about(cluster, Some(about), kind, note).await;
                 }
                 Err(error) => warn!(broker, %error, "broker not unregistered"),
             }
@@ -243,9 +238,9 @@ pub(super) async fn roll(
                     "broker {broker} is restarted although it will be noticed: {}",
                     why.join("; ")
                 );
-                context
-                    .event(cluster, EventType::Warning, "UnsafeRestart", "Restart", note)
-                    .await;
+                let kind = (EventType::Warning, "UnsafeRestart", "Restart");
+                let about = of_pod(cluster, seen, *broker);
+                context.event_about(cluster, Some(about), kind, note).await;
             }
             replace(context, cluster, names, seen, pod, reasons).await?;
         }
@@ -262,11 +257,8 @@ async fn replace(
     reasons: &[String],
 ) -> Result<(), Error> {
     let api: Api<Pod> = Api::namespaced(context.client.clone(), &names.namespace);
-    let uid = seen
-        .pods
-        .values()
-        .find(|found| found.name_any() == pod)
-        .and_then(kube::ResourceExt::uid);
+    let found = seen.pods.values().find(|found| found.name_any() == pod);
+    let uid = found.and_then(kube::ResourceExt::uid);
     // Not one that has taken its place meanwhile.
     let parameters = DeleteParams {
         preconditions: Some(Preconditions {
@@ -282,10 +274,24 @@ async fn replace(
     }
     info!(pod, reasons = reasons.join(","), "pod deleted for a restart");
     let note = format!("{pod} is restarted: {}", reasons.join(", "));
-    context
-        .event(cluster, EventType::Normal, "BrokerRestarted", "Restart", note)
-        .await;
+    let kind = (EventType::Normal, "BrokerRestarted", "Restart");
+    let about = found.map(|pod| pod.object_ref(&()));
+    context.event_about(cluster, about, kind, note).await;
     Ok(())
+}
+
+/// The pod of a broker, which may be gone, as a part of the cluster that something is told of.
+fn of_pod(cluster: &TakhinCluster, seen: &Seen, broker: i32) -> ObjectReference {
+    seen.pods.get(&broker).map_or_else(
+        || ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            name: Some(format!("{}-{broker}", cluster.name_any())),
+            namespace: cluster.namespace(),
+            ..ObjectReference::default()
+        },
+        |pod| pod.object_ref(&()),
+    )
 }
 
 fn observed(
@@ -336,51 +342,13 @@ fn state(pod: &Pod) -> PodState {
     if is_ready(pod) {
         return PodState::Ready;
     }
-    let Some(status) = &pod.status else {
-        return PodState::NotRunning("it is new".to_owned());
-    };
-    let all = status.init_container_statuses.iter().flatten();
-    let mut all = all.chain(status.container_statuses.iter().flatten());
-    if let Some(why) = all.find_map(trouble) {
+    if let Some(why) = stuck(pod) {
         return PodState::NotRunning(why);
     }
-    match status.phase.as_deref() {
+    match pod.status.as_ref().and_then(|status| status.phase.as_deref()) {
         Some("Running") => PodState::NotReady,
-        phase => PodState::NotRunning(
-            unscheduled(pod).unwrap_or_else(|| format!("it is {}", phase.unwrap_or("new"))),
-        ),
+        phase => PodState::NotRunning(format!("it is {}", phase.unwrap_or("new"))),
     }
-}
-
-/// Why a container does not run, if it should.
-fn trouble(container: &ContainerStatus) -> Option<String> {
-    let state = container.state.as_ref()?;
-    if let Some(waiting) = &state.waiting {
-        let reason = waiting.reason.clone().unwrap_or_default();
-        let ordinary = ["PodInitializing", "ContainerCreating", ""];
-        return (!ordinary.contains(&reason.as_str())).then(|| match &waiting.message {
-            Some(message) => format!("{reason}: {message}"),
-            None => reason,
-        });
-    }
-    let ended = state.terminated.as_ref().filter(|ended| ended.exit_code != 0)?;
-    Some(format!(
-        "its container {} ended with code {}",
-        container.name, ended.exit_code
-    ))
-}
-
-fn unscheduled(pod: &Pod) -> Option<String> {
-    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    let scheduled = conditions
-        .iter()
-        .find(|condition| condition.type_ == "PodScheduled")?;
-    (scheduled.status == "False").then(|| {
-        format!(
-            "it has no node: {}",
-            scheduled.message.clone().unwrap_or_default()
-        )
-    })
 }
 
 /// Why a pod has to be replaced.

@@ -9,13 +9,18 @@ use kube::{Api, ResourceExt as _};
 use tracing::debug;
 
 use super::assign::Assignment;
+use super::volumes;
 use crate::api::{SKIP_SCALE_DOWN_CHECK, TakhinCluster, annotated};
 use crate::broker_api::{Broker, BrokerApi, ClusterHealth, Node};
 use crate::build::{ADMIN_PORT, Names};
 use crate::control::context::Context;
 use crate::control::error::Error;
+use crate::control::pods::stuck;
 use crate::control::topics::{address, is_ready};
 use crate::decide::{roll, scale};
+
+/// Characters of what Kubernetes says of a pod.
+const MAX_WHY: usize = 400;
 
 /// What was seen in one pass.
 #[derive(Debug, Default)]
@@ -35,6 +40,8 @@ pub(super) struct Seen {
     pub(super) admin: Option<BrokerApi>,
     /// Why no broker said anything.
     pub(super) silence: Option<String>,
+    /// Why claims get no volume, where waiting does not help.
+    pub(super) unprovided: Option<String>,
     /// Brokers to go that have nothing any more.
     pub(super) empty: Vec<i32>,
 }
@@ -65,6 +72,7 @@ pub(super) async fn observe(
             seen.claims.insert(broker, claim);
         }
     }
+    seen.unprovided = volumes::unprovided(context, seen.claims.values()).await?;
     ask(context, cluster, names, &mut seen).await?;
     Ok(seen)
 }
@@ -145,6 +153,22 @@ impl Seen {
     /// Brokers that the StatefulSet has.
     pub(super) fn replicas(&self) -> Option<i32> {
         self.set.as_ref()?.spec.as_ref()?.replicas
+    }
+
+    /// What keeps the first pod that does not run from running, for people: such as `; prod-2: ErrImagePull: ...`, or nothing.
+    pub(super) fn stuck(&self) -> String {
+        let mut all = self
+            .pods
+            .values()
+            .filter_map(|pod| Some((pod.name_any(), stuck(pod)?)));
+        let Some((pod, why)) = all.next() else {
+            return String::new();
+        };
+        let why: String = why.chars().take(MAX_WHY).collect();
+        match all.count() {
+            0 => format!("; {pod}: {why}"),
+            more => format!("; {pod}, and {more} more: {why}"),
+        }
     }
 
     /// What decides over a smaller or larger cluster.

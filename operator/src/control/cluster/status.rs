@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::assign::{balancer, node_port};
 use super::observe::Seen;
-use super::volumes::{Growth, capacity};
+use super::volumes::{Growth, capacity, is_pending};
 use crate::api::{
     BrokerStatus, ListenerStatus, ListenerType, PAUSE, QuorumStatus, RolloutStatus, TakhinCluster,
     TakhinClusterStatus,
@@ -162,9 +162,7 @@ impl Report {
         let unbound: Vec<String> = seen
             .claims
             .values()
-            .filter(|claim| {
-                claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Pending")
-            })
+            .filter(|claim| is_pending(claim))
             .map(kube::ResourceExt::name_any)
             .collect();
         let quorum = seen.health.as_ref().map(|health| health.controller.is_some());
@@ -176,15 +174,17 @@ impl Report {
         let serving =
             ready > members.map_or(wished, |members| members.min(wished)) / 2 && quorum == Some(true);
         self.busy |= ready < wished;
+        let stuck = seen.stuck();
         if !unbound.is_empty() && ready < wished {
-            let message = format!("{of}; no volume yet for {}", unbound.join(", "));
+            let why = seen.unprovided.as_ref().map_or(stuck, |why| format!(": {why}"));
+            let message = format!("{of}; no volume yet for {}{why}", unbound.join(", "));
             self.conditions.say("Ready", false, "StorageNotBound", message);
         } else if !serving && quorum == Some(false) {
             self.conditions.say(
                 "Ready",
                 false,
                 "QuorumLost",
-                format!("{of}; the brokers have no controller"),
+                format!("{of}; the brokers have no controller{stuck}"),
             );
         } else if !serving {
             let silence = seen
@@ -193,14 +193,14 @@ impl Report {
                 .map(|why| format!("; {why}"))
                 .unwrap_or_default();
             self.conditions
-                .say("Ready", false, "BrokersNotReady", format!("{of}{silence}"));
+                .say("Ready", false, "BrokersNotReady", format!("{of}{silence}{stuck}"));
         } else if !missing.is_empty() {
             self.busy = true;
             let message = format!("{of}; no address yet from {}", missing.join(", "));
             self.conditions.say("Ready", false, "ListenerNotReady", message);
         } else {
             self.conditions
-                .say("Ready", true, "Serving", format!("{of}, quorum healthy"));
+                .say("Ready", true, "Serving", format!("{of}, quorum healthy{stuck}"));
         }
     }
 

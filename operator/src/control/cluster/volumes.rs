@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::events::EventType;
-use kube::{Api, ResourceExt as _};
+use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::json;
 
 use super::observe::Seen;
@@ -64,11 +64,45 @@ pub(super) async fn grow(
         api.patch(&claim.name_any(), &parameters, &Patch::Merge(&patch))
             .await?;
         let note = format!("volume {} is to grow to {size}", claim.name_any());
-        context
-            .event(cluster, EventType::Normal, "VolumeExpanded", "Expand", note)
-            .await;
+        let kind = (EventType::Normal, "VolumeExpanded", "Expand");
+        let about = Some(claim.object_ref(&()));
+        context.event_about(cluster, about, kind, note).await;
     }
     Ok(growth)
+}
+
+/// Why claims get no volume however long one waits: what they ask for is not there. They keep their class, so that a wrong
+/// one is mended by making it, or by other claims.
+pub(super) async fn unprovided<'a>(
+    context: &Context,
+    claims: impl IntoIterator<Item = &'a PersistentVolumeClaim>,
+) -> Result<Option<String>, Error> {
+    let Some(claim) = claims.into_iter().find(|claim| is_pending(claim)) else {
+        return Ok(None);
+    };
+    let class = claim
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.storage_class_name.as_deref());
+    // A claim without a class gets the default one from the API server, also later.
+    let Some(class) = class else {
+        return Ok(Some(
+            "it names no storage class, and none is the default: make one the default".to_owned(),
+        ));
+    };
+    let api: Api<StorageClass> = Api::all(context.client.clone());
+    // The empty class stands for volumes that somebody makes by hand.
+    if class.is_empty() || api.get_opt(class).await?.is_some() {
+        return Ok(None);
+    }
+    Ok(Some(format!(
+        "there is no storage class {class}: make it, or delete resource and claims and make it with another one"
+    )))
+}
+
+/// Whether a claim waits for a volume.
+pub(super) fn is_pending(claim: &PersistentVolumeClaim) -> bool {
+    claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Pending")
 }
 
 async fn may_grow(context: &Context, claim: &PersistentVolumeClaim) -> Result<bool, Error> {

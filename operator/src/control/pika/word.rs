@@ -13,6 +13,7 @@ use crate::build::{MANAGER, cdc_topics};
 use crate::control::context::Context;
 use crate::control::error::Error;
 use crate::control::metrics;
+use crate::control::pods::stuck;
 use crate::decide::conditions::{Conditions, Holds, find};
 
 /// Seconds behind which a source counts as late.
@@ -87,6 +88,15 @@ pub(super) struct Word {
     conditions: Conditions,
     /// Whether there is to be no data set.
     takes_none: bool,
+}
+
+/// Why a Deployment gets no pod: a quota, or rules of the namespace.
+fn refused(deployment: &Deployment) -> Option<String> {
+    let conditions = deployment.status.as_ref()?.conditions.as_ref()?;
+    let failure = conditions
+        .iter()
+        .find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True")?;
+    failure.message.clone()
 }
 
 /// What is wrong with the brokers, by the words of `takhin-cdc` (`cdc/src/sink/error.rs`).
@@ -165,20 +175,13 @@ impl Word {
         self.status.restarts = Some(containers.map(|container| container.restart_count).sum());
     }
 
-    /// No pod runs.
-    pub(super) fn not_running(&mut self, pods: &[Pod]) {
+    /// No pod runs, and why, if that is known.
+    pub(super) fn not_running(&mut self, deployment: Option<&Deployment>, pods: &[Pod]) {
         self.status.phase = Some("Pending".to_owned());
-        let waiting = pods
-            .iter()
-            .filter_map(|pod| pod.status.as_ref()?.container_statuses.as_ref())
-            .flatten()
-            .find_map(|container| container.state.as_ref()?.waiting.clone());
-        let message = waiting.map_or_else(
+        let why = pods.iter().find_map(stuck).or_else(|| refused(deployment?));
+        let message = why.map_or_else(
             || "no pod runs yet".to_owned(),
-            |waiting| {
-                let reason = waiting.reason.unwrap_or_default();
-                format!("no pod runs: {reason} {}", waiting.message.unwrap_or_default())
-            },
+            |why| format!("no pod runs: {why}"),
         );
         self.ready(false, "WorkloadNotReady", &message);
     }
@@ -441,12 +444,46 @@ nonsense
             &(false, "source: refused\n".to_owned()),
         );
         assert_eq!(snapshot(&next), words("True", "NotWanted"));
-        next.not_running(&[]);
+        next.not_running(None, &[]);
         assert_eq!(reason_of(&next), words("False", "WorkloadNotReady"));
         next.paused();
         assert_eq!(reason_of(&next), words("False", "Paused"));
         next.reconciliation_paused();
         let said = next.conditions.get("ReconciliationPaused").unwrap();
         assert_eq!(said.reason, "Annotation");
+    }
+
+    #[test]
+    fn why_no_pod_runs_is_told() {
+        let told = |deployment: serde_json::Value, pod: serde_json::Value| {
+            let mut word = word();
+            let deployment: Deployment = serde_json::from_value(deployment).unwrap();
+            let pods: Vec<Pod> = serde_json::from_value(pod).unwrap();
+            word.not_running(Some(&deployment), &pods);
+            assert_eq!(
+                reason_of(&word),
+                ("False".to_owned(), "WorkloadNotReady".to_owned())
+            );
+            word.conditions.get("Ready").unwrap().message.clone()
+        };
+        let quota = json!({ "type": "ReplicaFailure", "status": "True", "message": "exceeded quota: few" });
+        let nothing = json!({});
+        assert_eq!(told(nothing.clone(), json!([])), "no pod runs yet");
+        assert_eq!(
+            told(json!({ "status": { "conditions": [quota] } }), json!([])),
+            "no pod runs: exceeded quota: few"
+        );
+        let condition = json!({ "type": "PodScheduled", "status": "False", "message": "0/3 nodes" });
+        let unscheduled = json!([{ "status": { "phase": "Pending", "conditions": [condition] } }]);
+        assert_eq!(
+            told(nothing.clone(), unscheduled),
+            "no pod runs: it has no node: 0/3 nodes"
+        );
+        let state = json!({ "waiting": { "reason": "CrashLoopBackOff", "message": "back-off 10s" } });
+        let container = json!({
+            "name": "cdc", "image": "x", "imageID": "", "ready": false, "restartCount": 1, "state": state,
+        });
+        let ends = json!([{ "status": { "phase": "Running", "containerStatuses": [container] } }]);
+        assert_eq!(told(nothing, ends), "no pod runs: CrashLoopBackOff: back-off 10s");
     }
 }

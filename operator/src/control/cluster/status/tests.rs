@@ -141,6 +141,15 @@ fn reasons_for_being_ready_or_not() {
     };
     let said = ready(&unbound, 2, ("False", "StorageNotBound"));
     assert!(said.contains("data-prod-2"), "{said}");
+    let unprovided = |seen: &mut Seen| {
+        unbound(seen);
+        seen.unprovided = Some("there is no storage class x".to_owned());
+    };
+    let said = ready(&unprovided, 2, ("False", "StorageNotBound"));
+    assert!(
+        said.ends_with("data-prod-2: there is no storage class x"),
+        "{said}"
+    );
     let said = ready(&|seen| seen.services.clear(), 3, ("False", "ListenerNotReady"));
     assert!(said.contains("Service prod-external-bootstrap"), "{said}");
     let mut report = report(&cluster);
