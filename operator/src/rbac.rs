@@ -89,7 +89,7 @@ const RULES: &[Rule] = &[
         Scope::Watched,
         "",
         &["persistentvolumeclaims"],
-        &["list", "watch", "patch"],
+        &["get", "list", "watch", "create", "patch"],
     ),
     (
         Scope::Watched,

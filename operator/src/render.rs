@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::api::{PikaSource, TakhinCluster};
 use crate::build::{
-    Images, Names, broker_set, cdc_children, config_map, disruption_budget, external_services,
+    Images, Names, broker_set, cdc_children, cdc_claim, config_map, disruption_budget, external_services,
     internal_services, network_policy, node_file, service_account,
 };
 
@@ -72,5 +72,8 @@ fn of_source(source: &PikaSource, images: &Images, domain: &str) -> Result<Vec<V
         cluster.service_host(&cluster.bootstrap()),
         crate::build::KAFKA_PORT
     );
-    Ok(cdc_children(source, &namespace, &name, &bootstrap, (&images.cdc, None))?.to_vec())
+    let children = cdc_children(source, &namespace, &name, &bootstrap, (&images.cdc, None))?;
+    let mut all: Vec<Value> = cdc_claim(&source.spec, &namespace, &name).into_iter().collect();
+    all.extend(children);
+    Ok(all)
 }

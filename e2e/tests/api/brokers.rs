@@ -195,7 +195,7 @@ fn with_size(room: &Room<'_>, class: &str, size: &str) -> Result<()> {
 }
 
 /// The claim is to have this size.
-fn asks_for(room: &Room<'_>, claim: &str, size: &str) -> Result<()> {
+pub(crate) fn asks_for(room: &Room<'_>, claim: &str, size: &str) -> Result<()> {
     room.wait(
         "PersistentVolumeClaim",
         claim,
@@ -218,7 +218,7 @@ fn wait_template(room: &Room<'_>, cluster: &str, size: &str) -> Result<()> {
 }
 
 /// Says of a claim what a provisioner would.
-fn bound(room: &Room<'_>, claim: &str, size: &str) -> Result<()> {
+pub(crate) fn bound(room: &Room<'_>, claim: &str, size: &str) -> Result<()> {
     let status = json!({ "phase": "Bound", "capacity": { "storage": size } });
     room.kube()
         .merge_status(

@@ -38,7 +38,7 @@ fn accepted(plane: &ControlPlane) -> Result<()> {
     Ok(())
 }
 
-/// Every example of `docs/kubernetes.md`, the listeners with the cluster that they are for, and those of the chart's notes.
+/// Every example of `docs/kubernetes.md`, parts with the whole before them that they are for, and those of the chart's notes.
 fn shown(plane: &ControlPlane) -> Result<()> {
     let page = std::fs::read_to_string(tools::checkout()?.join("docs/kubernetes.md"))?;
     let mut whole: Vec<String> = Vec::new();
@@ -46,7 +46,7 @@ fn shown(plane: &ControlPlane) -> Result<()> {
         let block = block.split("```").next().unwrap_or_default();
         match block.starts_with("apiVersion:") {
             true => whole.push(block.to_owned()),
-            false => whole.push(format!("{}{block}", whole.first().context("a part of nothing")?)),
+            false => whole.push(format!("{}{block}", whole.last().context("a part of nothing")?)),
         }
     }
     let notes = tools::checkout()?.join("charts/takhin-operator/templates/NOTES.txt");

@@ -3,6 +3,7 @@
 //! `make e2e` builds what it needs and runs all; a word after `--` picks those tests whose name contains it. Needs root: it
 //! works in a network and mounts of its own.
 
+mod balancers;
 mod changes;
 mod dashboards;
 mod existing;
@@ -12,6 +13,7 @@ mod source;
 mod stage;
 mod story;
 mod upgrade;
+mod volume;
 
 use libtest_mimic::Arguments;
 
@@ -28,5 +30,7 @@ fn main() {
     hardships::add(&mut suites);
     changes::add(&mut suites);
     source::add(&mut suites);
+    balancers::add(&mut suites);
+    volume::add(&mut suites);
     suites.run(arguments).exit()
 }

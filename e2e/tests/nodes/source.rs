@@ -87,7 +87,7 @@ fn source(house: &House<'_>, address: Ipv4Addr, master: &Master, paused: bool) -
     })
 }
 
-fn is(house: &House<'_>, reason: &str) -> Result<()> {
+pub(crate) fn is(house: &House<'_>, reason: &str) -> Result<()> {
     house.wait("PikaSource", "profiles", &format!("to be {reason}"), |seen| {
         let (_, has, _) = condition(seen, "Ready")?;
         (has == reason).then_some(())
@@ -102,7 +102,7 @@ fn set(master: &Master, numbers: RangeInclusive<u32>) {
 }
 
 /// Waits until the changes of the first `count` keys are all in the topic, and nothing else.
-fn read(house: &House<'_>, count: u32) -> Result<()> {
+pub(crate) fn read(house: &House<'_>, count: u32) -> Result<()> {
     eprintln!("        waiting for the changes of {count} keys");
     let wanted: BTreeSet<String> = (1..=count).map(|number| format!("db0:user:{number}")).collect();
     wait::until(format_args!("the changes of {count} keys"), LIMIT, || {

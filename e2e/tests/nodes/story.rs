@@ -37,7 +37,7 @@ fn from_nothing(cluster: &Ground) -> Result<()> {
     house.leave()
 }
 
-fn produce(bootstrap: &str, topic: &str, records: usize) -> Result<()> {
+pub(crate) fn produce(bootstrap: &str, topic: &str, records: usize) -> Result<()> {
     let lines: String = (0..records).map(|n| format!("key-{n}:value-{n}\n")).collect();
     let mut file = tempfile::tempfile()?;
     file.write_all(lines.as_bytes())?;

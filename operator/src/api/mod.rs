@@ -16,8 +16,8 @@ pub use cluster::{
     TakhinClusterStatus,
 };
 pub use pika_source::{
-    PikaPosition, PikaSink, PikaSource, PikaSourceSpec, PikaSourceStatus, PikaStart, PikaUpstream,
-    SnapshotMode, TopicMode,
+    PikaPosition, PikaSink, PikaSource, PikaSourceSpec, PikaSourceStatus, PikaStart, PikaStorage,
+    PikaUpstream, SnapshotMode, TopicMode,
 };
 pub use shared::{ClusterRef, DeletionPolicy, SecretKeyRef, conditions_schema};
 pub use topic::{Topic, TopicSpec, TopicStatus};

@@ -45,6 +45,9 @@ use super::shared::{ClusterRef, SecretKeyRef, conditions_schema};
 )]
 #[cfg_attr(test, kube(cel))]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(oldSelf.storage) || has(self.storage)")
+    .message("spec.storage cannot be removed: what is in the volume may not have been written yet. Make another PikaSource")
+    .reason(Reason::FieldValueForbidden))]
 pub struct PikaSourceSpec {
     /// The cluster that has the topics. Cannot be changed.
     #[x_kube(validation = Rule::new("self == oldSelf")
@@ -61,6 +64,10 @@ pub struct PikaSourceSpec {
     /// Whether it stands still. It goes on from its position.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<bool>,
+    /// A volume for what takhin-cdc keeps: its position, what masters before 3.1 have sent and it has not written yet, and
+    /// files of a data set. Without one that is in a directory that goes with the pod. It can be added, and not removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<PikaStorage>,
     /// Image of takhin-cdc; by default the operator's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
@@ -68,6 +75,43 @@ pub struct PikaSourceSpec {
     /// Processor and memory of the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
+}
+
+/// A volume of a source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.className) == has(oldSelf.className)")
+        .message("spec.storage.className can be neither added nor removed: a claim keeps its class")
+        .reason(Reason::FieldValueForbidden),
+    validation = Rule::new(
+        "(has(self.deleteOnRemoval) && self.deleteOnRemoval) == (has(oldSelf.deleteOnRemoval) && oldSelf.deleteOnRemoval)"
+    )
+    .message("spec.storage.deleteOnRemoval cannot be changed: it is settled when the claim is made")
+    .reason(Reason::FieldValueForbidden)
+)]
+pub struct PikaStorage {
+    /// Size of the volume, such as 20Gi: room for the log (4Gi), and for the files of a data set if one is taken. It can only
+    /// grow.
+    #[schemars(
+        length(min = 1, max = 24),
+        regex(pattern = r"^[1-9][0-9]*(\.[0-9]+)?(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")
+    )]
+    #[x_kube(validation = Rule::new("quantity(self).compareTo(quantity(oldSelf)) >= 0")
+        .message("spec.storage.size of a PikaSource can only grow: volumes cannot shrink")
+        .reason(Reason::FieldValueForbidden))]
+    pub size: String,
+    /// Storage class of the claim; by default that of the Kubernetes cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self == oldSelf")
+        .message("spec.storage.className cannot be changed: a claim keeps its class")
+        .reason(Reason::FieldValueForbidden))]
+    pub class_name: Option<String>,
+    /// Whether the claim is deleted with the PikaSource that it was made for. By default it stays, and one of the same name goes
+    /// on with it. Cannot be changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delete_on_removal: Option<bool>,
 }
 
 /// The server that is followed.

@@ -61,6 +61,7 @@ fn source() -> Value {
         "clusterRef": { "name": "prod" },
         "source": { "host": "pika", "port": 9221 },
         "sink": { "topic": "profiles" },
+        "storage": { "size": "10Gi", "className": "fast" },
     })
 }
 
@@ -131,15 +132,29 @@ fn cases() -> Vec<Case> {
             with(topic(), "/clusterRef/name", json!("other")),
             topic(),
         ),
-        case("PikaSource", &long, source(), None),
-        created("PikaSource", with(source(), "/sink/topicPrefix", json!("p"))),
-        created("PikaSource", with(source(), "/sink", json!({}))),
-        created("PikaSource", with(source(), "/sink/mode", json!("Dual"))),
-        changed(
-            "PikaSource",
-            with(source(), "/clusterRef/name", json!("other")),
-            source(),
-        ),
+    ]
+}
+
+fn cases_of_sources() -> Vec<Case> {
+    let case = |name: &str, spec, old| Case {
+        kind: "PikaSource",
+        name: name.to_owned(),
+        spec,
+        old,
+    };
+    let created = |spec| case("prod", spec, None);
+    let changed = |spec, old| case("prod", spec, Some(old));
+    vec![
+        case(&"a".repeat(41), source(), None),
+        created(with(source(), "/sink/topicPrefix", json!("p"))),
+        created(with(source(), "/sink", json!({}))),
+        created(with(source(), "/sink/mode", json!("Dual"))),
+        changed(with(source(), "/clusterRef/name", json!("other")), source()),
+        changed(with(source(), "/storage", Value::Null), source()),
+        changed(with(source(), "/storage/deleteOnRemoval", json!(true)), source()),
+        changed(with(source(), "/storage/size", json!("9Gi")), source()),
+        changed(with(source(), "/storage/className", json!("slow")), source()),
+        changed(with(source(), "/storage/className", Value::Null), source()),
     ]
 }
 
@@ -169,7 +184,7 @@ fn rules() -> BTreeSet<String> {
 fn every_rule_refuses_what_it_is_for_and_says_so() {
     let mut unproven = rules();
     assert!(unproven.len() > 20);
-    for case in cases() {
+    for case in cases().into_iter().chain(cases_of_sources()) {
         let said = faults(case.kind, &case.name, &case.spec, case.old.as_ref());
         assert!(!said.is_empty(), "{} {} is accepted", case.kind, case.spec);
         unproven.retain(|rule| !said.contains(rule));
@@ -207,6 +222,13 @@ fn what_is_right_is_accepted_and_may_change_as_it_should() {
         "TakhinCluster",
         &with(cluster(), "/listeners", json!([])),
         Some(&cluster()),
+    );
+    let bare = with(source(), "/storage", Value::Null);
+    accepted("PikaSource", &source(), Some(&bare));
+    accepted(
+        "PikaSource",
+        &with(source(), "/storage/size", json!("20480Mi")),
+        Some(&source()),
     );
     accepted("Topic", &with(topic(), "/partitions", json!(7)), Some(&topic()));
     let without = with(topic(), "/partitions", Value::Null);

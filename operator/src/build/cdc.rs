@@ -142,6 +142,20 @@ pub fn cdc_children(
     Ok([account, config, deployment])
 }
 
+/// The claim of a source that is to have a volume. Who owns it depends on what is to become of it.
+pub fn cdc_claim(spec: &PikaSourceSpec, namespace: &str, name: &str) -> Option<Value> {
+    let storage = spec.storage.as_ref()?;
+    let mut claim = object("v1", "PersistentVolumeClaim", namespace, name);
+    claim["spec"] = json!({
+        "accessModes": ["ReadWriteOnce"],
+        "resources": { "requests": { "storage": storage.size } },
+    });
+    if let Some(class) = &storage.class_name {
+        claim["spec"]["storageClassName"] = class.clone().into();
+    }
+    Some(claim)
+}
+
 fn pod(spec: &PikaSourceSpec, name: &str, image: &str) -> Value {
     let probe = |path: &str, period: u32, failures: u32| {
         json!({
@@ -157,8 +171,11 @@ fn pod(spec: &PikaSourceSpec, name: &str, image: &str) -> Value {
     ];
     let mut volumes = vec![
         json!({ "name": "config", "configMap": { "name": cdc_name(name) } }),
-        // Positions are kept in a topic too, which a new pod goes on from.
-        json!({ "name": "data", "emptyDir": {} }),
+        match spec.storage {
+            Some(_) => json!({ "name": "data", "persistentVolumeClaim": { "claimName": cdc_name(name) } }),
+            // Positions are kept in a topic too, which a new pod goes on from.
+            None => json!({ "name": "data", "emptyDir": {} }),
+        },
     ];
     if let Some(password) = &spec.source.password_secret_ref {
         mounts.push(json!({ "name": "password", "mountPath": "/etc/takhin-cdc/password", "readOnly": true }));

@@ -10,7 +10,9 @@ mod policies;
 mod services;
 
 pub use brokers::{Images, broker_set, claim_size};
-pub use cdc::{CDC_PORT, PIKA_SOURCE_LABEL, cdc_children, cdc_file, cdc_name, cdc_selector, cdc_topics};
+pub use cdc::{
+    CDC_PORT, PIKA_SOURCE_LABEL, cdc_children, cdc_claim, cdc_file, cdc_name, cdc_selector, cdc_topics,
+};
 pub use names::{ADMIN_PORT, KAFKA_PORT, Labels, MANAGER, Names, RPC_PORT, labels};
 pub use node_file::{NodeFile, node_file};
 pub use policies::{disruption_budget, network_policy, service_account};

@@ -1,6 +1,7 @@
 //! The controllers: they observe, have decided by value, and do.
 
 pub mod apply;
+mod claims;
 mod cluster;
 pub mod context;
 mod error;

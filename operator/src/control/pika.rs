@@ -1,5 +1,6 @@
 //! The PikaSource controller: check references, apply the Deployment of `takhin-cdc`, tell what it says of itself.
 
+mod volume;
 mod word;
 
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, ServiceAccount};
 use kube::api::ListParams;
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::ObjectRef;
@@ -58,6 +59,10 @@ async fn run_one(context: Arc<Context>, shutdown: Shutdown, namespace: Option<St
         .watches(api::<Pod>(client, namespace), ours(), |pod| {
             let name = pod.labels().get(PIKA_SOURCE_LABEL)?;
             Some(ObjectRef::<PikaSource>::new(name).within(&pod.namespace()?))
+        })
+        .watches(api::<PersistentVolumeClaim>(client, namespace), ours(), |claim| {
+            let name = claim.labels().get(PIKA_SOURCE_LABEL)?;
+            Some(ObjectRef::<PikaSource>::new(name).within(&claim.namespace()?))
         })
         .with_config(config);
     let store = controller.store();
@@ -145,6 +150,7 @@ async fn work(source: &PikaSource, context: &Context, namespace: &str, word: &mu
     let owner = json!(source.controller_owner_ref(&()));
     apply::<ServiceAccount>(context, namespace, &owned(account, &owner)).await?;
     apply::<ConfigMap>(context, namespace, &owned(config, &owner)).await?;
+    word.volume(volume::ensure(context, source, (namespace, &name), &owner).await?);
     apply::<Deployment>(context, namespace, &owned(deployment, &owner)).await?;
     look(context, source, namespace, &name, word).await
 }

@@ -98,6 +98,7 @@ fn source() -> Value {
         "source": { "host": "pika", "port": 9221, "passwordSecretRef": { "name": "pika-auth", "key": "password" } },
         "sink": { "topic": "profiles" },
         "startFrom": { "mode": "initial" },
+        "storage": { "size": "10Gi", "className": "fast", "deleteOnRemoval": true },
         "paused": false,
         "image": "registry.example/takhin:0.1.0",
         "resources": { "requests": { "cpu": "1", "memory": "1Gi" } },
@@ -200,7 +201,7 @@ pub(super) fn refused() -> Vec<Case> {
 }
 
 fn refused_changes() -> Vec<Case> {
-    let changed: [(&'static str, Value, &str, Value); 12] = [
+    let changed: [(&'static str, Value, &str, Value); 17] = [
         (
             "TakhinCluster",
             cluster(),
@@ -218,6 +219,11 @@ fn refused_changes() -> Vec<Case> {
         ("Topic", topic(), "/clusterRef/name", json!("other")),
         ("PikaSource", source(), "/clusterRef/name", json!("other")),
         ("PikaSource", source(), "/clusterRef/namespace", Value::Null),
+        ("PikaSource", source(), "/storage", Value::Null),
+        ("PikaSource", source(), "/storage/deleteOnRemoval", json!(false)),
+        ("PikaSource", source(), "/storage/size", json!("9Gi")),
+        ("PikaSource", source(), "/storage/className", json!("slow")),
+        ("PikaSource", source(), "/storage/className", Value::Null),
     ];
     let case = |(kind, before, place, value): (&'static str, Value, &str, Value)| Case {
         kind,
@@ -253,6 +259,12 @@ pub(super) fn changes() -> Vec<(&'static str, Value, Value)> {
         ("Topic", topic(), with(topic(), "/replicationFactor", json!(1))),
         ("Topic", topic(), with(topic(), "/config", json!({}))),
         ("PikaSource", source(), with(source(), "/paused", json!(true))),
+        ("PikaSource", with(source(), "/storage", Value::Null), source()),
+        (
+            "PikaSource",
+            source(),
+            with(source(), "/storage/size", json!("20480Mi")),
+        ),
         (
             "PikaSource",
             source(),

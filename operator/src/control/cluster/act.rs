@@ -13,10 +13,10 @@ use super::assign;
 use super::dynamic::client;
 use super::observe::Seen;
 use super::status::Report;
-use super::volumes;
 use crate::api::{RESTART, TakhinCluster};
 use crate::broker_api::{AdminError, BrokerApi};
 use crate::build::{CONFIG_HASH, Names};
+use crate::control::claims::needs_restart;
 use crate::control::context::Context;
 use crate::control::error::Error;
 use crate::control::pods::stuck;
@@ -364,7 +364,7 @@ fn reasons(seen: &Seen, broker: i32, pod: &Pod) -> Vec<String> {
     } else if pod.annotations().get(RESTART) != template_annotation(set, RESTART) {
         reasons.push("RestartRequested".to_owned());
     }
-    if seen.claims.get(&broker).is_some_and(volumes::needs_restart) {
+    if seen.claims.get(&broker).is_some_and(needs_restart) {
         reasons.push("VolumeExpansion".to_owned());
     }
     reasons

@@ -72,6 +72,8 @@ pub(super) async fn assign(
             let created = pod.metadata.creation_timestamp.as_ref();
             let age = created.map_or(0, |at| context.now().as_second() - at.0.as_second());
             if !assignment.missing.is_empty() && age < PATIENCE_SECONDS {
+                // Told to nobody yet; the status says what it waits for.
+                seen.assignments.insert(*broker, assignment);
                 continue;
             }
             let patch = json!({ "metadata": { "annotations": {

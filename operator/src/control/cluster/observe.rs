@@ -9,10 +9,10 @@ use kube::{Api, ResourceExt as _};
 use tracing::debug;
 
 use super::assign::Assignment;
-use super::volumes;
 use crate::api::{SKIP_SCALE_DOWN_CHECK, TakhinCluster, annotated};
 use crate::broker_api::{Broker, BrokerApi, ClusterHealth, Node};
 use crate::build::{ADMIN_PORT, Names};
+use crate::control::claims::unprovided;
 use crate::control::context::Context;
 use crate::control::error::Error;
 use crate::control::pods::stuck;
@@ -72,7 +72,7 @@ pub(super) async fn observe(
             seen.claims.insert(broker, claim);
         }
     }
-    seen.unprovided = volumes::unprovided(context, seen.claims.values()).await?;
+    seen.unprovided = unprovided(context, seen.claims.values()).await?;
     ask(context, cluster, names, &mut seen).await?;
     Ok(seen)
 }

@@ -8,12 +8,13 @@ use serde_json::json;
 
 use super::assign::{balancer, node_port};
 use super::observe::Seen;
-use super::volumes::{Growth, capacity, is_pending};
+use super::volumes::Growth;
 use crate::api::{
     BrokerStatus, ListenerStatus, ListenerType, PAUSE, QuorumStatus, RolloutStatus, TakhinCluster,
     TakhinClusterStatus,
 };
 use crate::build::{Address, MANAGER, Names, listeners};
+use crate::control::claims::{capacity, is_pending};
 use crate::control::context::Context;
 use crate::control::error::Error;
 use crate::control::metrics;
@@ -186,6 +187,11 @@ impl Report {
                 "QuorumLost",
                 format!("{of}; the brokers have no controller{stuck}"),
             );
+        } else if !serving && !missing.is_empty() {
+            // Pods wait for the addresses that they are to tell clients.
+            self.busy = true;
+            let message = format!("{of}; no address yet from {}{stuck}", missing.join(", "));
+            self.conditions.say("Ready", false, "ListenerNotReady", message);
         } else if !serving {
             let silence = seen
                 .silence

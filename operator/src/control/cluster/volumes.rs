@@ -1,18 +1,15 @@
 //! Volumes that are to be larger.
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use k8s_openapi::api::storage::v1::StorageClass;
-use kube::api::{Patch, PatchParams};
 use kube::runtime::events::EventType;
 use kube::{Api, Resource as _, ResourceExt as _};
-use serde_json::json;
 
 use super::observe::Seen;
 use crate::api::TakhinCluster;
-use crate::build::{MANAGER, Names, claim_size};
+use crate::build::{Names, claim_size};
+use crate::control::claims::{capacity, enlarge, is_bound, may_grow, needs_restart, requested};
 use crate::control::context::Context;
 use crate::control::error::Error;
-use crate::control::metrics;
 use crate::decide::quantity::bytes;
 
 /// How far volumes are.
@@ -55,92 +52,11 @@ pub(super) async fn grow(
             growth.refused.push(claim.name_any());
             continue;
         }
-        let patch = json!({ "spec": { "resources": { "requests": { "storage": size } } } });
-        let parameters = PatchParams {
-            field_manager: Some(MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
-        metrics::patched("PersistentVolumeClaim");
-        api.patch(&claim.name_any(), &parameters, &Patch::Merge(&patch))
-            .await?;
+        enlarge(&api, claim, size).await?;
         let note = format!("volume {} is to grow to {size}", claim.name_any());
         let kind = (EventType::Normal, "VolumeExpanded", "Expand");
         let about = Some(claim.object_ref(&()));
         context.event_about(cluster, about, kind, note).await;
     }
     Ok(growth)
-}
-
-/// Why claims get no volume however long one waits: what they ask for is not there. They keep their class, so that a wrong
-/// one is mended by making it, or by other claims.
-pub(super) async fn unprovided<'a>(
-    context: &Context,
-    claims: impl IntoIterator<Item = &'a PersistentVolumeClaim>,
-) -> Result<Option<String>, Error> {
-    let Some(claim) = claims.into_iter().find(|claim| is_pending(claim)) else {
-        return Ok(None);
-    };
-    let class = claim
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.storage_class_name.as_deref());
-    // A claim without a class gets the default one from the API server, also later.
-    let Some(class) = class else {
-        return Ok(Some(
-            "it names no storage class, and none is the default: make one the default".to_owned(),
-        ));
-    };
-    let api: Api<StorageClass> = Api::all(context.client.clone());
-    // The empty class stands for volumes that somebody makes by hand.
-    if class.is_empty() || api.get_opt(class).await?.is_some() {
-        return Ok(None);
-    }
-    Ok(Some(format!(
-        "there is no storage class {class}: make it, or delete resource and claims and make it with another one"
-    )))
-}
-
-/// Whether a claim waits for a volume.
-pub(super) fn is_pending(claim: &PersistentVolumeClaim) -> bool {
-    claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Pending")
-}
-
-async fn may_grow(context: &Context, claim: &PersistentVolumeClaim) -> Result<bool, Error> {
-    let Some(class) = claim
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.storage_class_name.clone())
-    else {
-        return Ok(false);
-    };
-    let api: Api<StorageClass> = Api::all(context.client.clone());
-    let found = api.get_opt(&class).await?;
-    Ok(found
-        .and_then(|class| class.allow_volume_expansion)
-        .unwrap_or(false))
-}
-
-fn is_bound(claim: &PersistentVolumeClaim) -> bool {
-    claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound")
-}
-
-fn requested(claim: &PersistentVolumeClaim) -> Option<u128> {
-    let requests = claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
-    bytes(&requests.get("storage")?.0)
-}
-
-/// Size of the volume that a claim has.
-pub(super) fn capacity(claim: &PersistentVolumeClaim) -> Option<u128> {
-    bytes(&claim.status.as_ref()?.capacity.as_ref()?.get("storage")?.0)
-}
-
-/// Whether the file system waits for the next start of the pod.
-pub(super) fn needs_restart(claim: &PersistentVolumeClaim) -> bool {
-    let conditions = claim
-        .status
-        .iter()
-        .flat_map(|status| status.conditions.iter().flatten());
-    conditions
-        .into_iter()
-        .any(|condition| condition.type_ == "FileSystemResizePending" && condition.status == "True")
 }

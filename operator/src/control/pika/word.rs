@@ -8,6 +8,7 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::json;
 
+use super::volume::Volume;
 use crate::api::{PAUSE, PikaPosition, PikaSource, PikaSourceStatus, SnapshotMode};
 use crate::build::{MANAGER, cdc_topics};
 use crate::control::context::Context;
@@ -88,6 +89,8 @@ pub(super) struct Word {
     conditions: Conditions,
     /// Whether there is to be no data set.
     takes_none: bool,
+    /// Why there is no volume.
+    no_volume: Option<String>,
 }
 
 /// Why a Deployment gets no pod: a quota, or rules of the namespace.
@@ -133,6 +136,7 @@ impl Word {
         Self {
             status,
             conditions: Conditions::of(source.metadata.generation.unwrap_or(0)),
+            no_volume: None,
             takes_none: start.is_some_and(|start| start.mode == SnapshotMode::NoData),
         }
     }
@@ -162,6 +166,34 @@ impl Word {
         );
     }
 
+    /// How the volume is, where there is to be one.
+    pub(super) fn volume(&mut self, volume: Option<Volume>) {
+        let kind = "StorageExpanded";
+        match volume {
+            None => {}
+            Some(Volume::Pending { claim, why }) => {
+                // Why a pod has no node says more than that a volume waits for that.
+                self.no_volume = why.map(|why| format!("no volume yet for {claim}: {why}"));
+            }
+            Some(Volume::Whole) => {
+                self.conditions
+                    .say(kind, true, "Expanded", "the volume has the wished size");
+            }
+            Some(Volume::Resizing) => self.conditions.say(kind, false, "Resizing", "the volume grows"),
+            Some(Volume::Refused { class }) => {
+                let message = format!(
+                    "spec.storage.size: storage class {class} does not let volumes grow (allowVolumeExpansion)"
+                );
+                self.conditions.say(kind, false, "ResizeNotSupported", message);
+            }
+            Some(Volume::Restart) => {
+                let message =
+                    "the file system grows when the pod starts again: delete the pod, or pause the source";
+                self.conditions.say(kind, false, "RestartRequired", message);
+            }
+        }
+    }
+
     /// What Kubernetes says of the Deployment and its pods.
     pub(super) fn workload(&mut self, deployment: Option<&Deployment>, pods: &[Pod]) {
         let spec = deployment.and_then(|deployment| deployment.spec.as_ref());
@@ -178,7 +210,11 @@ impl Word {
     /// No pod runs, and why, if that is known.
     pub(super) fn not_running(&mut self, deployment: Option<&Deployment>, pods: &[Pod]) {
         self.status.phase = Some("Pending".to_owned());
-        let why = pods.iter().find_map(stuck).or_else(|| refused(deployment?));
+        let why = self
+            .no_volume
+            .clone()
+            .or_else(|| pods.iter().find_map(stuck))
+            .or_else(|| refused(deployment?));
         let message = why.map_or_else(
             || "no pod runs yet".to_owned(),
             |why| format!("no pod runs: {why}"),

@@ -150,6 +150,11 @@ fn reasons_for_being_ready_or_not() {
         said.ends_with("data-prod-2: there is no storage class x"),
         "{said}"
     );
+    let said = ready(&|seen| seen.services.clear(), 0, ("False", "ListenerNotReady"));
+    assert!(
+        said.contains("0 of 3") && said.contains("Service prod-external-bootstrap"),
+        "{said}"
+    );
     let said = ready(&|seen| seen.services.clear(), 3, ("False", "ListenerNotReady"));
     assert!(said.contains("Service prod-external-bootstrap"), "{said}");
     let mut report = report(&cluster);
