@@ -260,7 +260,12 @@ impl Word {
                         (source_reason(problem), problem)
                     }
                 };
-                self.ready(false, reason, problem);
+                // It speaks of its own file; here the wish decides.
+                let message = match reason {
+                    "PositionLost" => format!("{problem} (here: spec.startFrom.mode: when_needed)"),
+                    _ => problem.to_owned(),
+                };
+                self.ready(false, reason, &message);
             }
             (true, Some("snapshot")) => self.ready(true, "Snapshotting", "the data set is being taken"),
             (true, Some("streaming")) if lag > LATE_SECONDS => {
@@ -521,5 +526,21 @@ nonsense
         });
         let ends = json!([{ "status": { "phase": "Running", "containerStatuses": [container] } }]);
         assert_eq!(told(nothing, ends), "no pod runs: CrashLoopBackOff: back-off 10s");
+    }
+
+    #[test]
+    fn a_lost_position_is_told_with_what_to_do_in_the_resource() {
+        let mut word = word();
+        let said = "source: position 3:17 of db0 is lost: deleted; set source.on_position_lost".to_owned();
+        word.said(&Readings::default(), &(false, said));
+        let ready = word.conditions.get("Ready").unwrap();
+        assert_eq!(ready.reason, "PositionLost");
+        assert!(
+            ready
+                .message
+                .ends_with("(here: spec.startFrom.mode: when_needed)"),
+            "{}",
+            ready.message
+        );
     }
 }
