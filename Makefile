@@ -12,7 +12,8 @@ SECONDS_PER_TARGET ?= 60
 SEEDS ?= 1000
 FIRST ?= 1
 TAG ?= dev
-FUZZ_TARGETS := frame_decode request_decode record_batch segment_recovery
+FUZZ_TARGETS := frame_decode request_decode record_batch segment_recovery \
+    pika_binlog_item pika_resp pika_frame pika_legacy pika_dump
 
 .PHONY: help build run images test test-api e2e verify fix generate bench compat fuzz coverage sim chaos failover
 

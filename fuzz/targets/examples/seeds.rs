@@ -1,10 +1,13 @@
 //! Writes the named seeds of the corpus: `cargo run -p takhin-fuzz-targets --example seeds`.
 //!
-//! Small valid inputs from which a fuzzer finds its way; regressions are added to the same folders by hand.
+//! Small valid inputs from which a fuzzer finds its way. Regressions, and keys and values out of the recorded dumps (`real-*`,
+//! which need RocksDB to be read), were added to the same folders by hand.
 
 use std::path::Path;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use takhin_pika_testing::fixture::{Fixture, MASTER_PORT, SLAVE_PORT, VERSIONS};
+use takhin_pika_testing::master::recorded;
 use takhin_protocol::messages::{
     AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiVersionsRequest,
     ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, CreatePartitionsRequest,
@@ -36,6 +39,9 @@ fn main() {
     requests(&write);
     batches(&write);
     segments(&write);
+    if let Err(error) = pika(&write) {
+        panic!("{error:#}");
+    }
 }
 
 type Write<'a> = &'a dyn Fn(&str, &str, &[u8]);
@@ -149,4 +155,89 @@ fn segments(write: Write<'_>) {
             );
         }
     }
+}
+
+/// Most bytes of a recorded stream in a seed.
+const STREAM: usize = 4096;
+
+/// What real servers sent: an item of each command, the beginnings of streams, and values of dumps as the layouts have them.
+fn pika(write: Write<'_>) -> anyhow::Result<()> {
+    let stream = |target: &str, name: &str, bytes: &[u8]| {
+        let begin = &bytes[..bytes.len().min(STREAM)];
+        write(target, name, &[&[6], begin].concat());
+    };
+    for version in VERSIONS {
+        let mut commands = std::collections::BTreeSet::new();
+        for connection in Fixture::of(version).session("01")? {
+            let (to_server, to_client) = (&connection.to_server[..], &connection.to_client[..]);
+            match connection.server_port {
+                MASTER_PORT => {
+                    stream("pika_resp", &format!("{version}-said"), to_server);
+                    stream("pika_resp", &format!("{version}-answered"), to_client);
+                }
+                port if port == MASTER_PORT + 2000 && version >= "3.1" => {
+                    stream("pika_frame", &format!("{version}-said"), to_server);
+                    stream("pika_frame", &format!("{version}-answered"), to_client);
+                    for entry in recorded(&connection)?.into_values().flatten() {
+                        let item = takhin_pika::binlog::Item::decode(entry.bytes.clone())?;
+                        let name = item
+                            .commands()?
+                            .first()
+                            .map(|command| command[0].to_ascii_lowercase());
+                        let name = String::from_utf8(name.unwrap_or_default())?;
+                        if entry.bytes.len() <= 1024 && commands.insert(name.clone()) {
+                            write("pika_binlog_item", &format!("{version}-{name}"), &entry.bytes);
+                        }
+                    }
+                }
+                port if port == SLAVE_PORT + 1000 => {
+                    stream("pika_legacy", version, to_server);
+                    stream(
+                        "pika_legacy",
+                        &format!("{version}-cut"),
+                        &to_server[..to_server.len().min(700)],
+                    );
+                }
+                _ => {}
+            }
+        }
+    }
+    dumps(write);
+    Ok(())
+}
+
+/// Values that begin as those of the layouts do: counts, versions, times, indexes; and keys.
+fn dumps(write: Write<'_>) {
+    let number = |number: u64| number.to_le_bytes().to_vec();
+    for (name, len) in [
+        ("meta", 12),
+        ("list-meta", 28),
+        ("meta-8", 16),
+        ("floyd-meta", 45),
+    ] {
+        let value: Vec<u8> = (0..len).map(|at| if at % 4 == 0 { 3 } else { 0 }).collect();
+        write("pika_dump", name, &value);
+    }
+    write("pika_dump", "string", &[&b"value"[..], &[0; 4]].concat());
+    write(
+        "pika_dump",
+        "floyd-string",
+        &[&[0][..], b"value", &[0; 16], &number(0), &number(1 << 63)].concat(),
+    );
+    write(
+        "pika_dump",
+        "key",
+        &[&[0; 8][..], b"ke\x00\x01y\x00\x00", &[0; 16]].concat(),
+    );
+    write("pika_dump", "score", &1.5f64.to_bits().to_le_bytes());
+    write(
+        "pika_dump",
+        "stream-id",
+        &[1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 1],
+    );
+    write(
+        "pika_dump",
+        "stream-fields",
+        &[&[1, 0, 0, 0][..], b"f", &[1, 0, 0, 0], b"v"].concat(),
+    );
 }
