@@ -57,8 +57,7 @@ pub(crate) fn collections(
         let prefix = blackwidow::data_prefix(key, meta.version);
         elements(database, &mut data, &meta, &prefix, &mut pieces)?;
         let (has_any, is_wanted) = pieces.finish();
-        tally.keys += u64::from(has_any);
-        tally.dead += u64::from(!has_any);
+        tally.count(has_any);
         if !is_wanted {
             return Ok(tally);
         }

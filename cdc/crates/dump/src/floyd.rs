@@ -56,8 +56,7 @@ pub(crate) fn read(
                 pieces.finish()
             }
         };
-        tally.keys += u64::from(has_any);
-        tally.dead += u64::from(!has_any);
+        tally.count(has_any);
         if !is_wanted {
             return Ok(tally);
         }

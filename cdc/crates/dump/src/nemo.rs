@@ -70,8 +70,7 @@ pub(crate) fn collections(
             _ => elements(database, &mut data, &meta, &prefix, &mut pieces)?,
         }
         let (has_any, is_wanted) = pieces.finish();
-        tally.keys += u64::from(has_any);
-        tally.dead += u64::from(!has_any);
+        tally.count(has_any);
         if !is_wanted {
             return Ok(tally);
         }

@@ -63,6 +63,16 @@ pub struct Tally {
     pub damaged: u64,
 }
 
+impl Tally {
+    /// One more key; one that has nothing does not exist.
+    pub(crate) fn count(&mut self, has_any: bool) {
+        match has_any {
+            true => self.keys += 1,
+            false => self.dead += 1,
+        }
+    }
+}
+
 /// Takes pieces; `false` if no more are wanted.
 pub(crate) type Emit<'a> = &'a mut dyn FnMut(Piece) -> bool;
 

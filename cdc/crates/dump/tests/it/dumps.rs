@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 use takhin_pika_dump::{Bounds, Database, Layout, Piece, databases};
 use takhin_pika_testing::fixture::{Bytestring, Fixture, bytestring};
+use takhin_pika_testing::words::is_same;
 
 /// The dump of each database, and when it was taken, about.
 fn unpack(version: &str, into: &Path) -> (BTreeMap<u64, PathBuf>, i64) {
@@ -65,19 +65,6 @@ fn read(dir: &Path, layout: Layout, now_ms: i64, bounds: Bounds) -> Vec<Piece> {
         assert_eq!(tally.damaged, 0, "{directory}");
     }
     pieces
-}
-
-fn is_same(word: &[u8], told: &Value) -> bool {
-    match bytestring(told).unwrap() {
-        Bytestring::Bytes(bytes) => bytes == word,
-        Bytestring::Hashed(len, hash) => {
-            let found: String = Sha256::digest(word)
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
-            word.len() as u64 == len && found == hash
-        }
-    }
 }
 
 fn are_same(words: &[Vec<u8>], told: &[&Value]) -> bool {
