@@ -13,6 +13,9 @@ use crate::source::Ack;
 /// Pieces of work that may wait, whatever their size.
 const PIECES: usize = 10_000;
 
+/// Memory of an event beside the bytes that came from the master: itself, its id, and what the allocator adds to each part.
+const EVENT: usize = 512;
+
 /// Where to go on once everything before has been written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
@@ -91,10 +94,11 @@ pub fn queue(size: u32) -> (Queue, mpsc::Receiver<Work>) {
 }
 
 impl Queue {
-    /// Puts in what takes `len` bytes, when there is room. What is larger than the queue takes all of it. Returns `false`
-    /// when nobody takes work out any more.
+    /// Puts in what the master has sent in `len` bytes, when there is room for the events. What is larger than the queue takes
+    /// all of it. Returns `false` when nobody takes work out any more.
     pub async fn put(&self, piece: Piece, len: usize) -> bool {
-        let wanted = u32::try_from(len).unwrap_or(u32::MAX).clamp(1, self.size);
+        let memory = len.saturating_add(piece.events.len().saturating_mul(EVENT));
+        let wanted = u32::try_from(memory).unwrap_or(u32::MAX).clamp(1, self.size);
         let Ok(bytes) = Arc::clone(&self.bytes).acquire_many_owned(wanted).await else {
             return false;
         };
@@ -117,5 +121,54 @@ impl Work {
     /// Its memory, to be kept until it is written.
     pub fn into_permit(self) -> Permit {
         self.permit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::event::Kind;
+
+    fn events(count: usize) -> Piece {
+        let event = Event {
+            kind: Kind::Binlog,
+            op: "set".into(),
+            data_type: None,
+            db: "db0".into(),
+            key: None,
+            args: Vec::new(),
+            ts_ms: 0,
+            event_id: String::new(),
+            expire_at_ms: None,
+            place: None,
+            part: None,
+            snapshot: None,
+            is_random: false,
+            has_more_keys: false,
+            is_known: true,
+        };
+        Piece {
+            events: vec![event; count],
+            ..Piece::default()
+        }
+    }
+
+    /// Two million keys of 15 bytes once took eight times what the queue was said to hold.
+    #[test]
+    fn small_events_take_more_than_their_bytes() {
+        let (queue, mut works) = queue(1 << 20);
+        let mut waiting = 0;
+        while queue.put(events(100), 100).now_or_never() == Some(true) {
+            waiting += 100 * size_of::<Event>();
+        }
+        assert!(waiting > 0 && waiting <= 1 << 20, "{waiting}");
+        // What is larger than the queue finds room when nothing else is there.
+        while let Ok(work) = works.try_recv() {
+            drop(work.into_permit());
+        }
+        assert_eq!(queue.put(events(5000), 5000).now_or_never(), Some(true));
+        assert_eq!(queue.put(events(1), 1).now_or_never(), None);
     }
 }

@@ -14,7 +14,7 @@ pub fn record(checkpoint: &Checkpoint) -> Record {
         // Strings and numbers always serialize.
         value: Some(serde_json::to_vec(checkpoint).unwrap_or_default().into()),
         headers: vec![(
-            "content-type".to_owned(),
+            "content-type".into(),
             Some(Bytes::from_static(b"application/json")),
         )],
     }

@@ -94,10 +94,10 @@ impl Filter {
             }
         }
         if event.kind == Kind::Binlog {
-            if !self.commands.is_empty() && !self.commands.contains(&event.op) {
+            if !self.commands.is_empty() && !self.commands.contains(&*event.op) {
                 return Some(Rule::Commands);
             }
-            if self.exclude_commands.contains(&event.op) {
+            if self.exclude_commands.contains(&*event.op) {
                 return Some(Rule::ExcludeCommands);
             }
         }

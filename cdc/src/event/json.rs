@@ -1,15 +1,21 @@
 //! Events as JSON.
 
-use base64::Engine as _;
+use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use takhin_pika::resp;
 
 use super::{Encoder, Event, Source};
 
 /// Version of the format, in every event. A field that is added does not raise it.
 const SCHEMA: u32 = 1;
+
+/// Bytes before and behind a word of a command, about.
+const WORD: usize = 12;
+
+/// Bytes of a record without keys and words, about.
+const FRAME: usize = 640;
 
 /// One JSON object for each event; `docs/cdc.md` describes its fields.
 #[derive(Debug, Clone, Copy)]
@@ -27,10 +33,10 @@ struct Form<'a> {
     db: &'a str,
     slot: u32,
     key: Option<&'a str>,
-    key_b64: Option<String>,
-    args_b64: Vec<String>,
+    key_b64: Option<Base64<'a>>,
+    args_b64: Words<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    raw_resp_b64: Option<String>,
+    raw_resp_b64: Option<Base64<'a>>,
     ts_ms: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     expire_at_ms: Option<i64>,
@@ -82,6 +88,23 @@ struct SourceForm<'a> {
     replication_id: &'a str,
 }
 
+/// Bytes, written in base64.
+struct Base64<'a>(&'a [u8]);
+
+impl Serialize for Base64<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&Base64Display::new(self.0, &STANDARD))
+    }
+}
+
+struct Words<'a>(&'a [Bytes]);
+
+impl Serialize for Words<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|word| Base64(word)))
+    }
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
 fn is_false(value: &bool) -> bool {
     !value
@@ -93,6 +116,7 @@ impl Encoder for Json {
     }
 
     fn encode(&self, source: &Source, event: &Event) -> Bytes {
+        let raw = self.has_raw.then(|| raw(event)).flatten();
         let form = Form {
             schema: SCHEMA,
             event_type: event.kind.name(),
@@ -101,9 +125,9 @@ impl Encoder for Json {
             db: &event.db,
             slot: 0,
             key: event.key.as_ref().and_then(|key| std::str::from_utf8(key).ok()),
-            key_b64: event.key.as_ref().map(|key| STANDARD.encode(key)),
-            args_b64: event.args.iter().map(|arg| STANDARD.encode(arg)).collect(),
-            raw_resp_b64: self.has_raw.then(|| raw(event)).flatten(),
+            key_b64: event.key.as_deref().map(Base64),
+            args_b64: Words(&event.args),
+            raw_resp_b64: raw.as_deref().map(Base64),
             ts_ms: event.ts_ms,
             expire_at_ms: event.expire_at_ms,
             event_id: &event.event_id,
@@ -136,22 +160,29 @@ impl Encoder for Json {
                 replication_id: &source.replication_id,
             },
         };
+        let words: usize = event.args.iter().map(Bytes::len).sum();
+        let key = event.key.as_ref().map_or(0, Bytes::len);
+        // Base64 has four characters for three bytes.
+        let room = FRAME + 3 * key + (words + raw.as_ref().map_or(0, Vec::len)) * 4 / 3;
+        let mut out = Vec::with_capacity(room);
         // Strings, numbers and lists of them always serialize.
-        Bytes::from(serde_json::to_vec(&form).unwrap_or_default())
+        let _ = serde_json::to_writer(&mut out, &form);
+        Bytes::from(out)
     }
 }
 
 /// The command as Redis writes it; `None` for what is no command.
-fn raw(event: &Event) -> Option<String> {
+fn raw(event: &Event) -> Option<Vec<u8>> {
     if event.kind == super::Kind::Control {
         return None;
     }
     let mut words = Vec::with_capacity(event.args.len() + 1);
     words.push(event.op.as_bytes());
     words.extend(event.args.iter().map(|arg| &arg[..]));
-    let mut out = Vec::new();
+    let len: usize = words.iter().map(|word| word.len() + WORD).sum();
+    let mut out = Vec::with_capacity(WORD + len);
     resp::put_command(&mut out, &words);
-    Some(STANDARD.encode(out))
+    Some(out)
 }
 
 #[cfg(test)]

@@ -5,9 +5,14 @@ use takhin_config::cdc::PartitionBy;
 
 use super::Event;
 
+/// Room for the name of a type, and what is between the parts.
+const TYPE_ROOM: usize = 8;
+
 /// The record's key: `db:key`, or `db:type:key`; the database alone where there is no key.
 pub fn record_key(event: &Event, by: PartitionBy) -> Bytes {
-    let mut out = event.db.as_bytes().to_vec();
+    let room = event.key.as_ref().map_or(0, |key| key.len() + TYPE_ROOM);
+    let mut out = Vec::with_capacity(event.db.len() + room);
+    out.extend_from_slice(event.db.as_bytes());
     if let Some(key) = &event.key {
         if by == PartitionBy::TypeAndKey {
             out.push(b':');

@@ -6,6 +6,7 @@ mod json;
 mod key;
 mod of_binlog;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -80,7 +81,7 @@ pub struct Event {
     /// What it belongs to.
     pub kind: Kind,
     /// Name of the command in lower case, or what happened.
-    pub op: String,
+    pub op: Cow<'static, str>,
     /// Type of the value, where it is known.
     pub data_type: Option<DataType>,
     /// The database.

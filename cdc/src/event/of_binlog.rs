@@ -28,7 +28,7 @@ pub fn events_of_item(
     let event = |(sub, change): (u32, command::Change)| Event {
         kind: Kind::Binlog,
         event_id: event_id(source, db, item, sub),
-        op: change.op,
+        op: change.op.into(),
         data_type: change.data_type,
         db: Arc::clone(db),
         key: change.key,

@@ -1,5 +1,6 @@
 //! What is written together: batches by partition, and what is to be done when all of them are.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -23,6 +24,8 @@ const MAX_BYTES: u64 = 16 << 20;
 /// Makes records of events.
 pub(super) struct Recorder {
     pub(super) topics: Topics,
+    snapshot: Arc<str>,
+    binlog: Arc<str>,
     pub(super) encoder: Arc<dyn Encoder>,
     pub(super) filter: Filter,
     partition_by: PartitionBy,
@@ -60,6 +63,8 @@ pub(super) struct Round {
 impl Recorder {
     pub(super) fn new(config: &CdcConfig, topics: Topics, encoder: Arc<dyn Encoder>) -> Self {
         Self {
+            snapshot: topics.snapshot.as_str().into(),
+            binlog: topics.binlog.as_str().into(),
             topics,
             encoder,
             filter: Filter::new(&config.filters),
@@ -77,8 +82,8 @@ impl Recorder {
             Kind::Control => event.snapshot.is_some(),
         };
         match is_of_snapshot {
-            true => self.topics.snapshot.as_str().into(),
-            false => self.topics.binlog.as_str().into(),
+            true => Arc::clone(&self.snapshot),
+            false => Arc::clone(&self.binlog),
         }
     }
 
@@ -113,18 +118,23 @@ impl Recorder {
 
     fn record(&self, source: &Source, event: &Event) -> Record {
         let text = |text: &str| Some(Bytes::copy_from_slice(text.as_bytes()));
+        let known = |text: &'static str| Some(Bytes::from_static(text.as_bytes()));
         let data_type = event.data_type.map_or("", |data_type| data_type.name());
+        let op = match event.op {
+            Cow::Borrowed(op) => known(op),
+            Cow::Owned(ref op) => text(op),
+        };
         Record {
             timestamp: Some(event.ts_ms),
             key: Some(record_key(event, self.partition_by)),
             value: Some(self.encoder.encode(source, event)),
             headers: vec![
-                ("takhin.event_id".to_owned(), text(&event.event_id)),
-                ("takhin.source".to_owned(), text(&source.id)),
-                ("takhin.op".to_owned(), text(&event.op)),
-                ("takhin.db".to_owned(), text(&event.db)),
-                ("takhin.type".to_owned(), text(data_type)),
-                ("content-type".to_owned(), text(self.encoder.content_type())),
+                ("takhin.event_id".into(), text(&event.event_id)),
+                ("takhin.source".into(), text(&source.id)),
+                ("takhin.op".into(), op),
+                ("takhin.db".into(), text(&event.db)),
+                ("takhin.type".into(), known(data_type)),
+                ("content-type".into(), known(self.encoder.content_type())),
             ],
         }
     }

@@ -10,6 +10,8 @@ use crate::event::{Event, Kind, Part, SnapshotRef, Source};
 /// Bytes of a key's hash in event ids.
 const HASH_LEN: usize = 12;
 
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
 /// The event of a piece of a key.
 pub(super) fn of_piece(
     source: &Source,
@@ -18,15 +20,14 @@ pub(super) fn of_piece(
     now_ms: i64,
     piece: Piece,
 ) -> Event {
-    let hash: String = Sha256::digest(&piece.key)[..HASH_LEN]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let digest = Sha256::digest(&piece.key);
+    let digits = digest[..HASH_LEN].iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    let hash: String = digits.map(|digit| char::from(HEX[usize::from(digit)])).collect();
     let (epoch, id) = (source.epoch(), &reference.id);
     let (data_type, index) = (piece.data_type.name(), piece.index);
     Event {
         kind: Kind::Snapshot,
-        op: piece.op.to_owned(),
+        op: piece.op.into(),
         data_type: Some(piece.data_type),
         db: Arc::clone(db),
         key: Some(piece.key),
@@ -52,12 +53,12 @@ pub(super) fn boundary(
     db: &Arc<str>,
     reference: &SnapshotRef,
     now_ms: i64,
-    op: &str,
+    op: &'static str,
 ) -> Event {
     let (epoch, id) = (source.epoch(), &reference.id);
     Event {
         kind: Kind::Control,
-        op: op.to_owned(),
+        op: op.into(),
         data_type: None,
         db: Arc::clone(db),
         key: None,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
 use takhin_config::CdcConfig;
-use takhin_pika_dump::{Bounds, Database, Layout, Piece as DumpPiece, Tally, databases};
+use takhin_pika_dump::{Bounds, Database, DumpError, Layout, Tally, databases};
 use takhin_runtime::Env;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
@@ -17,8 +17,8 @@ use crate::queue::{Piece, Progress, Queue};
 use crate::source::{Dump, Followed, Session, SourceError};
 use events::{boundary, of_piece};
 
-/// Pieces that a database may be ahead of what is written.
-const AHEAD: usize = 64;
+/// Lots that databases may be ahead of what is in the queue.
+const AHEAD: usize = 4;
 
 /// Events that are put into the queue together, and their bytes.
 const TOGETHER: (usize, usize) = (256, 256 << 10);
@@ -96,6 +96,16 @@ pub async fn write(
     Ok(())
 }
 
+/// Events that come out of a database together.
+#[derive(Default)]
+struct Lot {
+    events: Vec<Event>,
+    /// Bytes of what they are made of.
+    len: usize,
+    /// Keys that end with them.
+    keys: u64,
+}
+
 /// A data set on its way.
 struct Writing<'a> {
     env: &'a Env,
@@ -121,15 +131,15 @@ impl Writing<'_> {
                 "the dump has no streams: 3.5 does not send them, and there are no events of those before"
             );
         }
-        let (pieces, received) = mpsc::channel(AHEAD);
+        let (lots, received) = mpsc::channel(AHEAD);
         let reading = async {
-            let pieces = pieces;
+            let lots = lots;
             let tallies: Vec<Result<Tally, SourceError>> = stream::iter(directories)
-                .map(|directory| self.read(dump, layout, directory, pieces.clone()))
+                .map(|directory| self.read(dump, layout, directory, lots.clone()))
                 .buffer_unordered(usize::from(self.config.snapshot.parallelism))
                 .collect()
                 .await;
-            drop(pieces);
+            drop(lots);
             let mut sum = Tally::default();
             for tally in tallies {
                 let tally = tally?;
@@ -155,48 +165,42 @@ impl Writing<'_> {
         dump: &Dump,
         layout: Layout,
         directory: String,
-        pieces: mpsc::Sender<DumpPiece>,
+        lots: mpsc::Sender<Lot>,
     ) -> Result<Tally, SourceError> {
         let (dir, now_ms, db) = (dump.dir.clone(), self.now_ms, Arc::clone(&self.db));
+        let (source, reference) = (self.source.clone(), self.reference.clone());
         let read = move || {
             let database = Database::open(&dir, &directory, layout)?;
             let estimate = i64::try_from(database.estimated_keys()).unwrap_or(i64::MAX);
             metrics::SNAPSHOT_ESTIMATE.with([&db]).add(estimate);
-            // Nobody takes them any more when this attempt has ended.
-            database.read(now_ms, Bounds::default(), |piece| {
-                pieces.blocking_send(piece).is_ok()
-            })
+            let mut lot = Lot::default();
+            let tally = database.read(now_ms, Bounds::default(), |piece| {
+                lot.len += piece.len() + piece.key.len();
+                lot.keys += u64::from(piece.is_last);
+                lot.events.push(of_piece(&source, &db, &reference, now_ms, piece));
+                let is_whole = lot.events.len() >= TOGETHER.0 || lot.len >= TOGETHER.1;
+                // Nobody takes them any more when this attempt has ended.
+                !is_whole || lots.blocking_send(std::mem::take(&mut lot)).is_ok()
+            })?;
+            if !lot.events.is_empty() {
+                let _ = lots.blocking_send(lot);
+            }
+            Ok::<_, DumpError>(tally)
         };
         let tally = self.env.tasks.blocking(read).await;
         tally.map_err(|error| failed(&self.db, &error.to_string()))
     }
 
-    /// Makes events of pieces, and puts them into the queue.
-    async fn forward(&self, mut pieces: mpsc::Receiver<DumpPiece>) -> Result<(), SourceError> {
+    /// Puts events into the queue.
+    async fn forward(&self, mut lots: mpsc::Receiver<Lot>) -> Result<(), SourceError> {
         let keys = metrics::SNAPSHOT_KEYS.with([&self.db]);
-        while let Some(piece) = pieces.recv().await {
-            let (mut events, mut len): (Vec<Event>, usize) = (Vec::new(), 0);
-            let mut next = Some(piece);
-            while let Some(piece) = next {
-                len += piece.len() + piece.key.len();
-                keys.add(u64::from(piece.is_last));
-                events.push(of_piece(
-                    self.source,
-                    &self.db,
-                    &self.reference,
-                    self.now_ms,
-                    piece,
-                ));
-                next = match events.len() < TOGETHER.0 && len < TOGETHER.1 {
-                    true => pieces.try_recv().ok(),
-                    false => None,
-                };
-            }
+        while let Some(lot) = lots.recv().await {
+            keys.add(lot.keys);
             let piece = Piece {
-                events,
+                events: lot.events,
                 ..Piece::default()
             };
-            if !self.queue.put(piece, len).await {
+            if !self.queue.put(piece, lot.len).await {
                 return Err(failed(&self.db, "it could not be written"));
             }
         }
@@ -204,7 +208,7 @@ impl Writing<'_> {
     }
 
     /// Writes that the data set begins or ends; with the end goes the position.
-    async fn tell(&self, op: &str, done: Option<oneshot::Sender<()>>) -> Result<(), SourceError> {
+    async fn tell(&self, op: &'static str, done: Option<oneshot::Sender<()>>) -> Result<(), SourceError> {
         let progress = done.is_some().then(|| Progress {
             db: Arc::clone(&self.db),
             position: self.reference.position,

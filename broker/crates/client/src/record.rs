@@ -1,5 +1,7 @@
 //! Records as values of their own.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use takhin_protocol::record::{
     Attributes, Batch, BatchBuilder, BatchHeader, BuildError, Compression, HEADER_LEN, NewRecord, Records,
@@ -21,7 +23,7 @@ pub struct Record {
     /// The value; `None` is null, a tombstone.
     pub value: Option<Bytes>,
     /// Keys and values of the headers. A key that is not UTF-8 was changed to be.
-    pub headers: Vec<(String, Option<Bytes>)>,
+    pub headers: Vec<(Cow<'static, str>, Option<Bytes>)>,
 }
 
 impl Record {
@@ -52,12 +54,11 @@ pub struct ConsumedRecord {
 /// Builds a batch without a producer id.
 pub(crate) fn to_batch(records: &[Record], codec: Compression, now_ms: i64) -> Result<Batch, BuildError> {
     let mut builder = BatchBuilder::new(codec);
+    let mut headers = Vec::new();
     for record in records {
-        let headers: Vec<_> = record
-            .headers
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.as_deref()))
-            .collect();
+        headers.clear();
+        let of_record = record.headers.iter();
+        headers.extend(of_record.map(|(key, value)| (&**key, value.as_deref())));
         builder.push(NewRecord {
             timestamp: record.timestamp.unwrap_or(now_ms),
             key: record.key.as_deref(),
@@ -94,7 +95,7 @@ pub(crate) fn of_batch(header: &BatchHeader, batch: &Bytes, from: i64) -> Result
         let own = |bytes: Option<&[u8]>| bytes.map(|bytes| body.slice_ref(bytes));
         let headers = record
             .headers
-            .map(|h| (String::from_utf8_lossy(h.key).into_owned(), own(h.value)));
+            .map(|h| (String::from_utf8_lossy(h.key).into_owned().into(), own(h.value)));
         records.push((
             offset,
             Record {

@@ -1,5 +1,6 @@
 //! Commands and answers as Redis writes them.
 
+use std::io::Write as _;
 use std::ops::Range;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -81,10 +82,11 @@ pub fn next_command(buffer: &mut BytesMut, max: usize) -> Result<Option<(Command
 
 /// Appends a command.
 pub fn put_command<W: AsRef<[u8]>>(out: &mut Vec<u8>, words: &[W]) {
-    out.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
+    // Writing to memory does not fail.
+    let _ = write!(out, "*{}\r\n", words.len());
     for word in words {
         let word = word.as_ref();
-        out.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+        let _ = write!(out, "${}\r\n", word.len());
         out.extend_from_slice(word);
         out.extend_from_slice(b"\r\n");
     }
