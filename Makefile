@@ -15,7 +15,7 @@ TAG ?= dev
 FUZZ_TARGETS := frame_decode request_decode record_batch segment_recovery \
     pika_binlog_item pika_resp pika_frame pika_legacy pika_dump
 
-.PHONY: help build run images test test-api e2e verify fix generate bench compat fuzz coverage sim chaos failover
+.PHONY: help build run images test test-api e2e verify fix generate bench bench-cdc compat fuzz coverage sim chaos failover
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
@@ -60,6 +60,13 @@ bench: ## side by side with Apache Kafka; ARGS="--quick"
 	@.ci/tools cc git
 	cargo build --release --locked -p takhin-broker
 	cargo run --release --locked -p takhin-bench -- all $(ARGS)
+
+bench-cdc: ## takhin-cdc between a scripted master and takhin; ARGS="--sink kafka"
+	@.ci/tools cc git rocksdb
+	@bash e2e/setup/kafka.sh >/dev/null
+	cargo build --release --locked -p takhin-broker -p takhin-cdc
+	cargo build --release --locked -p takhin-pika-dump --example write-dump
+	cargo run --release --locked -p takhin-e2e --bin cdc-bench -- $(ARGS)
 
 compat: ## the suites of librdkafka and rust-rdkafka, scored on what passes on Apache Kafka; ARGS="--suite librdkafka --only 0030"
 	@bash e2e/setup/compat.sh rust-rdkafka

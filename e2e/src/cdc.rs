@@ -142,6 +142,18 @@ impl Cdc {
         http_get(self.admin, "/readyz").unwrap_or_default()
     }
 
+    /// The value of one series of its metrics, named with its labels as it is printed; 0 where there is none yet.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn metric(&self, series: &str) -> Result<f64> {
+        let answer = http_get(self.admin, "/metrics")?;
+        let value = answer
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        Ok(value.map_or(Ok(0.0), str::parse)?)
+    }
+
     /// kill -9.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {

@@ -302,8 +302,11 @@ fn binlog_sync(settings: &Settings, state: &mut State, sync: &BinlogSyncRequest)
 
 /// Sends what there is to the slaves of a connection, until it ends.
 fn send(inner: &Inner, mut stream: TcpStream, connection: u32) -> io::Result<()> {
+    let mut is_idle = true;
     loop {
-        thread::sleep(LOOK);
+        if is_idle {
+            thread::sleep(LOOK);
+        }
         let (messages, cut) = {
             let settings = inner.settings();
             let mut state = inner.state();
@@ -312,6 +315,7 @@ fn send(inner: &Inner, mut stream: TcpStream, connection: u32) -> io::Result<()>
             }
             due(&settings, &mut state, connection)
         };
+        is_idle = messages.is_empty();
         for message in &messages {
             stream.write_all(message)?;
         }

@@ -1,0 +1,44 @@
+//! Changes that are all there when they are asked for.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use takhin_e2e::{Broker, wait};
+use takhin_pika_testing::master::Settings;
+
+use crate::usage::{Usage, peak_mib};
+use crate::{Args, LIMIT};
+
+/// What each change sets.
+pub(crate) const VALUE: &[u8] = b"a value of thirty-two bytes ....";
+
+pub(crate) fn measure(args: &Args, broker: &Broker) -> Result<()> {
+    let master = Args::master()?;
+    for number in 0..args.items {
+        let key = format!("key:{number:012}");
+        master.execute("db0", &[b"SET", key.as_bytes(), VALUE]);
+    }
+    let mut cdc = args.cdc("changes", &master, broker)?;
+    cdc.go_on_from(&Settings::default().replication_id, &[("db0", (0, 0))])?;
+    cdc.start()?;
+    wait::until("the first change is asked for", LIMIT, || {
+        Ok(!master.tried().is_empty())
+    })
+    .with_context(|| cdc.tail())?;
+    let begin = Instant::now();
+    let usage = Usage::begin(cdc.pid()?, broker.pid()?)?;
+    let end = master.end("db0");
+    wait::until("all is acknowledged", LIMIT, || {
+        Ok(master.acked("db0") == Some(end))
+    })
+    .with_context(|| cdc.tail())?;
+    #[allow(clippy::cast_precision_loss, reason = "fewer than 2^52")]
+    let items = args.items as f64;
+    println!(
+        "changes: {:.0}/s; {}; at most {} MiB resident",
+        items / begin.elapsed().as_secs_f64(),
+        usage.end(items)?,
+        peak_mib(cdc.pid()?)?
+    );
+    Ok(())
+}
