@@ -284,7 +284,8 @@ mod tests {
             });
             assert!(file.save(&at(2)).is_err());
             assert_eq!(file.saved("db0"), Some(Position::new(0, 1)));
-            if seed % 2 == 0 {
+            // Half of the times with each fault.
+            if (seed / 4) % 2 == 0 {
                 file.save(&at(3)).unwrap();
             }
             let saved = file.saved("db0");

@@ -90,6 +90,18 @@ fn what_was_told_of_outlives_a_loss_of_power() {
     }
 }
 
+/// 1: fails without the sync of what a segment begins with.
+#[test]
+fn a_beginning_outlives_a_loss_of_power() {
+    for seed in 0..30 {
+        let disk = SimDisk::new(seed);
+        let (end, wal) = (received(7).end, open(&disk).unwrap());
+        wal.reset(end, None, "3.0.16").unwrap();
+        disk.crash(CrashMode::Power);
+        assert_eq!(open(&disk).unwrap().position(), Some((end, None)), "seed {seed}");
+    }
+}
+
 /// 2: fails if what was torn is left behind what comes next.
 #[test]
 fn a_torn_end_is_cut() {

@@ -9,6 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use takhin_protocol::messages::add_partitions_to_txn_response::{
+    AddPartitionsToTxnPartitionResult, AddPartitionsToTxnTopicResult,
+};
 use takhin_protocol::messages::api_versions_response::ApiVersion;
 use takhin_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
 use takhin_protocol::messages::list_offsets_response::{
@@ -19,14 +22,19 @@ use takhin_protocol::messages::metadata_response::{
 };
 use takhin_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use takhin_protocol::messages::{
-    self, ApiKey, ApiVersionsResponse, BrokerId, FetchRequest, FetchResponse, InitProducerIdResponse,
-    ListOffsetsResponse, MetadataResponse, ProduceRequest, ProduceResponse, TopicName,
+    self, AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, ApiKey, ApiVersionsResponse, BrokerId,
+    EndTxnRequest, EndTxnResponse, FetchRequest, FetchResponse, FindCoordinatorResponse,
+    InitProducerIdRequest, InitProducerIdResponse, ListOffsetsResponse, MetadataResponse, ProduceRequest,
+    ProduceResponse, TopicName,
 };
-use takhin_protocol::record::{Batch, BatchHeader, Limits, Records, validate_produced};
+use takhin_protocol::record::{Attributes, Batch, BatchHeader, Limits, Records, validate_produced};
 use takhin_protocol::request::RequestHead;
 use takhin_protocol::{ErrorCode, frame};
+use takhin_runtime::clock::Instant;
 use takhin_runtime::sim::{Machine, Sim};
 use takhin_runtime::{Env, Stream};
+
+use crate::coordinator::Coordinator;
 
 /// The only topic.
 pub(crate) const TOPIC: &str = "t";
@@ -62,6 +70,7 @@ pub(crate) struct Shared {
     leader_epoch: i32,
     next_producer: i64,
     producers: BTreeMap<i64, Producer>,
+    coordinator: Coordinator,
 }
 
 #[derive(Debug, Default)]
@@ -127,6 +136,33 @@ impl Cluster {
         shared.log.iter().flat_map(records).collect()
     }
 
+    /// Values that readers of committed records see, in order.
+    pub(crate) fn committed(&self) -> Vec<Bytes> {
+        let shared = self.0.lock().unwrap();
+        let mut values = Vec::new();
+        for (at, batch) in shared.log.iter().enumerate() {
+            let BatchHeader {
+                attributes,
+                producer_id,
+                ..
+            } = batch.header;
+            let is_seen = match attributes.has(Attributes::TRANSACTIONAL) {
+                true => shared.coordinator.is_committed(at, producer_id),
+                false => Some(true),
+            };
+            match is_seen {
+                // Nobody reads beyond what is open.
+                None => break,
+                Some(false) => {}
+                Some(true) => values.extend(
+                    Records::new(&batch.body, batch.header.records_count)
+                        .map(|record| Bytes::copy_from_slice(record.unwrap().value.unwrap())),
+                ),
+            }
+        }
+        values
+    }
+
     /// Flips a bit in the body of a batch.
     pub(crate) fn damage(&self, batch: usize) {
         let body = &mut self.0.lock().unwrap().log[batch].body;
@@ -142,7 +178,10 @@ impl Cluster {
         loop {
             while let Some(mut request) = frame::next(&mut buf, 1 << 20).unwrap() {
                 let head = RequestHead::parse(&mut request).unwrap();
-                let moody = matches!(head.api_key, ApiKey::Produce | ApiKey::Fetch);
+                let moody = matches!(
+                    head.api_key,
+                    ApiKey::Produce | ApiKey::Fetch | ApiKey::AddPartitionsToTxn | ApiKey::EndTxn
+                );
                 let moods = self.0.lock().unwrap().moods;
                 if moody && env.rng.chance(moods.drop_before) {
                     return;
@@ -175,10 +214,24 @@ impl Cluster {
             ApiKey::ApiVersions => self.api_versions(head),
             ApiKey::Metadata => encode(messages::encode_response(version, correlation, &self.metadata())),
             ApiKey::InitProducerId => {
-                let mut shared = self.0.lock().unwrap();
-                shared.next_producer += 1;
-                let response =
-                    InitProducerIdResponse::default().with_producer_id(shared.next_producer.into());
+                let request: InitProducerIdRequest = messages::decode(version, &mut body).unwrap();
+                let response = self.init(&request, env.clock.instant());
+                encode(messages::encode_response(version, correlation, &response))
+            }
+            ApiKey::FindCoordinator => {
+                let response = FindCoordinatorResponse::default()
+                    .with_host(NAMES[0].into())
+                    .with_port(9092);
+                encode(messages::encode_response(version, correlation, &response))
+            }
+            ApiKey::AddPartitionsToTxn => {
+                let request: AddPartitionsToTxnRequest = messages::decode(version, &mut body).unwrap();
+                let response = self.add(&request, env.clock.instant());
+                encode(messages::encode_response(version, correlation, &response))
+            }
+            ApiKey::EndTxn => {
+                let request: EndTxnRequest = messages::decode(version, &mut body).unwrap();
+                let response = self.end_transaction(&request, env.clock.instant());
                 encode(messages::encode_response(version, correlation, &response))
             }
             ApiKey::Produce => {
@@ -219,8 +272,11 @@ impl Cluster {
             (1, 4, 12),
             (2, 1, 6),
             (3, 1, 9),
+            (10, 0, 3),
             (18, 0, 3),
             (22, 0, 4),
+            (24, 0, 3),
+            (26, 0, 3),
         ];
         let keys = ranges.map(|(key, min, max)| {
             ApiVersion::default()
@@ -235,6 +291,55 @@ impl Cluster {
             _ => (0, response.with_error_code(ErrorCode::UnsupportedVersion.code())),
         };
         messages::encode_response(version, head.correlation_id, &response).unwrap()
+    }
+
+    fn init(&self, request: &InitProducerIdRequest, now: Instant) -> InitProducerIdResponse {
+        let mut shared = self.0.lock().unwrap();
+        let log = shared.log.len();
+        shared.coordinator.look(now, log);
+        shared.next_producer += 1;
+        let new = shared.next_producer;
+        let Some(id) = &request.transactional_id else {
+            return InitProducerIdResponse::default().with_producer_id(new.into());
+        };
+        let owner = (request.producer_id.0, request.producer_epoch);
+        let timeout = Duration::from_millis(request.transaction_timeout_ms.unsigned_abs().into());
+        match shared.coordinator.init(id, owner, new, timeout, log) {
+            Ok((producer, epoch)) => InitProducerIdResponse::default()
+                .with_producer_id(producer.into())
+                .with_producer_epoch(epoch),
+            Err(code) => InitProducerIdResponse::default().with_error_code(code.code()),
+        }
+    }
+
+    fn add(&self, request: &AddPartitionsToTxnRequest, now: Instant) -> AddPartitionsToTxnResponse {
+        let mut shared = self.0.lock().unwrap();
+        let log = shared.log.len();
+        shared.coordinator.look(now, log);
+        let owner = (
+            request.v3_and_below_producer_id.0,
+            request.v3_and_below_producer_epoch,
+        );
+        let added = shared
+            .coordinator
+            .add(&request.v3_and_below_transactional_id, owner, now);
+        let partition = AddPartitionsToTxnPartitionResult::default()
+            .with_partition_error_code(added.err().map_or(0, ErrorCode::code));
+        let topic = AddPartitionsToTxnTopicResult::default()
+            .with_name(TopicName(TOPIC.into()))
+            .with_results_by_partition(vec![partition]);
+        AddPartitionsToTxnResponse::default().with_results_by_topic_v3_and_below(vec![topic])
+    }
+
+    fn end_transaction(&self, request: &EndTxnRequest, now: Instant) -> EndTxnResponse {
+        let mut shared = self.0.lock().unwrap();
+        let log = shared.log.len();
+        shared.coordinator.look(now, log);
+        let owner = (request.producer_id.0, request.producer_epoch);
+        let ended = shared
+            .coordinator
+            .end(&request.transactional_id, owner, request.committed, log);
+        EndTxnResponse::default().with_error_code(ended.err().map_or(0, ErrorCode::code))
     }
 
     fn metadata(&self) -> MetadataResponse {
@@ -269,7 +374,14 @@ impl Cluster {
         let topic = &request.topic_data[0];
         let records = topic.partition_data[0].records.clone();
         let batch = validate_produced(records, &Limits::default()).unwrap();
-        let (code, offset) = match self.append(id, batch) {
+        let is_allowed = match &request.transactional_id {
+            Some(_) => {
+                let owner = (batch.header.producer_id, batch.header.producer_epoch);
+                self.0.lock().unwrap().coordinator.may_write(owner)
+            }
+            None => Ok(()),
+        };
+        let (code, offset) = match is_allowed.and_then(|()| self.append(id, batch)) {
             Ok(offset) => (0, offset),
             Err(code) => (code.code(), -1),
         };

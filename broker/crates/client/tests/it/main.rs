@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod cluster;
+mod coordinator;
+mod transactions;
 
 use std::time::Duration;
 
