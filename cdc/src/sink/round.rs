@@ -245,3 +245,26 @@ fn len(record: &Record) -> usize {
         .sum();
     of(&record.key) + of(&record.value) + headers
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is behind a batch that fails must not be written.
+    #[test]
+    fn of_a_partition_one_batch_is_sent_at_a_time() {
+        let mut round = Round::default();
+        for partition in [0, 0, 1, 0] {
+            round.put("t".into(), partition, Record::of("v"), 10, 15);
+        }
+        let mut sent = Vec::new();
+        while round.has_batches() {
+            let next = round.next_batches().into_iter();
+            sent.push(
+                next.map(|((_, partition), batch)| (partition, batch.records.len()))
+                    .collect::<Vec<_>>(),
+            );
+        }
+        assert_eq!(sent, [vec![(0, 1), (1, 1)], vec![(0, 1)], vec![(0, 1)]]);
+    }
+}

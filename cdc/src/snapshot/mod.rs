@@ -262,7 +262,71 @@ fn failed(db: &str, why: &str) -> SourceError {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+    use takhin_pika::Position;
+    use takhin_pika_testing::fixture::Fixture;
+
     use super::*;
+    use crate::queue::queue;
+
+    /// Whoever is killed amid a data set begins it anew: its position is that of the end, and nobody goes on before that is
+    /// written.
+    #[tokio::test]
+    #[allow(clippy::disallowed_methods, reason = "it looks into the dump")]
+    async fn a_position_is_noted_behind_all_keys_and_waited_for() {
+        let (work, env) = (tempfile::tempdir().unwrap(), Env::real());
+        let dir = Fixture::of("3.5.5").dump(work.path()).unwrap().join("db0");
+        let files = std::fs::read_dir(dir.join("strings")).unwrap();
+        let name = |entry: std::fs::DirEntry| format!("strings/{}", entry.file_name().display());
+        let dump = Dump {
+            files: files.map(|entry| name(entry.unwrap())).collect(),
+            info: takhin_pika::info::DumpInfo::parse("0s\nhost\n9221\n3\n4\n").unwrap(),
+            uuid: "uuid".to_owned(),
+            dir,
+        };
+        let (queue, mut works) = queue(1 << 20);
+        let source = Source {
+            id: "s".into(),
+            host: "host".into(),
+            port: 9221,
+            version: "3.5.5".into(),
+            replication_id: String::new(),
+        };
+        let reference = SnapshotRef {
+            id: "id".into(),
+            position: dump.info.position,
+            is_exact: true,
+        };
+        let writing = Writing {
+            env: &env,
+            config: &CdcConfig::default(),
+            source: &source,
+            queue: &queue,
+            db: "db0".into(),
+            reference,
+            now_ms: 0,
+        };
+        let mut run = Box::pin(writing.run(&dump));
+        let mut events = Vec::new();
+        let (progress, done) = loop {
+            let mut work = tokio::select! {
+                biased;
+                ended = &mut run => panic!("nobody has written it: {ended:?}"),
+                work = works.recv() => work.unwrap(),
+            };
+            events.append(&mut work.events);
+            if let Some(progress) = work.progress.take() {
+                break (progress, work.done.take().unwrap());
+            }
+        };
+        assert_eq!(progress.position, Position::new(3, 4));
+        assert!(events.len() > 3, "{}", events.len());
+        assert_eq!(events.first().unwrap().op, "snapshot_begin");
+        assert_eq!(events.last().unwrap().op, "snapshot_end");
+        assert!((&mut run).now_or_never().is_none());
+        done.send(()).unwrap();
+        assert!(run.await.unwrap().keys > 1);
+    }
 
     #[test]
     fn versions_tell_the_layout_and_what_may_come_twice() {
