@@ -76,7 +76,7 @@ pub fn pika_resp(data: &[u8]) {
 /// # Panics
 /// When it matters how they arrive, or a message is not written as it was read.
 pub fn pika_frame(data: &[u8]) {
-    fn read<M: prost::Message + Default + PartialEq>(bytes: &Bytes) {
+    fn read<M: frame::Message + Default + PartialEq>(bytes: &Bytes) {
         if let Ok(message) = frame::decode::<M>(bytes.clone()) {
             let mut written = BytesMut::from(&frame::encode(&message)[..]);
             let framed = frame::next(&mut written, usize::MAX >> 1).ok().flatten();

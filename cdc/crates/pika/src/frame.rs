@@ -1,7 +1,8 @@
 //! Frames of protobuf messages: a length in four bytes, big endian, and the message.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use prost::Message;
+/// What frames hold.
+pub use prost::Message;
 
 /// Longest message that Pika sends or takes.
 pub const MAX_FRAME: usize = 512 << 20;
