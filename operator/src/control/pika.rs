@@ -234,7 +234,7 @@ async fn look(
         .items;
     word.workload(deployment.as_ref(), &pods);
     if source.spec.paused.unwrap_or(false) {
-        word.paused();
+        word.paused(&pods);
         return Ok(());
     }
     let running = pods.iter().find(|pod| {

@@ -157,7 +157,16 @@ impl Word {
             .say("ReconciliationPaused", true, "Annotation", message);
     }
 
-    pub(super) fn paused(&mut self) {
+    /// It stands still, or is about to: a pod on its way out may still write.
+    pub(super) fn paused(&mut self, pods: &[Pod]) {
+        let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone());
+        let has_ended = |pod: &Pod| matches!(phase(pod).as_deref(), Some("Succeeded" | "Failed"));
+        if !pods.iter().all(has_ended) {
+            self.status.phase = Some("Stopping".to_owned());
+            let message = "spec.paused is true; the pod is being stopped";
+            self.ready(false, "WorkloadNotReady", message);
+            return;
+        }
         self.status.phase = Some("Paused".to_owned());
         self.ready(
             false,
@@ -487,7 +496,12 @@ nonsense
         assert_eq!(snapshot(&next), words("True", "NotWanted"));
         next.not_running(None, &[]);
         assert_eq!(reason_of(&next), words("False", "WorkloadNotReady"));
-        next.paused();
+        let pod = |phase: &str| {
+            serde_json::from_value(serde_json::json!({ "status": { "phase": phase } })).unwrap()
+        };
+        next.paused(&[pod("Failed"), pod("Running")]);
+        assert_eq!(reason_of(&next), words("False", "WorkloadNotReady"));
+        next.paused(&[pod("Failed")]);
         assert_eq!(reason_of(&next), words("False", "Paused"));
         next.reconciliation_paused();
         let said = next.conditions.get("ReconciliationPaused").unwrap();

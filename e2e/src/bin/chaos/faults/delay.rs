@@ -11,7 +11,8 @@ use takhin_e2e::rng::Rng;
 use crate::network::{RPC_PORT, Rule};
 use crate::stage::Stage;
 
-const PROXY_PORT: u16 = 33146;
+/// Below those that the system gives to outgoing connections.
+const PROXY_PORT: u16 = 23_146;
 
 pub(super) fn strike(stage: &mut Stage, rng: &mut Rng) -> Result<()> {
     let delay = rng.within(10..200);
