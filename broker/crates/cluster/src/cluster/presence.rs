@@ -36,16 +36,15 @@ impl Cluster {
         (missed.len() < others).then_some(fenced)
     }
 
-    /// Whether a broker is not heard of at this moment, while another one is. It may be back before anybody is told, or
-    /// never.
-    pub(super) fn is_missed(&self, id: i32) -> bool {
+    /// Whether this broker hears of no other one, though there are others: then it knows nothing of any.
+    pub(super) fn hears_nobody(&self) -> bool {
         let image = self.image();
         let mut others = image.brokers.keys().filter(|id| **id != self.node_id());
-        !self.is_there(id) && others.any(|id| self.is_there(*id))
+        image.brokers.len() > 1 && !others.any(|id| self.is_there(*id))
     }
 
     /// Whether a broker is this one or was heard of within the last second.
-    fn is_there(&self, id: i32) -> bool {
+    pub(super) fn is_there(&self, id: i32) -> bool {
         id == self.node_id() || self.host.is_present(node_number(id))
     }
 }

@@ -64,7 +64,7 @@ impl Cluster {
         // Clients are told of a silent broker for a while yet, but replicas that go to it now may never get there.
         let absent = |id| {
             self.fenced_for(id)
-                .or_else(|| self.is_missed(id).then_some(Duration::ZERO))
+                .or_else(|| (!self.is_there(id)).then_some(Duration::ZERO))
         };
         placement::judge(&image, &disks, absent, max_disk_usage)
     }
@@ -129,7 +129,8 @@ pub(super) async fn keep(cluster: Arc<Cluster>) {
         pause = LOOK;
         let image = cluster.image();
         let is_wanted = image.rebalance_due.is_some() || !image.decommissioning.is_empty();
-        if !is_wanted || !cluster.is_controller() {
+        // What is planned by one that hears of nobody may be decided later, when it is heard itself.
+        if !is_wanted || !cluster.is_controller() || cluster.hears_nobody() {
             continue;
         }
         let begun = tokio::select! {

@@ -26,12 +26,14 @@ fn replicas_of(cluster: &Cluster, broker: i32) -> usize {
         .count()
 }
 
-/// A broker joins and dies before anything was moved onto it. Nobody knows whether it comes back.
+/// A broker joins and dies before anything was moved onto it. Nobody knows whether it comes back, also if for a moment nobody
+/// hears of anybody.
 #[test]
 fn nothing_is_moved_to_a_broker_that_has_just_died() {
     let mut sim = Sim::new(111);
     let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
     let newcomer = sim.add_machine("n4");
+    let net = sim.net().clone();
     sim.run(|env| async move {
         let running = boot_all(&machines);
         until(&env, "three brokers", || {
@@ -66,6 +68,15 @@ fn nothing_is_moved_to_a_broker_that_has_just_died() {
             assert_eq!(replicas_of(&cluster, 4), 0, "replicas go to a dead broker");
             assert!(!cluster.is_fenced(4), "it was silent for too long for this test");
             env.clock.sleep(Duration::from_millis(100)).await;
+        }
+
+        // Those who decide hear of nobody for a while, and of one after the other then.
+        for round in 0..10 {
+            NAMES.iter().for_each(|name| net.isolate(name));
+            env.clock.sleep(Duration::from_millis(1500 + 70 * round)).await;
+            net.heal_all();
+            env.clock.sleep(Duration::from_secs(4)).await;
+            assert_eq!(replicas_of(&cluster, 4), 0, "replicas go to a dead broker");
         }
 
         let own = newcomer.env();
