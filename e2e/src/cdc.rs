@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
-use crate::broker::{free_addresses, http_get, is_ready};
+use crate::broker::{free_addresses, http_get, is_ready, metric};
 use crate::process::{self, Running};
 use crate::{tools, wait};
 
@@ -147,11 +147,7 @@ impl Cdc {
     /// # Errors
     /// It does not answer.
     pub fn metric(&self, series: &str) -> Result<f64> {
-        let answer = http_get(self.admin, "/metrics")?;
-        let value = answer
-            .lines()
-            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        Ok(value.map_or(Ok(0.0), str::parse)?)
+        metric(self.admin, series)
     }
 
     /// kill -9.

@@ -18,7 +18,7 @@ use crate::process::{self, Running};
 use crate::wait;
 use crate::wire;
 
-pub(crate) use takhin::{http_get, is_ready};
+pub(crate) use takhin::{http_get, is_ready, metric};
 
 /// Which broker the suites run against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,11 +182,7 @@ impl Broker {
     /// # Errors
     /// When the broker does not answer.
     pub fn metric(&self, series: &str) -> Result<f64> {
-        let answer = http_get(self.admin, "/metrics")?;
-        let value = answer
-            .lines()
-            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        Ok(value.map_or(Ok(0.0), str::parse)?)
+        metric(self.admin, series)
     }
 
     /// Starts the process and waits until it serves clients.

@@ -50,6 +50,15 @@ pub(crate) fn http_get(address: SocketAddr, path: &str) -> Result<String> {
     http(address, "GET", path, "")
 }
 
+/// The value of one series of `/metrics`, named with its labels as it is printed; 0 where there is none yet.
+pub(crate) fn metric(admin: SocketAddr, series: &str) -> Result<f64> {
+    let answer = http_get(admin, "/metrics")?;
+    let value = answer
+        .lines()
+        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    Ok(value.map_or(Ok(0.0), str::parse)?)
+}
+
 /// The whole answer to one HTTP/1.0 request without a body; `headers` are whole lines.
 pub(super) fn http(address: SocketAddr, method: &str, path: &str, headers: &str) -> Result<String> {
     let limit = Duration::from_secs(5);

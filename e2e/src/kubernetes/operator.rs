@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::broker::{free_addresses, http_get};
+use crate::broker::{free_addresses, http_get, metric};
 use crate::process::{self, Running};
 use crate::{tools, wait};
 
@@ -98,11 +98,7 @@ impl Operator {
     /// # Errors
     /// It does not answer.
     pub fn metric(&self, series: &str) -> Result<f64> {
-        let answer = http_get(self.address, "/metrics")?;
-        let found = answer
-            .lines()
-            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        Ok(found.map_or(Ok(0.0), str::parse)?)
+        metric(self.address, series)
     }
 
     /// A line of `/proc/PID/status` that is in kB, such as `VmHWM`, in bytes.

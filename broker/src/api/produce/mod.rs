@@ -106,7 +106,10 @@ impl From<&ProduceError> for Refused {
             code: error.to_error_code(),
             message: Some(error.to_string()),
             records: Vec::new(),
-            in_epoch: None,
+            in_epoch: match error {
+                ProduceError::OutOfOrderSequence { epoch, .. } => Some(*epoch),
+                _ => None,
+            },
         }
     }
 }

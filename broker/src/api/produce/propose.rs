@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use takhin_cluster::TopicInfo;
-use takhin_cluster::{Acks, ProduceError, Produced, Ticket};
+use takhin_cluster::{Acks, Produced, Ticket};
 use takhin_protocol::ErrorCode;
 use takhin_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use takhin_protocol::messages::{ProduceRequest, TopicName};
@@ -156,11 +156,9 @@ impl Rules<'_> {
             return Err(self.refuse_transactional());
         }
         let (bytes, count) = (batch.header.total_len(), batch.header.records_count);
-        let epoch = partition.leadership();
-        let ticket = partition.produce(batch, self.acks).map_err(|error| Refused {
-            in_epoch: epoch.filter(|_| matches!(error, ProduceError::OutOfOrderSequence { .. })),
-            ..Refused::from(&error)
-        })?;
+        let ticket = partition
+            .produce(batch, self.acks)
+            .map_err(|error| Refused::from(&error))?;
         self.cx
             .broker()
             .metrics

@@ -11,8 +11,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use uuid::Uuid;
 
+use super::Cluster;
 use super::forward::Command;
-use super::{Cluster, node_number};
 use crate::controller::{Surroundings, TopicError};
 use crate::metadata::Image;
 use crate::placement::{self, Fitnesses, Plan, View};
@@ -92,7 +92,7 @@ impl Cluster {
         let members = members.filter(|members| !members.is_changing);
         let members = members.ok_or(TopicError::NotController)?;
         let voters = members.voters.iter().filter_map(|id| i32::try_from(*id).ok());
-        let is_there = |id: &i32| *id == self.node_id() || self.host.is_present(node_number(*id));
+        let is_there = |id: &i32| self.is_there(*id);
         Ok(Surroundings {
             voters: voters.collect(),
             present: self.image().brokers.keys().copied().filter(is_there).collect(),
@@ -103,9 +103,7 @@ impl Cluster {
         let settings = &image.settings.node.cluster.rebalance;
         let has_leader = |topic_id: Uuid, index: i32| {
             let leader = self.leadership(topic_id, index).map(|(leader, _)| leader);
-            leader.is_some_and(|leader| {
-                leader == self.node_id() || (leader >= 0 && self.host.is_present(node_number(leader)))
-            })
+            leader.is_some_and(|leader| leader >= 0 && self.is_there(leader))
         };
         placement::plan(&View {
             image,

@@ -138,6 +138,7 @@ fn check_sequence(state: &State, batch: &Batch) -> Result<Option<Original>, Prod
             producer_id: header.producer_id,
             found: header.base_sequence,
             expected,
+            epoch: state.epoch,
         }),
         Verdict::Fenced { current } => Err(ProduceError::InvalidProducerEpoch {
             producer_id: header.producer_id,

@@ -157,7 +157,8 @@ fn gaps_and_old_epochs_are_refused_and_unknown_producers_may_begin_anywhere() {
         ProduceError::OutOfOrderSequence {
             producer_id: 9,
             found: 13,
-            expected: 12
+            expected: 12,
+            epoch: f.partition.leader_epoch()
         }
     );
     let old = f.partition.produce(batch(1, 9, 2, 12), Acks::All).unwrap_err();
@@ -175,7 +176,8 @@ fn gaps_and_old_epochs_are_refused_and_unknown_producers_may_begin_anywhere() {
         ProduceError::OutOfOrderSequence {
             producer_id: 9,
             found: 12,
-            expected: 0
+            expected: 0,
+            epoch: f.partition.leader_epoch()
         }
     );
     f.partition.produce(batch(1, 9, 4, 0), Acks::All).unwrap();

@@ -76,6 +76,8 @@ pub enum ProduceError {
         found: i32,
         /// What would have been accepted.
         expected: i32,
+        /// The leader epoch in which it was refused: only who leads in it may say so.
+        epoch: i32,
     },
     /// The producer epoch is older than one already seen.
     #[error("producer {producer_id} has epoch {current}, the batch says {found}")]

@@ -371,8 +371,7 @@ impl Sender {
         }
     }
 
-    async fn leads_for_sure(&self, partition: &Arc<Partition>, epoch: Option<i32>) -> bool {
-        let Some(epoch) = epoch else { return false };
+    async fn leads_for_sure(&self, partition: &Arc<Partition>, epoch: i32) -> bool {
         let nodes: Vec<Arc<Cluster>> = self.running.lock().values().cloned().collect();
         for cluster in nodes {
             let topic = cluster.image().topic(TOPIC).map(|topic| topic.id);
@@ -406,10 +405,9 @@ impl Sender {
         }
         let mut tickets = Vec::new();
         for (first, count, batch) in batches {
-            let epoch = partition.leadership();
             match partition.produce(batch, Acks::All) {
                 Ok(ticket) => tickets.push((first, count, ticket)),
-                Err(ProduceError::OutOfOrderSequence { .. }) if first == self.first_unanswered() => {
+                Err(ProduceError::OutOfOrderSequence { epoch, .. }) if first == self.first_unanswered() => {
                     // Brokers say so only then.
                     assert!(
                         !self.leads_for_sure(partition, epoch).await,
