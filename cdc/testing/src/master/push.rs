@@ -1,7 +1,7 @@
 //! What masters before 3.5 do instead of offering files: they run the real program `rsync` against their slave.
 
 use std::collections::BTreeSet;
-use std::io::{self, Read, Write};
+use std::io::{self, Read as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -150,30 +150,52 @@ fn call(inner: &Inner, target: &Target, options: &[String], from: &str, to: &str
 }
 
 /// A port that leads to an address until so many bytes have gone there, and then breaks.
-fn relay(to: (String, u16), mut left: usize) -> io::Result<u16> {
+fn relay(to: (String, u16), left: usize) -> io::Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
     let port = listener.local_addr()?.port();
     thread::spawn(move || -> io::Result<()> {
-        let (mut client, _) = listener.accept()?;
-        let mut server = TcpStream::connect(to)?;
-        let (mut answers, mut back) = (server.try_clone()?, client.try_clone()?);
-        thread::spawn(move || {
-            io::copy(&mut answers, &mut back)?;
-            // The client waits for words otherwise that nobody will say.
-            back.shutdown(Shutdown::Both)
-        });
-        let mut chunk = [0; 4096];
-        while left > 0 {
-            let room = left.min(chunk.len());
-            let read = client.read(&mut chunk[..room])?;
-            if read == 0 {
-                break;
-            }
-            server.write_all(&chunk[..read])?;
-            left -= read;
-        }
-        server.shutdown(Shutdown::Both)?;
-        client.shutdown(Shutdown::Both)
+        let (client, _) = listener.accept()?;
+        let server = TcpStream::connect(to)?;
+        let (answers, back) = (server.try_clone()?, client.try_clone()?);
+        thread::spawn(move || carry(&answers, &back, usize::MAX));
+        carry(&client, &server, left);
+        Ok(())
     });
     Ok(port)
+}
+
+/// Carries so many bytes from one to the other, and then breaks both, whichever way it ends: who is left waits for words that
+/// nobody will say, as after a connection that was reset before the slave took it.
+fn carry(from: &TcpStream, mut to: &TcpStream, limit: usize) {
+    let _ = io::copy(&mut from.take(limit as u64), &mut to);
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    /// As a slave that ends while a connection waits for it.
+    #[test]
+    fn a_connection_that_nobody_takes_breaks() {
+        let slave = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let at = slave.local_addr().unwrap();
+        let port = relay((at.ip().to_string(), at.port()), usize::MAX).unwrap();
+        let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        client.write_all(b"@RSYNCD: 31.0\n").unwrap();
+        let mut byte = [0];
+        // What it has not read makes the end a reset.
+        let (taken, _) = slave.accept().unwrap();
+        taken.peek(&mut byte).unwrap();
+        drop(taken);
+        let ended = client.read(&mut byte);
+        assert!(
+            !matches!(&ended, Err(error) if error.kind() == io::ErrorKind::WouldBlock),
+            "{ended:?}"
+        );
+    }
 }
