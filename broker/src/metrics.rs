@@ -56,10 +56,15 @@ pub(crate) struct NodeMetrics {
     pub(crate) topics: Gauge,
     pub(crate) partitions: Gauge,
     pub(crate) unavailable: Gauge,
+    pub(crate) imbalanced: Gauge,
     pub(crate) under_replicated: Gauge,
+    pub(crate) under_min_isr: Gauge,
+    pub(crate) at_min_isr: Gauge,
+    pub(crate) offline_replicas: Gauge,
     pub(crate) parked: Gauge,
     pub(crate) is_controller: Gauge,
-    pub(crate) brokers: Gauge,
+    pub(crate) active: Gauge,
+    pub(crate) fenced: Gauge,
     pub(crate) request_memory: Gauge,
     pub(crate) fetch_sessions: Gauge,
     pub(crate) fetch_session_partitions: Gauge,
@@ -152,17 +157,38 @@ impl Metrics {
 
 impl NodeMetrics {
     fn new() -> Self {
-        let brokers = metrics::gauges("takhin_cluster_brokers", "Brokers by state", ["state"]);
+        let brokers = metrics::gauges(
+            "takhin_cluster_brokers",
+            "Registered brokers, by whether they are heard of (Kafka: ActiveBrokerCount, FencedBrokerCount)",
+            ["state"],
+        );
         Self {
             topics: metrics::gauge("takhin_cluster_topics", "Topics"),
             partitions: metrics::gauge("takhin_cluster_partitions", "Partitions of all topics"),
             unavailable: metrics::gauge(
                 "takhin_cluster_partitions_unavailable",
-                "Partitions without a leader (Kafka: OfflinePartitionsCount)",
+                "Partitions without a leader in the whole cluster, as this broker knows (Kafka: OfflinePartitionsCount)",
+            ),
+            imbalanced: metrics::gauge(
+                "takhin_cluster_partitions_imbalanced",
+                "Partitions in the whole cluster that another broker than the preferred one leads (Kafka: \
+                 PreferredReplicaImbalanceCount)",
             ),
             under_replicated: metrics::gauge(
                 "takhin_partitions_under_replicated",
                 "Partitions led here with a replica that lags (Kafka: UnderReplicatedPartitions)",
+            ),
+            under_min_isr: metrics::gauge(
+                "takhin_partitions_under_min_isr",
+                "Partitions led here with fewer replicas in sync than min.insync.replicas (Kafka: UnderMinIsrPartitionCount)",
+            ),
+            at_min_isr: metrics::gauge(
+                "takhin_partitions_at_min_isr",
+                "Partitions led here with just as many (Kafka: AtMinIsrPartitionCount)",
+            ),
+            offline_replicas: metrics::gauge(
+                "takhin_replicas_offline",
+                "Replicas here that cannot be read or written (Kafka: OfflineReplicaCount)",
             ),
             parked: metrics::gauge(
                 "takhin_partitions_parked",
@@ -172,7 +198,8 @@ impl NodeMetrics {
                 "takhin_controller_is_leader",
                 "1 on the broker that leads the metadata (Kafka: ActiveControllerCount)",
             ),
-            brokers: brokers.with(["active"]),
+            active: brokers.with(["active"]),
+            fenced: brokers.with(["fenced"]),
             request_memory: metrics::gauge(
                 "takhin_kafka_request_memory_bytes",
                 "Bytes of requests that are being received or served",

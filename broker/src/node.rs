@@ -406,9 +406,14 @@ async fn refresh_gauges(broker: &Arc<Broker>, budget: &Budget) {
     node.topics.set(as_gauge(stats.topics));
     node.partitions.set(as_gauge(stats.partitions));
     node.unavailable.set(as_gauge(stats.unavailable));
+    node.imbalanced.set(as_gauge(stats.imbalanced));
     node.under_replicated.set(as_gauge(stats.under_replicated));
+    node.under_min_isr.set(as_gauge(stats.under_min_isr));
+    node.at_min_isr.set(as_gauge(stats.at_min_isr));
+    node.offline_replicas.set(as_gauge(stats.offline_replicas));
     node.parked.set(as_gauge(stats.parked));
-    node.brokers.set(as_gauge(image.brokers.len()));
+    node.active.set(as_gauge(stats.active));
+    node.fenced.set(as_gauge(stats.fenced));
     node.is_controller.set(i64::from(
         broker.cluster.controller_id() == broker.cluster.node_id(),
     ));

@@ -1,7 +1,7 @@
 //! The cluster as handlers ask about it: which partition is meant, who leads it.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use takhin_cluster::Cluster;
 use takhin_cluster::Partition;
@@ -17,6 +17,8 @@ use crate::context::RequestContext;
 pub(crate) struct View {
     cluster: Arc<Cluster>,
     pub(crate) image: Arc<Image>,
+    /// Who was fenced when it was first asked.
+    fenced: OnceLock<BTreeSet<i32>>,
 }
 
 /// Leadership of one partition as clients are told.
@@ -33,6 +35,7 @@ impl View {
         Self {
             cluster: Arc::clone(cluster),
             image: cluster.image(),
+            fenced: OnceLock::new(),
         }
     }
 
@@ -77,6 +80,13 @@ impl View {
     /// The ISR of a partition, as far as this broker knows.
     pub(crate) fn in_sync(&self, topic: Uuid, index: i32, replicas: &[i32]) -> Vec<i32> {
         self.cluster.in_sync_replicas(topic, index, replicas)
+    }
+
+    /// Those of `replicas` that nobody can read from or write to: their brokers are fenced, or there are none of these ids.
+    pub(crate) fn offline(&self, replicas: &[i32]) -> Vec<i32> {
+        let fenced = self.fenced.get_or_init(|| self.cluster.fenced());
+        let is_offline = |id: &i32| fenced.contains(id) || !self.image.brokers.contains_key(id);
+        replicas.iter().copied().filter(is_offline).collect()
     }
 
     /// How far those of `replicas` have got whose brokers are there, if this broker leads the partition.

@@ -23,6 +23,7 @@ pub mod kubernetes;
 pub mod process;
 pub mod pulse;
 pub mod records;
+pub mod replicas;
 pub mod rng;
 pub mod session;
 pub mod stage;

@@ -153,6 +153,7 @@ impl Page<'_> {
             .with_leader_epoch(leadership.epoch)
             .with_replica_nodes(nodes(replicas))
             .with_isr_nodes(nodes(&self.view.in_sync(topic.id, index, replicas)))
+            .with_offline_replicas(nodes(&self.view.offline(replicas)))
             // Raft elects from a majority; there is no such list beside the ISR.
             .with_eligible_leader_replicas(Some(Vec::new()))
             .with_last_known_elr(Some(Vec::new()))

@@ -191,5 +191,6 @@ impl Describe<'_> {
             .with_leader_epoch(leadership.epoch)
             .with_isr_nodes(nodes(&in_sync))
             .with_replica_nodes(nodes(replicas))
+            .with_offline_replicas(nodes(&self.view.offline(replicas)))
     }
 }

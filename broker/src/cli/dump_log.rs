@@ -188,7 +188,7 @@ fn json(item: &DumpItem, line: &mut String) -> std::fmt::Result {
                 "log_append_time": header.attributes.has(Attributes::LOG_APPEND_TIME),
                 "base_timestamp": header.base_timestamp, "max_timestamp": header.max_timestamp,
                 "producer_id": header.producer_id, "producer_epoch": header.producer_epoch,
-                "base_sequence": header.base_sequence, "crc_ok": batch.crc_ok,
+                "base_sequence": header.base_sequence, "crc": header.crc, "crc_ok": batch.crc_ok,
             })
         }
     };

@@ -14,6 +14,7 @@ mod fetch;
 mod framing;
 mod fuzz;
 mod groups;
+mod offline;
 mod produce;
 mod replaced;
 mod simulation;

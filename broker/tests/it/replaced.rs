@@ -14,7 +14,7 @@ use crate::coordinators::{Brokers, NAMES, with_brokers};
 use crate::support::{altered, code, topic};
 use crate::{fetch, produce};
 
-const TOPIC: &str = "replicated";
+pub(crate) const TOPIC: &str = "replicated";
 
 /// A record of an idempotent producer, from long ago: real time must not enter a story.
 fn sequenced(sequence: i32) -> Bytes {
@@ -32,7 +32,7 @@ fn sequenced(sequence: i32) -> Bytes {
 }
 
 /// A topic with a replica on every broker; its id.
-async fn create(brokers: &Brokers) -> Uuid {
+pub(crate) async fn create(brokers: &Brokers) -> Uuid {
     let topic = CreatableTopic::default()
         .with_name(topic(TOPIC))
         .with_num_partitions(1)

@@ -9,7 +9,7 @@ use takhin_e2e::committer::{Commits, Committer};
 use takhin_e2e::kcat::placements;
 use takhin_e2e::wire::{Asker, Connection};
 use takhin_e2e::writer::{self, Writer};
-use takhin_e2e::{Cluster, process, tools, wait};
+use takhin_e2e::{Cluster, process, replicas, tools, wait};
 
 use crate::crash::sound;
 use crate::suite::{Context, Suites};
@@ -61,7 +61,8 @@ fn elastic(_: &Context) -> Result<()> {
 
     let log = writer.finish()?;
     sound(&writer::check(&addresses(&cluster, &[1, 2, 4]), TOPIC, &log)?)?;
-    commits_are_there(&cluster, &committer.finish()?)
+    commits_are_there(&cluster, &committer.finish()?)?;
+    replicas::wait_identical(&cluster.brokers, 3, LIMIT).map(drop)
 }
 
 /// The addresses of the brokers at these places of the list, with commas between them.

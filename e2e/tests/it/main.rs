@@ -13,6 +13,7 @@ mod golden;
 mod group_crash;
 mod groups;
 mod java_tools;
+mod lag;
 mod packages;
 mod power;
 mod quorum;
@@ -43,6 +44,7 @@ fn main() -> anyhow::Result<()> {
     cluster::add(&mut suites);
     reassign::add(&mut suites);
     throttle::add(&mut suites);
+    lag::add(&mut suites);
     survival::add(&mut suites);
     racks::add(&mut suites);
     quorum::add(&mut suites);

@@ -90,6 +90,13 @@ fn cancel(cluster: &mut Cluster, dir: &Path, now: &[Vec<i32>]) -> Result<()> {
         let listed = process::run(&mut list, Duration::from_secs(60))?.text();
         Ok(!listed.contains(&address))
     })?;
+    let mut described = tools::python("offline.py")?;
+    described.args([&cluster.bootstrap(), TOPIC]);
+    let described = process::run(&mut described, Duration::from_secs(60))?.text();
+    ensure!(
+        described.lines().any(|line| line == format!("{partition}: [{away}]")),
+        "offline replicas: {described}"
+    );
     let file = write_moves(dir, &[(partition, wanted)])?;
     let cancelled = reassign(
         cluster,

@@ -8,6 +8,7 @@ mod exchange;
 mod forming;
 mod forward;
 mod interconnect;
+mod lag;
 mod maintenance;
 mod members;
 mod moves;
@@ -20,6 +21,7 @@ mod quorum;
 mod reassign;
 mod rebalance;
 mod settling;
+mod stats;
 mod survey;
 mod throttle;
 
@@ -55,6 +57,7 @@ pub use interconnect::Interconnect;
 pub use moves::{Addition, Move};
 pub use open::StartError;
 pub use quorum::{Quorum, QuorumReplica};
+pub use stats::ClusterStats;
 
 /// The metadata group's topic id, as Kafka's `METADATA_TOPIC_ID`.
 const METADATA_TOPIC_ID: Uuid = Uuid::from_u128(1);
@@ -95,21 +98,6 @@ impl ClusterOptions {
     fn is_alone(&self) -> bool {
         self.seeds.iter().all(|seed| *seed == self.broker.rpc)
     }
-}
-
-/// Counts for metrics and readiness.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ClusterStats {
-    /// Living topics.
-    pub topics: usize,
-    /// Their partitions.
-    pub partitions: usize,
-    /// Partitions with a replica on this broker and without a leader anywhere.
-    pub unavailable: usize,
-    /// Partitions led by this broker that have replicas which are not in sync.
-    pub under_replicated: usize,
-    /// Partitions with a replica on this broker whose replication rests because nobody writes.
-    pub parked: usize,
 }
 
 /// A node's view of the cluster.
@@ -271,34 +259,9 @@ impl Cluster {
         }
     }
 
-    fn under_replicated(&self, image: &Image) -> usize {
-        let topics = image.topics.values();
-        let partitions = topics.flat_map(|topic| (0..).zip(&topic.partitions).map(|(i, p)| (topic.id, i, p)));
-        partitions
-            .filter(|(id, index, placement)| {
-                let in_sync = self.in_sync_replicas(*id, *index, &placement.replicas);
-                in_sync.len() < placement.replication_factor()
-            })
-            .count()
-    }
-
     /// Statistics of this node's storage.
     pub fn storage(&self) -> &Arc<LogManager> {
         &self.manager
-    }
-
-    /// Counts for metrics and readiness.
-    pub fn stats(&self) -> ClusterStats {
-        let image = self.image();
-        let under_replicated = self.under_replicated(&image);
-        let groups = self.exchange.groups.read();
-        ClusterStats {
-            under_replicated,
-            topics: image.topics.len(),
-            partitions: image.topics.values().map(|topic| topic.partitions.len()).sum(),
-            parked: groups.values().filter(|group| group.is_parked()).count(),
-            unavailable: groups.keys().filter(|id| !self.is_led(id)).count(),
-        }
     }
 
     /// Checks what [`Self::create_topic`] would refuse, and changes nothing.

@@ -13,6 +13,7 @@ use takhin_runtime::Published;
 use takhin_runtime::clock::{Clock, Instant};
 use uuid::Uuid;
 
+use crate::metrics::ISR;
 use crate::partition::PartitionId;
 
 /// What a leader says of its partition.
@@ -101,14 +102,21 @@ impl Leaders {
     pub(crate) fn set_in_sync(&self, id: PartitionId, epoch: i32, in_sync: Vec<i32>) {
         let table = self.table.read();
         let own = table.own.get(&id).map(|own| &own.leadership);
-        let is_news =
-            own.is_some_and(|own| own.leader == self.node && own.epoch == epoch && own.in_sync != in_sync);
+        let is_same = |own: &&Leadership| own.leader == self.node && own.epoch == epoch;
+        let before = own.filter(is_same).map(|own| own.in_sync.clone());
         drop(table);
         // Only the task that gains and loses leadership, and the one that calls this, speak for a partition. Should
         // leadership end right here, the next leader has a higher epoch and is believed.
-        if is_news {
-            self.lead(id, epoch, in_sync);
+        let Some(before) = before.filter(|before| *before != in_sync) else {
+            return;
+        };
+        if before.iter().any(|replica| !in_sync.contains(replica)) {
+            ISR.shrinks.inc();
         }
+        if in_sync.iter().any(|replica| !before.contains(replica)) {
+            ISR.expands.inc();
+        }
+        self.lead(id, epoch, in_sync);
     }
 
     /// This broker leads the partition no longer, if it did.

@@ -111,6 +111,74 @@ pub(crate) static MOVES: LazyLock<MoveMetrics> = LazyLock::new(|| MoveMetrics {
     ),
 });
 
+/// How far followers lag.
+#[derive(Debug)]
+pub(crate) struct LagMetrics {
+    greatest: [Gauge; 3],
+    /// By topic, partition and broker.
+    replicas: [Family<Gauge, 3>; 3],
+}
+
+/// What lags are counted in, with what each means.
+const LAG_UNITS: [(&str, &str); 3] = [
+    ("records", "Records that a follower of a partition led here lacks"),
+    ("bytes", "Bytes of the leader's segments that a follower of a partition led here lacks, about"),
+    (
+        "seconds",
+        "Time since a follower of a partition led here that lacks something last had everything, to half a second",
+    ),
+];
+
+pub(crate) static LAGS: LazyLock<LagMetrics> = LazyLock::new(|| LagMetrics {
+    greatest: LAG_UNITS.map(|(unit, help)| {
+        let name = format!("takhin_replica_max_lag_{unit}");
+        gauge(&name, &format!("{help}: the most of any (Kafka: MaxLag)"))
+    }),
+    replicas: LAG_UNITS.map(|(unit, help)| {
+        let name = format!("takhin_replica_lag_{unit}");
+        let help = format!("{help}; for up to 128 of them, and only while they lack something");
+        gauges(&name, &help, ["topic", "partition", "broker"])
+    }),
+});
+
+impl LagMetrics {
+    /// The most of any follower: records, bytes, seconds.
+    pub(crate) fn set_greatest(&self, lag: [i64; 3]) {
+        for (gauge, value) in self.greatest.iter().zip(lag) {
+            gauge.set(value);
+        }
+    }
+
+    /// What a replica lacks: records, bytes, seconds.
+    pub(crate) fn show(&self, replica: [&str; 3], lag: [i64; 3]) {
+        for (family, value) in self.replicas.iter().zip(lag) {
+            family.with(replica).set(value);
+        }
+    }
+
+    pub(crate) fn forget(&self, replica: [&str; 3]) {
+        self.replicas.iter().for_each(|family| family.remove(replica));
+    }
+}
+
+/// Changes of how many replicas are in sync, of partitions led here.
+#[derive(Debug)]
+pub(crate) struct IsrMetrics {
+    pub(crate) shrinks: Counter,
+    pub(crate) expands: Counter,
+}
+
+pub(crate) static ISR: LazyLock<IsrMetrics> = LazyLock::new(|| IsrMetrics {
+    shrinks: counter(
+        "takhin_isr_shrinks_total",
+        "How often replicas of partitions led here fell out of sync (Kafka: IsrShrinksPerSec)",
+    ),
+    expands: counter(
+        "takhin_isr_expands_total",
+        "How often replicas of partitions led here came in sync again (Kafka: IsrExpandsPerSec)",
+    ),
+});
+
 /// What the node's groups show of themselves.
 pub(crate) type Metrics = Arc<GroupMetrics>;
 

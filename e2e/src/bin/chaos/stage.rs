@@ -15,7 +15,7 @@ use takhin_e2e::kcat::{self, Placement};
 use takhin_e2e::rng::Rng;
 use takhin_e2e::wire::Connection;
 use takhin_e2e::writer::{self, Writer};
-use takhin_e2e::{Broker, Kind, process, wait};
+use takhin_e2e::{Broker, Kind, process, replicas, wait};
 use tempfile::NamedTempFile;
 
 use crate::network::Network;
@@ -23,6 +23,8 @@ use crate::say;
 
 pub(crate) const TOPIC: &str = "chaos";
 pub(crate) const PARTITIONS: i32 = 6;
+/// Replicas of each partition.
+pub(crate) const REPLICAS: usize = 3;
 /// The topic that consumer groups live in.
 pub(crate) const OFFSETS: &str = "__consumer_offsets";
 /// Until everything works again after a fault, on a machine with two cores that does other things too.
@@ -286,8 +288,9 @@ impl Stage {
         );
         ensure!(report.acked > 0, "nothing was acknowledged");
         let total: i64 = commits.acked.values().sum();
+        let compared = replicas::wait_identical(&self.brokers, REPLICAS, LIMIT)?;
         Ok(format!(
-            "{} records and {total} commits acknowledged, none lost",
+            "{} records and {total} commits acknowledged, none lost; {compared} batches the same on all replicas",
             report.acked
         ))
     }

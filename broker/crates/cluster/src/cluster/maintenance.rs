@@ -52,6 +52,7 @@ impl Cluster {
             tasks.spawn("balance", super::balance::keep(Arc::clone(self))),
             tasks.spawn("reassignments", super::reassign::keep(Arc::clone(self))),
             tasks.spawn("moves", super::moves::show(Arc::clone(self))),
+            tasks.spawn("lag", super::lag::show(Arc::clone(self))),
             tasks.spawn("rebalance", super::rebalance::keep(Arc::clone(self))),
             tasks.spawn("room", super::rebalance::watch_disks(Arc::clone(self))),
             tasks.spawn("drain", super::drain::keep(Arc::clone(self))),

@@ -3,7 +3,7 @@
 //! A broker counts as fenced once it has not been heard of for [`SESSION`]. One that is cut off from the cluster itself, and
 //! so hears of nobody, goes on naming all of them: its clients would know no way back otherwise.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,13 @@ impl Cluster {
     /// Whether a broker has not been heard of for as long as Kafka waits before it fences it.
     pub fn is_fenced(&self, id: i32) -> bool {
         self.fenced_for(id).is_some()
+    }
+
+    /// The brokers that are fenced now.
+    pub fn fenced(&self) -> BTreeSet<i32> {
+        let image = self.image();
+        let ids = image.brokers.keys().copied();
+        ids.filter(|id| self.is_fenced(*id)).collect()
     }
 
     /// For how long a broker has been fenced, if it is.

@@ -91,6 +91,11 @@ impl Led {
         caught_up.filter(|at| *at > self.begun)
     }
 
+    /// When this replica last had all that there was; when the leadership began, if that is not known.
+    pub(super) fn behind_since(&self, node: u64) -> Instant {
+        self.caught_up(node).unwrap_or(self.begun)
+    }
+
     /// Index of the last entry that was committed at the last look.
     pub(super) fn committed(&self) -> u64 {
         self.committed

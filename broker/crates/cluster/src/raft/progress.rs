@@ -35,6 +35,8 @@ pub(crate) struct ReplicaProgress {
     pub(crate) copied: u64,
     /// When a look, one each half a second, found last that it lacked nothing.
     pub(crate) caught_up: Option<Instant>,
+    /// The same, or since when its leader leads, if that is later; `None` before the first look.
+    pub(crate) behind_since: Option<Instant>,
 }
 
 impl GroupProgress {
@@ -98,6 +100,7 @@ impl Group {
                 matched: replication.get(node).and_then(|id| Some(id.as_ref()?.index)),
                 answered: heartbeat.get(node).and_then(|at| Some(at.as_ref()?.elapsed())),
                 caught_up: led.as_ref().and_then(|led| led.caught_up(*node)),
+                behind_since: led.as_ref().map(|led| led.behind_since(*node)),
             };
             (*node, progress)
         };
@@ -120,6 +123,7 @@ impl Parked {
                 answered: None,
                 copied: 0,
                 caught_up: None,
+                behind_since: None,
             };
             (*node, progress)
         };
