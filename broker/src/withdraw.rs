@@ -59,12 +59,14 @@ pub(crate) fn watch(
     });
     HANGS.set(0);
     let (net, cluster) = (env.net.clone(), Arc::downgrade(cluster));
+    let listeners = config.kafka.listeners.iter();
+    let clients: Vec<u16> = listeners.map(|listener| listener.bind.port()).collect();
     let failed = failed.clone();
     let changed = move |now| {
         hangs.store(now, Ordering::Relaxed);
         HANGS.set(i64::from(now));
         match now {
-            true => withdraw(&net, &cluster),
+            true => withdraw(&net, &cluster, &clients),
             false => come_back(&net, &failed),
         }
     };
@@ -75,7 +77,9 @@ pub(crate) fn watch(
         .ok()
 }
 
-fn withdraw(net: &Net, cluster: &Weak<Cluster>) {
+/// Breaks all connections, those of clients, who came to these ports, last: the brokers that they ask next who leads know then
+/// that this one does not.
+fn withdraw(net: &Net, cluster: &Weak<Cluster>, clients: &[u16]) {
     STALLS.inc();
     let others = cluster
         .upgrade()
@@ -84,7 +88,7 @@ fn withdraw(net: &Net, cluster: &Weak<Cluster>) {
         error!("the disk of node.data_dir does not answer: nothing can be written until it does");
         return;
     }
-    let connections = net.sever();
+    let connections = net.sever(|own| clients.contains(&own.port()));
     error!(
         connections,
         "the disk of node.data_dir does not answer: the broker withdraws until it does; look at the machine's disk"

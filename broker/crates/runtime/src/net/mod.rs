@@ -131,11 +131,12 @@ impl Net {
     }
 
     /// Breaks every connection, as if this process had ended, and refuses and makes no other one until [`Net::mend`].
-    /// Returns how many there were. May be called on any thread, and waits for nothing. Does nothing in the simulation,
+    /// Returns how many there were. Those whose own address `is_last` are broken when all others are: who notices that one is
+    /// can count on that. May be called on any thread, and waits for nothing. Does nothing in the simulation,
     /// which has other means.
-    pub fn sever(&self) -> usize {
+    pub fn sever(&self, is_last: impl Fn(SocketAddr) -> bool) -> usize {
         match &self.0 {
-            Kind::Real(sockets) => sockets.sever(),
+            Kind::Real(sockets) => sockets.sever(is_last),
             #[cfg(feature = "test-util")]
             Kind::Simulated(_) => 0,
         }

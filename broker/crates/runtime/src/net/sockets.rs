@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
@@ -69,8 +69,8 @@ impl Sockets {
     }
 
     /// See [`Net::sever`](super::Net::sever).
-    pub(super) fn sever(&self) -> usize {
-        let writers: Vec<Arc<Writer>> = {
+    pub(super) fn sever(&self, is_last: impl Fn(SocketAddr) -> bool) -> usize {
+        let mut writers: Vec<Arc<Writer>> = {
             let mut open = self.open.lock();
             open.severed = true;
             for listener in open.listeners.iter().filter_map(Weak::upgrade) {
@@ -80,6 +80,7 @@ impl Sockets {
             }
             open.writers.values().filter_map(Weak::upgrade).collect()
         };
+        writers.sort_by_cached_key(|writer| writer.socket().local_addr().is_ok_and(&is_last));
         for writer in &writers {
             // One that is closed already has nothing to be broken.
             let _ = rustix::net::shutdown(writer.socket(), Shutdown::Both);

@@ -220,7 +220,12 @@ async fn severed_connections_end_at_once_and_others_come_back() {
     let (apart, _apart_other) = pair(&net.apart()).await;
     let gone = tokio::spawn(async move { server.read_buf(&mut BytesMut::new()).await.unwrap_or(0) });
     let severing = net.clone();
-    assert_eq!(std::thread::spawn(move || severing.sever()).join().unwrap(), 1);
+    assert_eq!(
+        std::thread::spawn(move || severing.sever(|_| false))
+            .join()
+            .unwrap(),
+        1
+    );
     assert_eq!(gone.await.unwrap(), 0);
     assert_eq!(client.read_buf(&mut BytesMut::new()).await.unwrap_or(0), 0);
     let mut queue = VecDeque::from([Bytes::from_static(b"late")]);
@@ -241,5 +246,9 @@ async fn severed_connections_end_at_once_and_others_come_back() {
     let mut queue = VecDeque::from([Bytes::from_static(b"again")]);
     write.write_all(&mut queue).await.unwrap();
     drop(server_write);
-    assert_eq!(net.sever(), 2, "both ends, and none of those that were dropped");
+    assert_eq!(
+        net.sever(|_| false),
+        2,
+        "both ends, and none of those that were dropped"
+    );
 }
