@@ -101,6 +101,7 @@ impl Exchange {
         let mut standing = self.standing.lock().clone();
         if let Some(cluster) = self.cluster.get().and_then(Weak::upgrade) {
             standing.controller = cluster.controller_id();
+            standing.cluster_id.clone_from(&cluster.image().cluster_id);
         }
         standing
     }

@@ -44,6 +44,9 @@ pub(crate) struct Standing {
     pub(crate) node: i32,
     pub(crate) directory: Uuid,
     pub(crate) cluster_name: String,
+    /// The id of its cluster; empty if it knows none. Brokers of earlier builds do not say.
+    #[serde(default)]
+    pub(crate) cluster_id: String,
     /// The seeds of its configuration.
     pub(crate) seeds: BTreeSet<String>,
     /// Whether its metadata group holds anything.
@@ -88,6 +91,23 @@ pub enum FormingError {
         address: String,
         /// The id.
         id: i32,
+    },
+    /// The seeds are of several clusters that have one name.
+    #[error(
+        "{address} belongs to cluster {theirs}, {other} to {others}, and both are called {name}: cluster.seeds must name brokers \
+         of one cluster only"
+    )]
+    TwoClusters {
+        /// A seed.
+        address: String,
+        /// The id of its cluster.
+        theirs: String,
+        /// Another one.
+        other: String,
+        /// The id of that one's cluster.
+        others: String,
+        /// The name of both.
+        name: String,
     },
     /// This node is not in the list that it would found a cluster with.
     #[error(
@@ -161,15 +181,24 @@ impl Forming<'_> {
                     }
                 }
                 false => {
-                    let seeds = self.ask_seeds().await?;
-                    match self.judge(seeds.answers)? {
+                    let seeds = self.ask_seeds().await;
+                    let judged = seeds.and_then(|seeds| Ok((self.judge(seeds.answers)?, seeds.found)));
+                    let (verdict, found) = match judged {
+                        Ok(judged) => judged,
+                        Err(error) => {
+                            // Whoever is meant finds the same as long as this node answers, and does not wait for it in vain.
+                            self.env.clock.sleep(ANSWER).await;
+                            return Err(error);
+                        }
+                    };
+                    match verdict {
                         Verdict::Found(founders) => {
                             tracing::info!(voters = ?founders.keys().collect::<Vec<_>>(), "founding the cluster");
                             self.metadata.found(founders).await;
                             continue;
                         }
                         Verdict::Join(mut member) => {
-                            member.addresses.extend(seeds.found);
+                            member.addresses.extend(found);
                             self.join(&member).await?
                         }
                         Verdict::Wait(reason) => reason,
@@ -276,15 +305,20 @@ impl Forming<'_> {
         let own = self.exchange.standing.lock().clone();
         let mut missing = Vec::new();
         let mut standings = vec![own.clone()];
+        let mut clusters = BTreeMap::new();
         for (address, answer) in answers {
             match answer {
                 Ok(theirs) => {
                     check(&own, &theirs, &address)?;
+                    if !theirs.cluster_id.is_empty() {
+                        clusters.insert(theirs.cluster_id.clone(), address);
+                    }
                     standings.push(theirs);
                 }
                 Err(error) => missing.push(format!("{address} ({error})")),
             }
         }
+        one_cluster(clusters, &own.cluster_name)?;
         if let Some(member) = standings.iter().find(|standing| standing.is_member) {
             return Ok(Verdict::Join(member.clone()));
         }
@@ -369,6 +403,21 @@ fn check(own: &Standing, theirs: &Standing, address: &str) -> Result<(), Forming
         });
     }
     Ok(())
+}
+
+/// Refuses seeds of several clusters, given by their ids.
+fn one_cluster(clusters: BTreeMap<String, String>, name: &str) -> Result<(), FormingError> {
+    let mut clusters = clusters.into_iter();
+    match (clusters.next(), clusters.next()) {
+        (Some((theirs, address)), Some((others, other))) => Err(FormingError::TwoClusters {
+            address,
+            theirs,
+            other,
+            others,
+            name: name.to_owned(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn list(seeds: &BTreeSet<String>) -> String {

@@ -296,6 +296,7 @@ fn standing(options: &ClusterOptions) -> Standing {
         node: options.broker.id,
         directory: options.broker.directory,
         cluster_name: options.cluster_name.clone(),
+        cluster_id: String::new(),
         seeds: options.seeds.clone(),
         is_member: false,
         controller: -1,

@@ -85,8 +85,32 @@ fn another_name_of_the_cluster_is_refused() {
     });
 }
 
-/// Two brokers that would found a cluster with other lists of seeds, or with one id: neither founds one. Whoever sees it
-/// first says so and ends; the other one may then wait for it.
+/// Both clusters have the name that it was given, so that it could be of either.
+#[test]
+fn seeds_of_two_clusters_are_refused() {
+    let mut sim = Sim::new(44);
+    let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
+    sim.run(|env| async move {
+        let (one, two) = (machines[0].env(), machines[1].env());
+        let one = start_node(&one, 1, "n1:33145", &["n1:33145"], SEGMENT_BYTES).await;
+        let two = start_node(&two, 2, "n2:33145", &["n2:33145"], SEGMENT_BYTES).await;
+        let (one, two) = (one.unwrap(), two.unwrap());
+        let reason = refusal(&env, &machines[2], 3, "n3:33145", "sim", &SEEDS).await;
+        for part in [
+            "n1:33145",
+            "n2:33145",
+            &one.image().cluster_id,
+            &two.image().cluster_id,
+        ] {
+            assert!(reason.contains(part), "{part}: {reason}");
+        }
+        for image in [one.image(), two.image()] {
+            assert_eq!(image.brokers.len(), 1, "it was taken in");
+        }
+    });
+}
+
+/// Two brokers that would found a cluster with other lists of seeds, or with one id: neither founds one, and both are told.
 #[test]
 fn founders_that_disagree_are_refused() {
     let both = ["n1:33145", "n2:33145"];
@@ -97,18 +121,11 @@ fn founders_that_disagree_are_refused() {
         let mut sim = Sim::new(45);
         let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
         sim.run(|env| async move {
-            let (one, other) = (machines[0].env(), machines[1].env());
-            let one = std::pin::pin!(start_node(&one, 1, "n1:33145", &both, SEGMENT_BYTES));
-            let other = std::pin::pin!(start_node(&other, id, "n2:33145", seeds, SEGMENT_BYTES));
-            let started = env
-                .clock
-                .timeout(CONVERGENCE, futures_util::future::select(one, other));
-            let ended = started.await.expect("one of them is told");
-            let (ended, left) = ended.factor_first();
-            let reason = ended.expect_err("no cluster is founded");
-            assert!(reason.contains(expected), "{reason}");
-            let left = env.clock.timeout(CONVERGENCE, left).await;
-            assert!(!matches!(left, Ok(Ok(_))), "the other one founded a cluster");
+            let one = Box::pin(refusal(&env, &machines[0], 1, "n1:33145", "sim", &both));
+            let other = Box::pin(refusal(&env, &machines[1], id, "n2:33145", "sim", seeds));
+            let told = futures_util::future::join(one, other).await;
+            assert!(told.0.contains(expected), "{}", told.0);
+            assert!(told.1.contains(expected), "{}", told.1);
         });
     }
 }
