@@ -84,8 +84,8 @@ coverage: ## lines covered by the tests of the workspace, as HTML in target/cove
 	@.ci/tools cc tarpaulin
 	cargo tarpaulin --workspace --exclude takhin-e2e --exclude xtask --engine llvm --skip-clean --timeout 900 --out Html --output-dir "$${CARGO_TARGET_DIR:-target}/coverage"
 
-sim: ## a simulated node under crashes and disk faults; SEEDS=1000 FIRST=1
-	SIM_SEEDS=$(SEEDS) SIM_FIRST=$(FIRST) cargo test --release -p takhin-cluster --test sim -- --nocapture
+sim: ## simulated clusters under crashes, cuts and faults of disks; SEEDS=1000 FIRST=1
+	@.ci/sim $(FIRST) $(SEEDS)
 
 chaos: SEEDS = 10
 chaos: ## real brokers under real faults, SEEDS=10 FIRST=1 ARGS="--faults kill,cut"; ARGS=--help says more, needs root

@@ -316,11 +316,23 @@ async fn deed(brokers: &Brokers, rng: &Rng, net: &SimNet) {
     }
 }
 
+/// `SIM_SEEDS` of them (3 if it is not set) from `SIM_FIRST` (1) on.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the seeds to run come from the environment"
+)]
+fn seeds() -> std::ops::Range<u64> {
+    let number = |name, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
+    let first = number("SIM_FIRST", 1);
+    first..first + number("SIM_SEEDS", 3)
+}
+
 /// Groups consistent: through crashes and cuts no broker tells an offset that is older than an acknowledged one, and in the
 /// end all groups have a coordinator that tells theirs.
 #[test]
 fn committed_offsets_never_go_back_whoever_coordinates() {
-    for seed in 1..=3 {
+    for seed in seeds() {
+        eprintln!("seed {seed}");
         with_brokers(seed, move |brokers, net| async move {
             let rng = Rng::from_seed(seed ^ 0x6709);
             let stop = Shutdown::new();
