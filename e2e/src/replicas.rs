@@ -119,10 +119,17 @@ fn compare(dumped: &[BTreeMap<String, Replica>], replicas: usize) -> Result<usiz
         let range = (Bound::Included(first), Bound::Unbounded);
         let (one, others) = current.split_first().context("no replica")?;
         for other in others {
-            let differs = one.entries.range(range).zip(other.entries.range(range)).find(|(a, b)| a != b);
+            let differs = one
+                .entries
+                .range(range)
+                .zip(other.entries.range(range))
+                .find(|(a, b)| a != b);
             ensure!(differs.is_none(), "{name}: {differs:?}");
             let counts = [one, other].map(|replica| replica.entries.range(range).count());
-            ensure!(counts[0] == counts[1], "{name}: {counts:?} entries from index {first} on");
+            ensure!(
+                counts[0] == counts[1],
+                "{name}: {counts:?} entries from index {first} on"
+            );
         }
         compared += one.entries.range(range).count();
     }
@@ -147,12 +154,23 @@ mod tests {
     fn every_difference_is_found() {
         let all = [(1, 1), (2, 2), (3, 3)];
         // One has deleted its first entry, and one was moved away before the last one was written.
-        let same = [replica(&all), replica(&all), replica(&all[1..]), replica(&all[..2])];
+        let same = [
+            replica(&all),
+            replica(&all),
+            replica(&all[1..]),
+            replica(&all[..2]),
+        ];
         assert_eq!(compare(&same, 3).unwrap(), 2);
         for other in [&[(1, 1), (2, 9), (3, 3)][..], &[(1, 1), (3, 3)], &all[..2], &[]] {
-            assert!(compare(&[replica(&all), replica(&all), replica(other)], 3).is_err(), "{other:?}");
+            assert!(
+                compare(&[replica(&all), replica(&all), replica(other)], 3).is_err(),
+                "{other:?}"
+            );
         }
-        assert!(compare(&[replica(&all), replica(&all)], 3).is_err(), "nothing to compare");
+        assert!(
+            compare(&[replica(&all), replica(&all)], 3).is_err(),
+            "nothing to compare"
+        );
     }
 
     #[test]

@@ -30,18 +30,26 @@ fn fall_behind(_: &Context) -> Result<()> {
     let follower = (leads + 1) % cluster.brokers.len();
     let (leader, behind) = (&cluster.brokers[leads], &cluster.brokers[follower]);
     write(leader)?;
-    let nothing = |what: &str| wait_for(leader, &format!("takhin_replica_max_lag_{what}"), |lag| lag == 0.0);
+    let nothing = |what: &str| {
+        wait_for(leader, &format!("takhin_replica_max_lag_{what}"), |lag| {
+            lag == 0.0
+        })
+    };
     nothing("records")?;
 
     behind.freeze()?;
     write(leader)?;
     let id = behind.node_id();
-    let lag = |what: &str| format!("takhin_replica_lag_{what}{{topic=\"{TOPIC}\",partition=\"0\",broker=\"{id}\"}}");
+    let lag = |what: &str| {
+        format!("takhin_replica_lag_{what}{{topic=\"{TOPIC}\",partition=\"0\",broker=\"{id}\"}}")
+    };
     #[allow(clippy::cast_precision_loss, reason = "small numbers")]
     let (records, bytes) = (RECORDS as f64, (RECORDS * RECORD) as f64);
     wait_for(leader, &lag("records"), |lag| lag == records)?;
     // Counted in shares of a segment by its entries, which are batches of any size.
-    wait_for(leader, &lag("bytes"), |lag| (bytes / 10.0..2.0 * bytes).contains(&lag))?;
+    wait_for(leader, &lag("bytes"), |lag| {
+        (bytes / 10.0..2.0 * bytes).contains(&lag)
+    })?;
     wait_for(leader, &lag("seconds"), |lag| lag >= 3.0)?;
     for what in ["records", "bytes", "seconds"] {
         wait_for(leader, &format!("takhin_replica_max_lag_{what}"), |lag| lag > 0.0)?;
@@ -49,8 +57,12 @@ fn fall_behind(_: &Context) -> Result<()> {
     wait_for(leader, "takhin_partitions_under_replicated", |count| count >= 1.0)?;
     wait_for(leader, "takhin_partitions_at_min_isr", |count| count == 1.0)?;
     wait_for(leader, "takhin_isr_shrinks_total", |count| count >= 1.0)?;
-    wait_for(leader, "takhin_cluster_brokers{state=\"fenced\"}", |count| count == 1.0)?;
-    wait_for(leader, "takhin_cluster_brokers{state=\"active\"}", |count| count == 2.0)?;
+    wait_for(leader, "takhin_cluster_brokers{state=\"fenced\"}", |count| {
+        count == 1.0
+    })?;
+    wait_for(leader, "takhin_cluster_brokers{state=\"active\"}", |count| {
+        count == 2.0
+    })?;
     // It is told by the one that leads, and by nobody else.
     let led_here = |count: f64| count == 0.0;
     let third = (follower + 1) % cluster.brokers.len();
@@ -64,7 +76,9 @@ fn fall_behind(_: &Context) -> Result<()> {
     }
     wait_for(leader, "takhin_isr_expands_total", |count| count >= 1.0)?;
     wait_for(leader, "takhin_partitions_under_replicated", led_here)?;
-    wait_for(leader, "takhin_cluster_brokers{state=\"active\"}", |count| count == 3.0)
+    wait_for(leader, "takhin_cluster_brokers{state=\"active\"}", |count| {
+        count == 3.0
+    })
 }
 
 /// Which broker leads the only partition.
@@ -84,7 +98,16 @@ fn write(broker: &Broker) -> Result<()> {
         writeln!(records, "{}", "r".repeat(RECORD))?;
     }
     let mut produce = tools::kcat();
-    produce.args(["-P", "-b", &broker.bootstrap(), "-t", TOPIC, "-X", "acks=all", "-l"]);
+    produce.args([
+        "-P",
+        "-b",
+        &broker.bootstrap(),
+        "-t",
+        TOPIC,
+        "-X",
+        "acks=all",
+        "-l",
+    ]);
     produce.arg(records.path()).stdin(Stdio::null());
     process::run(&mut produce, Duration::from_secs(60))?;
     Ok(())

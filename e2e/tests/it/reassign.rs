@@ -94,7 +94,9 @@ fn cancel(cluster: &mut Cluster, dir: &Path, now: &[Vec<i32>]) -> Result<()> {
     described.args([&cluster.bootstrap(), TOPIC]);
     let described = process::run(&mut described, Duration::from_secs(60))?.text();
     ensure!(
-        described.lines().any(|line| line == format!("{partition}: [{away}]")),
+        described
+            .lines()
+            .any(|line| line == format!("{partition}: [{away}]")),
         "offline replicas: {described}"
     );
     let file = write_moves(dir, &[(partition, wanted)])?;

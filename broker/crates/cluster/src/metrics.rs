@@ -122,7 +122,10 @@ pub(crate) struct LagMetrics {
 /// What lags are counted in, with what each means.
 const LAG_UNITS: [(&str, &str); 3] = [
     ("records", "Records that a follower of a partition led here lacks"),
-    ("bytes", "Bytes of the leader's segments that a follower of a partition led here lacks, about"),
+    (
+        "bytes",
+        "Bytes of the leader's segments that a follower of a partition led here lacks, about",
+    ),
     (
         "seconds",
         "Time since a follower of a partition led here that lacks something last had everything, to half a second",

@@ -54,7 +54,7 @@ section! {
         /// Name of the cluster. Brokers of another name are refused.
         name: String = "takhin".to_owned(),
             required "name the cluster, as in `name: demo`; the same name on every broker";
-        /// `rpc.advertise` addresses of the cluster's first members, the same list on every broker.
+        /// `rpc.advertise` addresses of the cluster's first members, the same list on each of these.
         seeds: Vec<HostPort> = Vec::new(),
             required "list the rpc addresses of the first members, as in `seeds: [\"127.0.0.1:33145\"]`";
         /// Idle time after which a partition is parked: until somebody writes to it again, its replication takes neither
@@ -246,8 +246,8 @@ section! {
     /// Logs on disk. What Kafka has per topic is here the default for topics that say nothing else.
     Storage {
         /// When a record counts as written: `flushed` once it is on the medium, `cached` once it is in the page
-        /// cache. `cached` loses acknowledged records when all replicas lose power. Topics override it with
-        /// `takhin.durability`.
+        /// cache. `cached` can lose acknowledged records when replicas lose power: a majority of them, or one that has not
+        /// caught up again when the leader fails too. Topics override it with `takhin.durability`.
         durability: Durability = Durability::Flushed, kafka String "takhin.durability" dynamic;
         /// Size at which a segment is closed and the next one begun.
         segment_size: ByteSize = ByteSize::gib(1),
@@ -311,7 +311,7 @@ choice! {
     Durability {
         /// On the medium of a majority (fsync).
         Flushed = "flushed";
-        /// In the page cache of a majority. Acknowledged records can be lost when a majority loses power.
+        /// In the page cache of a majority. Acknowledged records can be lost when replicas lose power.
         Cached = "cached";
     }
 }

@@ -306,7 +306,8 @@ keys! {
     "takhin.durability" String OneOf(Durability::WORDS), "flushed", Some("takhin.durability"),
         Acts(|config, value| config.durability = durability(value.text())),
         "When a record counts as written: flushed once it is on the medium, cached once it is in the page cache. \
-         cached loses acknowledged records when all replicas lose power.";
+         cached can lose acknowledged records when replicas lose power: a majority of them, or one that has not caught up \
+         again when the leader fails too.";
     "unclean.leader.election.enable" Boolean Bool, "false", Some("unclean.leader.election.enable"),
         Accepts("a replica that lacks committed records is never elected"),
         "Whether a replica that lacks committed records may lead.";

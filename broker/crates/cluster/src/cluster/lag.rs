@@ -69,7 +69,9 @@ fn lagging(cluster: &Cluster, group: &Group, image: &Image, now: Instant, found:
         let has = replica.matched.and_then(|index| progress.end_after(index));
         // One that has nothing that the leader still has will have to take all that there is.
         let lag = Lag {
-            seconds: replica.behind_since.map_or(0, |since| as_gauge(now.duration_since(since).as_secs())),
+            seconds: replica
+                .behind_since
+                .map_or(0, |since| as_gauge(now.duration_since(since).as_secs())),
             records: end - has.unwrap_or(start),
             bytes: as_gauge(progress.lag_bytes(Some(replica))),
         };
@@ -94,7 +96,12 @@ pub(super) async fn show(cluster: Arc<Cluster>) {
         let (image, now) = (cluster.image(), cluster.env.clock.instant());
         let mut found = Vec::new();
         // Of a partition at rest all replicas have everything.
-        for group in cluster.exchange.all_groups().iter().filter(|group| !group.is_parked()) {
+        for group in cluster
+            .exchange
+            .all_groups()
+            .iter()
+            .filter(|group| !group.is_parked())
+        {
             lagging(&cluster, group, &image, now, &mut found);
         }
         let greatest = found.iter().fold(Lag::default(), |most, (lag, _)| most.max(*lag));

@@ -40,8 +40,16 @@ impl Cluster {
         let replicas = self.partitions();
         let mut stats = ClusterStats {
             topics: image.topics.len(),
-            parked: self.exchange.all_groups().iter().filter(|group| group.is_parked()).count(),
-            offline_replicas: replicas.iter().filter(|replica| replica.offline_reason().is_some()).count(),
+            parked: self
+                .exchange
+                .all_groups()
+                .iter()
+                .filter(|group| group.is_parked())
+                .count(),
+            offline_replicas: replicas
+                .iter()
+                .filter(|replica| replica.offline_reason().is_some())
+                .count(),
             active: image.brokers.len() - fenced,
             fenced,
             ..ClusterStats::default()
