@@ -34,6 +34,10 @@ families! {
     FILTERED: counters Counter<1> = "takhin_cdc_filtered_total", "Events that a filter left out", ["rule"];
     /// Batches that failed.
     PRODUCE_ERRORS: counters Counter<1> = "takhin_cdc_produce_errors_total", "Batches that brokers refused", ["topic"];
+    /// Batches that were sent again.
+    PRODUCE_RETRIES: counters Counter<1> = "takhin_cdc_produce_retries_total", "Times that a batch had to be sent again", ["topic"];
+    /// Transactions.
+    TRANSACTIONS: counters Counter<1> = "takhin_cdc_transactions_total", "Transactions that ended, by how: committed, or failed and begun anew", ["result"];
     /// Connections that ended.
     RECONNECTS: counters Counter<1> = "takhin_cdc_reconnects_total", "Connections to the master that ended or were not made, by reason", ["reason"];
     /// Items that came twice.

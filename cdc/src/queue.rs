@@ -23,6 +23,8 @@ pub struct Progress {
     pub db: Arc<str>,
     /// The changes go on there.
     pub position: Position,
+    /// Data sets by which a lost position was replaced.
+    pub epoch: u32,
     /// Number of the last item, if there was one.
     pub logic_id: u64,
     /// The master's term.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use takhin_client::{Client, ClientConfig};
 use takhin_config::CdcConfig;
-use takhin_config::cdc::{OnPositionLost, SnapshotMode, SyncProtocol};
+use takhin_config::cdc::{SnapshotMode, SyncProtocol};
 use takhin_pika::Position;
 use takhin_pika::info::{Family, ServerInfo, binlog_end};
 use takhin_runtime::clock::Instant;
@@ -20,7 +20,7 @@ use takhin_runtime::{Disk, Env, OpenMode, Shutdown};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
-use crate::checkpoint::{Checkpoints, PositionFile, newest, read_topic};
+use crate::checkpoint::{Checkpoint, Checkpoints, PositionFile, newest, read_topic};
 use crate::control::Pause;
 use crate::event::{Encoder, Json};
 use crate::metrics::{self, Phase};
@@ -308,7 +308,7 @@ impl Runner<'_> {
     }
 
     async fn prepare_topics(&self) -> Result<(Topics, Checkpoints), Trouble> {
-        let topics = Topics::prepare(&self.client, self.config).await?;
+        let mut topics = Topics::prepare(&self.client, self.config).await?;
         let file = Arc::clone(&self.file);
         let of_file = self.env.tasks.blocking(move || file.load()).await?;
         let source_id = self.config.source_id();
@@ -327,7 +327,9 @@ impl Runner<'_> {
             what: format!("read positions from {}", topics.offsets),
             source,
         })?;
-        Ok((topics, newest(of_file, of_topic, self.outlet.is_transactional())))
+        let checkpoints = newest(of_file, of_topic, self.outlet.is_transactional());
+        topics.keep(checkpoints.values().map(|known| known.partitions));
+        Ok((topics, checkpoints))
     }
 
     async fn connect(&self) -> Result<Connected, SourceError> {
@@ -418,6 +420,7 @@ impl Runner<'_> {
         known: &Checkpoints,
     ) -> Result<Vec<String>, Trouble> {
         let dbs = session.introduce(self.config, version).await?;
+        self.check_databases(&dbs, known)?;
         let ends = redis.info("replication").await?;
         let mut lacking = Vec::new();
         for db in &dbs {
@@ -426,7 +429,7 @@ impl Runner<'_> {
                 Some(checkpoint) => {
                     let position = checkpoint.position();
                     let checked = session.check_origin(db, position, &checkpoint.replication_id);
-                    match checked.map(|()| position) {
+                    match checked.map(|()| (position, checkpoint.epoch)) {
                         Err(lost) => {
                             self.resync(lost)?;
                             lacking.push((db, "position_lost"));
@@ -442,7 +445,7 @@ impl Runner<'_> {
                 None => {
                     let end = binlog_end(&ends, db).ok_or_else(|| session.without_end(db))?;
                     note(queue, db, end).await;
-                    end
+                    (end, 0)
                 }
             };
             match session.follow(db, from).await {
@@ -452,7 +455,7 @@ impl Runner<'_> {
                 }
                 followed => {
                     followed?;
-                    follows(db, from);
+                    follows(db, from.0);
                 }
             }
         }
@@ -463,24 +466,36 @@ impl Runner<'_> {
             metrics::RESYNCS.with([reason]).inc();
             info!(db, reason, "taking the data set");
             let is_fresh = self.needs_fresh_dump.swap(false, Ordering::Relaxed);
-            let taking = snapshot::take(self.env, self.config, session, queue, (db, is_fresh));
+            let epoch = next_epoch(known.get(db));
+            let taking = snapshot::take(self.env, self.config, session, queue, (db, is_fresh, epoch));
             let taken = traced(work_span!("take data set", db, reason), taking).await;
             if matches!(&taken, Err(SourceError::Snapshot { .. })) {
                 // The dump that the master has may be the fault.
                 self.needs_fresh_dump.store(true, Ordering::Relaxed);
             }
             let from = taken?;
-            session.follow(db, from).await?;
+            session.follow(db, (from, epoch)).await?;
             follows(db, from);
         }
         Ok(dbs)
     }
 
+    /// Whether the master has all databases of which there are positions; whoever names some wants no others.
+    fn check_databases(&self, found: &[String], known: &Checkpoints) -> Result<(), SourceError> {
+        match known.keys().find(|db| !found.contains(db)) {
+            Some(gone) if self.config.filters.databases.is_empty() => Err(SourceError::DatabaseGone {
+                gone: gone.clone(),
+                found: found.to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the data set is to be taken where a position is lost; otherwise that is the trouble.
     fn resync(&self, lost: SourceError) -> Result<(), SourceError> {
-        match self.config.source.on_position_lost {
-            OnPositionLost::Stop => Err(lost),
-            OnPositionLost::Resync => {
+        match self.config.is_resynced() {
+            false => Err(lost),
+            true => {
                 warn!("{lost}; source.on_position_lost is resync");
                 Ok(())
             }
@@ -533,6 +548,11 @@ impl Runner<'_> {
     }
 }
 
+/// Of a data set that is taken where there is this position, or none.
+fn next_epoch(known: Option<&Checkpoint>) -> u32 {
+    known.map_or(0, |known| known.epoch.saturating_add(1))
+}
+
 fn follows(db: &str, from: Position) {
     info!(db, position = %from, "following the binlog");
     metrics::set_phase(db, Phase::Streaming);
@@ -545,6 +565,7 @@ async fn note(queue: &Queue, db: &str, position: Position) {
     let progress = Progress {
         db: db.into(),
         position,
+        epoch: 0,
         logic_id: 0,
         term: 0,
         ts_ms: 0,

@@ -10,6 +10,7 @@ use takhin_pika::Position;
 use takhin_runtime::{Disk, Env, OpenMode};
 
 use super::{Checkpoint, Checkpoints, VERSION};
+use crate::wal::checksum;
 
 /// Its name.
 const NAME: &str = "checkpoint.json";
@@ -87,6 +88,18 @@ struct Form {
     version: u32,
     source_id: String,
     databases: Checkpoints,
+    /// CRC-32C of the two before it; none where somebody has written the file by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    crc32c: Option<u32>,
+}
+
+impl Form {
+    /// The checksum that it should have, whatever its white space.
+    fn checksum(&self) -> u32 {
+        // Strings and numbers always serialize.
+        let bytes = serde_json::to_vec(&(&self.source_id, &self.databases)).unwrap_or_default();
+        checksum(&bytes)
+    }
 }
 
 /// The file, and the directory that it is in.
@@ -151,11 +164,13 @@ impl PositionFile {
     ///
     /// [`CheckpointError::Disk`]; what was saved before is there still.
     pub fn save(&self, databases: &Checkpoints) -> Result<(), CheckpointError> {
-        let form = Form {
+        let mut form = Form {
             version: VERSION,
             source_id: self.source_id.clone(),
             databases: databases.clone(),
+            crc32c: None,
         };
+        form.crc32c = Some(form.checksum());
         // Strings and numbers always serialize.
         let mut bytes = serde_json::to_vec_pretty(&form).unwrap_or_default();
         bytes.push(b'\n');
@@ -227,6 +242,10 @@ fn peek_in(disk: &dyn Disk, dir: &Path, source_id: &str) -> Result<Checkpoints, 
             wanted: source_id.to_owned(),
         });
     }
+    if form.crc32c.is_some_and(|sum| sum != form.checksum()) {
+        let why = "its checksum is not that of its positions; whoever changes them takes the line crc32c out";
+        return Err(damaged(why.to_owned()));
+    }
     Ok(form.databases)
 }
 
@@ -294,6 +313,41 @@ mod tests {
             file.load().unwrap();
             assert!(file.saved("db0") >= saved, "{seed} {op:?}");
         }
+    }
+
+    /// A digit that has changed is another position, from which the master might well send what it has.
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "it damages the file")]
+    fn no_byte_can_be_spoiled_unnoticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = open(dir.path()).unwrap();
+        let mut checkpoint = Checkpoint::new("10.0.0.1:9221", "db0", "r", Position::new(3, 4567), 5);
+        (checkpoint.epoch, checkpoint.partitions) = (1, 4);
+        let saved = Checkpoints::from([("db0".to_owned(), checkpoint)]);
+        file.save(&saved).unwrap();
+        let path = dir.path().join(NAME);
+        let whole = std::fs::read(&path).unwrap();
+        let mut refused = 0;
+        for at in 0..whole.len() {
+            for bit in 0..8 {
+                let mut bytes = whole.clone();
+                bytes[at] ^= 1 << bit;
+                std::fs::write(&path, &bytes).unwrap();
+                match file.load() {
+                    Ok(loaded) => assert_eq!(loaded, saved, "{}", String::from_utf8_lossy(&bytes)),
+                    Err(_) => refused += 1,
+                }
+            }
+            // The last byte ends a line.
+            std::fs::write(&path, &whole[..at.min(whole.len() - 2)]).unwrap();
+            assert!(file.load().is_err(), "cut after {at} bytes");
+        }
+        assert!(refused > whole.len(), "{refused}");
+        let by_hand = String::from_utf8(whole).unwrap();
+        let line = by_hand.lines().find(|line| line.contains("crc32c")).unwrap();
+        let by_hand = by_hand.replace("4567", "4568").replace(&format!(",\n{line}"), "");
+        std::fs::write(&path, by_hand).unwrap();
+        assert_eq!(file.load().unwrap()["db0"].offset, 4568);
     }
 
     #[test]

@@ -41,6 +41,13 @@ pub struct Checkpoint {
     pub term_id: u32,
     /// When this was noted, in milliseconds since 1970.
     pub ts_ms: i64,
+    /// How often a data set has replaced a position that was lost. The later one counts, wherever its position is: a master
+    /// that was restored from a backup is behind what it had.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub epoch: u32,
+    /// Partitions of the topic of changes that keys were spread over; 0 where that was not noted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub partitions: u32,
     /// Of masters before 3.1: the record that ends there, which is asked for again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Last>,
@@ -76,6 +83,11 @@ impl From<Last> for LastRecord {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 /// Checkpoints by database.
 pub type Checkpoints = BTreeMap<String, Checkpoint>;
 
@@ -93,6 +105,8 @@ impl Checkpoint {
             server_id: 0,
             term_id: 0,
             ts_ms: now_ms,
+            epoch: 0,
+            partitions: 0,
             last: None,
         }
     }
@@ -107,8 +121,12 @@ impl Checkpoint {
         self.version <= VERSION
     }
 
-    /// Whether it supersedes `other`: of one binlog the further one, of two the one noted later.
+    /// Whether it supersedes `other`: that after more data sets; else of one binlog the further one, of two the one noted
+    /// later.
     fn is_newer_than(&self, other: &Self) -> bool {
+        if self.epoch != other.epoch {
+            return self.epoch > other.epoch;
+        }
         match self.replication_id == other.replication_id {
             true => self.position() > other.position(),
             false => self.ts_ms > other.ts_ms,
@@ -124,7 +142,10 @@ pub fn newest(of_file: Checkpoints, of_topic: Checkpoints, is_transactional: boo
     let mut newest = of_file;
     for (db, other) in of_topic {
         match newest.get(&db) {
-            Some(known) if is_transactional && known.replication_id != other.replication_id => {}
+            Some(known)
+                if is_transactional
+                    && known.epoch == other.epoch
+                    && known.replication_id != other.replication_id => {}
             Some(known) if !other.is_newer_than(known) => continue,
             _ => {}
         }
@@ -159,6 +180,21 @@ mod tests {
         let (near, far) = (at("r", 1, 900, 5), at("r", 2, 0, 4));
         assert_eq!(of(far.clone(), near.clone(), true), far);
         assert_eq!(of(near, far.clone(), true), far);
+    }
+
+    /// A master that was restored from a backup goes on in the same binlog, behind what was noted before.
+    #[test]
+    fn a_position_after_another_data_set_wins_wherever_it_is() {
+        let (before, mut after) = (at("r", 9, 9, 9), at("r", 1, 1, 1));
+        after.epoch = 1;
+        // Another binlog, and whatever a clock has said.
+        for binlog in ["r", "q"] {
+            after.replication_id = binlog.to_owned();
+            for is_transactional in [false, true] {
+                assert_eq!(of(before.clone(), after.clone(), is_transactional), after);
+                assert_eq!(of(after.clone(), before.clone(), is_transactional), after);
+            }
+        }
     }
 
     #[test]

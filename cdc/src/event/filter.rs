@@ -132,7 +132,7 @@ mod tests {
             version: "4".into(),
             replication_id: String::new(),
         };
-        let events = events_of_item(&source, &"db0".into(), &item, (0, Position::new(0, 9))).unwrap();
+        let events = events_of_item(&source, &"db0".into(), &item, (0, Position::new(0, 9), 0)).unwrap();
         Filter::new(settings).refuses(&events[0])
     }
 

@@ -78,6 +78,8 @@ struct SnapshotForm<'a> {
     filenum: u32,
     offset: u64,
     exact: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -150,6 +152,7 @@ impl Encoder for Json {
                 filenum: snapshot.position.filenum,
                 offset: snapshot.position.offset,
                 exact: snapshot.is_exact,
+                reason: (event.kind == super::Kind::Control).then_some(snapshot.reason),
             }),
             nondeterministic: event.is_random,
             more_keys: event.has_more_keys,

@@ -73,6 +73,8 @@ pub struct SnapshotRef {
     pub position: Position,
     /// Whether it is the state at exactly that position; otherwise some changes after it may be in it already.
     pub is_exact: bool,
+    /// Why it is taken; told with its beginning and end.
+    pub reason: &'static str,
 }
 
 /// An event.

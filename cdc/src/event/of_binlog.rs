@@ -9,7 +9,8 @@ use takhin_pika::command;
 use super::{Event, Kind, Place, Source};
 
 /// The events of an item that ends at `end`; none if it says nothing about data. `index` is its number where several items
-/// make one record, as in 2.3; 0 otherwise.
+/// make one record, as in 2.3; 0 otherwise. `epoch` counts the data sets that have replaced a lost position: whatever the master
+/// has at a position after that may be another change than before.
 ///
 /// # Errors
 ///
@@ -18,7 +19,7 @@ pub fn events_of_item(
     source: &Source,
     db: &Arc<str>,
     item: &Item,
-    (index, end): (u32, Position),
+    (index, end, epoch): (u32, Position, u32),
 ) -> Result<Vec<Event>, ItemError> {
     let changes = item
         .commands()?
@@ -27,7 +28,7 @@ pub fn events_of_item(
         .collect::<Vec<_>>();
     let event = |(sub, change): (u32, command::Change)| Event {
         kind: Kind::Binlog,
-        event_id: event_id(source, db, item, sub),
+        event_id: event_id((source, epoch), db, item, sub),
         op: change.op.into(),
         data_type: change.data_type,
         db: Arc::clone(db),
@@ -52,8 +53,11 @@ pub fn events_of_item(
 }
 
 /// Tells the change from all others, of other databases and other binlogs too.
-fn event_id(source: &Source, db: &str, item: &Item, sub: u32) -> String {
+fn event_id((source, epoch): (&Source, u32), db: &str, item: &Item, sub: u32) -> String {
     let Position { filenum, offset } = item.start;
-    let (epoch, term, logic_id) = (source.epoch(), item.origin, item.logic_id);
-    format!("{epoch}:{db}:{term}:{filenum}:{offset}:{logic_id}:{sub}")
+    let (binlog, term, logic_id) = (source.epoch(), item.origin, item.logic_id);
+    match epoch {
+        0 => format!("{binlog}:{db}:{term}:{filenum}:{offset}:{logic_id}:{sub}"),
+        _ => format!("{binlog}.{epoch}:{db}:{term}:{filenum}:{offset}:{logic_id}:{sub}"),
+    }
 }

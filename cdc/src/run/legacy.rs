@@ -13,7 +13,7 @@ use takhin_pika::legacy::{Chain, LastRecord};
 use takhin_runtime::{Env, Shutdown};
 use tracing::{info, warn};
 
-use super::{Connected, Ended, LOOK, Pauses, Runner, file_size, follows};
+use super::{Connected, Ended, LOOK, Pauses, Runner, file_size, follows, next_epoch};
 use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::event::events_of_item;
 use crate::metrics::{self, Phase};
@@ -21,7 +21,7 @@ use crate::queue::{Piece, Progress, Queue, queue};
 use crate::sink::Master;
 use crate::source::{Followed, Legacy, Received, Redis, SourceError, Taker};
 use crate::trouble::Trouble;
-use crate::wal::{Cursor, Wal, last_record};
+use crate::wal::{Cursor, Wal, WalError, last_record};
 
 /// Pause between two looks for what is kept and was written.
 const TRIM: Duration = Duration::from_millis(200);
@@ -140,7 +140,12 @@ impl Runner<'_> {
             .unwrap_or_default();
         let kept = self.kept_data_set(begin, &version).await?;
         // What was known before the data set means nothing.
-        let known = checkpoints.get(Legacy::DB).filter(|_| kept.is_none());
+        let known = checkpoints.get(Legacy::DB);
+        let epoch = match kept {
+            Some(_) => next_epoch(known),
+            None => known.map_or(0, |known| known.epoch),
+        };
+        let known = known.filter(|_| kept.is_none());
         let from = known.map_or(begin, Checkpoint::position);
         let last = known.and_then(|known| known.last).map(LastRecord::from);
         let wal = Arc::clone(&self.wal);
@@ -161,12 +166,12 @@ impl Runner<'_> {
         };
         let feeding = async {
             if let Some(dump) = kept
-                && let Err(error) = self.write_data_set(&dump, followed, &queue).await
+                && let Err(error) = self.write_data_set((&dump, epoch), followed, &queue).await
             {
                 return Trouble::from(error);
             }
             tokio::select! {
-                error = self.feed((cursor, from, last), followed, &queue) => error,
+                error = self.feed((cursor, from, last), (followed, epoch), &queue) => error,
                 error = self.trim() => error,
             }
         };
@@ -183,7 +188,7 @@ impl Runner<'_> {
     async fn feed(
         &self,
         (mut cursor, mut end, last): (Cursor, Position, Option<LastRecord>),
-        followed: &Followed,
+        (followed, epoch): (&Followed, u32),
         queue: &Queue,
     ) -> Trouble {
         let db: Arc<str> = Legacy::DB.into();
@@ -192,6 +197,7 @@ impl Runner<'_> {
             progress: Some(Progress {
                 db: Arc::clone(&db),
                 position: end,
+                epoch,
                 logic_id: 0,
                 term: 0,
                 ts_ms: 0,
@@ -213,26 +219,30 @@ impl Runner<'_> {
             };
             cursor = next;
             end = commands.last().map_or(end, |command| command.end);
-            match piece(followed, &db, &commands) {
+            match piece((followed, epoch), &db, &commands) {
                 Ok((piece, len)) => drop(queue.put(piece, len).await),
                 Err(error) => return error.into(),
             }
         }
     }
 
-    /// Deletes what is kept and saved positions have passed.
+    /// Deletes what is kept and saved positions have passed, now and then.
     async fn trim(&self) -> Trouble {
         loop {
             self.env.clock.sleep(TRIM).await;
-            // Not what was written: what was saved.
-            let Some(saved) = self.file.saved(Legacy::DB) else {
-                continue;
-            };
-            let wal = Arc::clone(&self.wal);
-            if let Err(error) = self.env.tasks.blocking(move || wal.trim(saved)).await {
+            if let Err(error) = self.trim_now().await {
                 return error.into();
             }
         }
+    }
+
+    async fn trim_now(&self) -> Result<(), WalError> {
+        // Not what was written, or received: what was saved.
+        let Some(saved) = self.file.saved(Legacy::DB) else {
+            return Ok(());
+        };
+        let wal = Arc::clone(&self.wal);
+        self.env.tasks.blocking(move || wal.trim(saved)).await
     }
 
     /// Keeps what the master sends, and looks how far it is, until something is wrong with that.
@@ -351,12 +361,16 @@ impl Taker for ToLog<'_> {
 }
 
 /// The events of commands, and where to go on then; with their bytes.
-fn piece(followed: &Followed, db: &Arc<str>, commands: &[Received]) -> Result<(Piece, usize), SourceError> {
+fn piece(
+    (followed, epoch): (&Followed, u32),
+    db: &Arc<str>,
+    commands: &[Received],
+) -> Result<(Piece, usize), SourceError> {
     let (mut events, mut progress, mut len) = (Vec::new(), None, 0);
     for received in commands {
         let Received { item, index, end } = received;
         if let Some(source) = followed.source() {
-            let made = events_of_item(source, db, item, (*index, *end));
+            let made = events_of_item(source, db, item, (*index, *end, epoch));
             events.extend(made.map_err(|source| SourceError::Item {
                 db: db.to_string(),
                 end: *end,
@@ -367,6 +381,7 @@ fn piece(followed: &Followed, db: &Arc<str>, commands: &[Received]) -> Result<(P
         progress = Some(Progress {
             db: Arc::clone(db),
             position: *end,
+            epoch,
             logic_id: item.logic_id,
             term: item.origin,
             ts_ms: i64::from(item.exec_time) * 1000,
@@ -379,4 +394,55 @@ fn piece(followed: &Followed, db: &Arc<str>, commands: &[Received]) -> Result<(P
         ..Piece::default()
     };
     Ok((piece, len))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use takhin_config::{ByteSize, CdcConfig};
+    use takhin_pika::binlog::Item;
+    use takhin_runtime::telemetry::health::Health;
+
+    use super::*;
+    use crate::checkpoint::Checkpoints;
+    use crate::control::Pause;
+    use crate::run::Flags;
+
+    /// The master has deleted what it has sent: what no saved position has passed is nowhere else.
+    #[tokio::test]
+    async fn of_the_log_no_more_is_deleted_than_saved_positions_have_passed() {
+        let (dir, env) = (tempfile::tempdir().unwrap(), Env::real());
+        let mut config = CdcConfig::default();
+        config.checkpoint.dir = dir.path().to_owned();
+        config.wal.max_size = ByteSize::mib(1);
+        let stop = Shutdown::new();
+        let (flags, pause) = (Flags::new(&Health::start(&env, &stop)), Pause::default());
+        let runner = Runner::new(&config, &env, (&flags, &pause)).await.unwrap();
+        let at = |number: u32| Position::new(0, u64::from(number) * 100);
+        runner.reset(at(0), None, "3.0.16".to_owned()).await.unwrap();
+        let received = |number: u32| Received {
+            item: Item {
+                exec_time: 1,
+                origin: 1,
+                logic_id: 1,
+                start: at(number),
+                content: Bytes::from(vec![b'x'; 9000]),
+            },
+            index: 0,
+            end: at(number + 1),
+        };
+        for number in 0..60 {
+            runner.wal.append(&[received(number)]).unwrap();
+        }
+        let begin = || runner.wal.beginning().unwrap().0;
+        runner.trim_now().await.unwrap();
+        assert_eq!(begin(), at(0), "deleted although nothing is saved");
+        let saved = Checkpoint::new("s", Legacy::DB, "", at(30), 1);
+        let saved = Checkpoints::from([(Legacy::DB.to_owned(), saved)]);
+        runner.file.save(&saved).unwrap();
+        runner.trim_now().await.unwrap();
+        assert!(begin() > at(0) && begin() <= at(30), "{}", begin());
+        assert!(runner.wal.cursor(at(30)).unwrap().is_some());
+        assert_eq!(runner.wal.position().unwrap().0, at(60));
+    }
 }

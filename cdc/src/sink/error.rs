@@ -38,6 +38,11 @@ pub enum SinkError {
     /// A topic does not exist.
     #[error("topic {0} is missing: create it, or set sink.create_topics")]
     Missing(String),
+    /// A topic does not exist any more.
+    #[error(
+        "topic {0} was deleted while it was written to: what was in it is gone, and it is written on from the position"
+    )]
+    Deleted(String),
     /// A topic could not be created.
     #[error("cannot create topic {topic}: {why}")]
     Create {
@@ -88,6 +93,9 @@ fn words(error: &ClientError) -> String {
             }
             ErrorCode::TopicAuthorizationFailed | ErrorCode::ClusterAuthorizationFailed => {
                 "; grant this client to describe, write and read the topic"
+            }
+            ErrorCode::InvalidTimestamp => {
+                "; the master's clock is ahead of the brokers': set it right, or raise message.timestamp.after.max.ms of the topic"
             }
             ErrorCode::InvalidTransactionTimeout => {
                 "; lower sink.transaction_timeout, or raise transaction.max.timeout.ms of the brokers"

@@ -15,25 +15,35 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use takhin_client::{
-    Acks, Batches, Client, ClientError, Compression, ErrorCode, Producer, ProducerConfig, TransactionConfig,
-    Transactions,
+    Acks, Batches, Client, ClientError, Compression, ErrorCode, OnRetry, Producer, ProducerConfig,
+    TransactionConfig, Transactions,
 };
 use takhin_config::CdcConfig;
 use takhin_config::cdc::{Codec, Delivery};
+use takhin_runtime::Clock;
 use tokio::sync::Mutex;
 
 use super::error::SinkError;
-use super::topics::failed;
+use super::topics::{Topics, failed};
+use crate::metrics;
 
 /// How long a batch is tried outside of transactions: as good as for ever, since nothing else can be done with it.
 const DELIVERY: Duration = Duration::from_secs(30 * 86_400);
 
+/// How long it is looked why nothing is acknowledged.
+const LOOK: Duration = Duration::from_secs(2);
+
 /// Where batches are put; clones share everything.
 #[derive(Debug, Clone)]
 pub struct Outlet {
+    client: Client,
     /// One for all attempts: what an earlier one has sent stays before what the next one sends.
     producer: Producer,
     transactions: Option<Arc<Mutex<Transactions>>>,
+}
+
+fn on_retry() -> OnRetry {
+    OnRetry::new(|topic| metrics::PRODUCE_RETRIES.with([topic]).inc())
 }
 
 /// What was wrong, with the topic where that is known.
@@ -54,14 +64,17 @@ impl Outlet {
             acks: Acks::All,
             compression,
             delivery_timeout: DELIVERY,
+            on_retry: on_retry(),
             ..ProducerConfig::default()
         };
         let transactions = || TransactionConfig {
             id: format!("takhin-cdc-{}", config.source_id()),
             timeout: config.sink.transaction_timeout,
             compression,
+            on_retry: on_retry(),
         };
         Self {
+            client: client.clone(),
             producer: Producer::new(client.clone(), producer),
             transactions: match config.sink.delivery {
                 Delivery::AtLeastOnce => None,
@@ -81,6 +94,20 @@ impl Outlet {
     /// The producer of what is in no transaction.
     pub(super) fn producer(&self) -> &Producer {
         &self.producer
+    }
+
+    /// Looks why brokers do not acknowledge anything: in words, as far as that can be seen.
+    ///
+    /// # Errors
+    ///
+    /// [`SinkError::Deleted`]: a topic is gone, so that they never will.
+    pub(super) async fn look(&self, clock: &Clock, topics: &Topics) -> Result<Option<String>, SinkError> {
+        match clock.timeout(LOOK, topics.gone(&self.client)).await {
+            Ok(Ok(None)) => Ok(None),
+            Ok(Ok(Some(topic))) => Err(SinkError::Deleted(topic)),
+            Ok(Err(error)) => Ok(Some(error.to_string())),
+            Err(_) => Ok(Some("no broker answers".to_owned())),
+        }
     }
 
     /// Has what was written before, by whomever, committed or aborted; to be called before positions are read.
@@ -112,12 +139,19 @@ impl Outlet {
                 let mut transactions = transactions.lock().await;
                 let is_last = positions.is_some();
                 let together = batches.into_iter().chain(positions.into_iter().flatten());
-                let unknown = |error| (None, error);
-                transactions.write(together.collect()).await.map_err(unknown)?;
-                match is_last {
-                    true => transactions.commit().await.map_err(unknown),
-                    false => Ok(()),
+                let writing = async {
+                    transactions.write(together.collect()).await?;
+                    match is_last {
+                        true => transactions.commit().await,
+                        false => Ok(()),
+                    }
+                };
+                let written = writing.await;
+                if is_last || written.is_err() {
+                    let result = if written.is_ok() { "committed" } else { "failed" };
+                    metrics::TRANSACTIONS.with([result]).inc();
                 }
+                written.map_err(|error| (None, error))
             }
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use takhin_client::{Client, ClientError, ErrorCode, TopicToCreate};
 use takhin_config::units::Limit;
 use takhin_config::{ByteSize, CdcConfig};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::error::SinkError;
 
@@ -63,6 +63,33 @@ impl Topics {
                 .map_err(|source| failed("see the new topics", source))?;
         }
         Ok(topics)
+    }
+
+    /// One of the topics that does not exist any more.
+    pub(super) async fn gone(&self, client: &Client) -> Result<Option<String>, SinkError> {
+        let found = self.found(client).await?;
+        let mut names = [&self.snapshot, &self.binlog, &self.offsets].into_iter();
+        Ok(names.find(|name| !found.contains_key(*name)).cloned())
+    }
+
+    /// Has events go to no more partitions than they went to before, as was `noted`: in one that was added since, those of a key
+    /// would not be behind the ones of before.
+    pub fn keep(&mut self, noted: impl Iterator<Item = u32>) {
+        let least = noted.filter(|count| *count > 0).min();
+        let Some(least) = least.and_then(|count| i32::try_from(count).ok()) else {
+            return;
+        };
+        for topic in [&self.snapshot, &self.binlog] {
+            if let Some(count) = self.partitions.get_mut(topic).filter(|count| **count > least) {
+                warn!(
+                    topic,
+                    partitions = *count,
+                    "only the first {least} partitions are written to, as before: events of a key stay in order; another \
+                     source.id begins anew with all of them"
+                );
+                *count = least;
+            }
+        }
     }
 
     /// Partitions of a topic; 1 if it is none of these.

@@ -15,6 +15,7 @@ use takhin_runtime::{Env, JoinHandle, Shutdown};
 use tokio::sync::mpsc;
 use tracing::{Span, debug, warn};
 
+use super::error::SinkError;
 use super::outlet::{Outcome, Outlet};
 use super::round::{Recorder, Round};
 use super::topics::{Topics, failed};
@@ -62,10 +63,15 @@ pub struct Writer<'a> {
     sending: Option<Round>,
     flight: Option<Flight>,
     topic_interval: Duration,
+    commit_interval: Duration,
+    /// When the last round began.
+    launched: Option<Instant>,
     /// When positions are to be written to the topic; `None` while it has them.
     topic_due: Option<Instant>,
     /// Positions on their way to it.
     saving: Option<JoinHandle<()>>,
+    /// When it is looked why they have not arrived.
+    saving_slow_at: Option<Instant>,
 }
 
 impl<'a> Writer<'a> {
@@ -90,8 +96,11 @@ impl<'a> Writer<'a> {
             sending: None,
             flight: None,
             topic_interval: config.checkpoint.topic_interval,
+            commit_interval: config.sink.commit_interval,
+            launched: None,
             topic_due: None,
             saving: None,
+            saving_slow_at: None,
         }
     }
 
@@ -113,6 +122,7 @@ impl<'a> Writer<'a> {
                 .as_ref()
                 .filter(|flight| !flight.is_slow)
                 .map(|flight| flight.since + SLOW);
+            let held_until = self.held_until();
             tokio::select! {
                 biased;
                 () = stop.wait() => {}
@@ -123,7 +133,9 @@ impl<'a> Writer<'a> {
                     None => std::future::pending().await,
                 },
                 () = until(&self.env, self.topic_due) => self.save_in_topic().await?,
-                () = until(&self.env, slow_at) => self.is_slow(),
+                () = until(&self.env, held_until) => {}
+                () = until(&self.env, slow_at) => self.is_slow().await?,
+                () = until(&self.env, self.saving_slow_at) => self.is_saving_slowly().await?,
                 () = self.pause.changed(is_paused) => {}
             }
             self.launch(master);
@@ -160,7 +172,11 @@ impl<'a> Writer<'a> {
         if self.flight.is_some() {
             return;
         }
+        if self.held_until().is_some() {
+            return;
+        }
         if self.sending.is_none() && !self.next.is_empty() {
+            self.launched = Some(self.env.clock.instant());
             let mut round = std::mem::take(&mut self.next);
             round.span = Some(work_span!("round", works = round.works, bytes = round.bytes));
             self.sending = Some(round);
@@ -182,6 +198,16 @@ impl<'a> Writer<'a> {
             since: self.env.clock.instant(),
             is_slow: false,
         });
+    }
+
+    /// Until when more is gathered for the next transaction, if it may not begin yet.
+    fn held_until(&self) -> Option<Instant> {
+        let is_due = self.sending.is_some() || self.next.is_empty() || self.next.is_full();
+        if is_due || !self.outlet.is_transactional() {
+            return None;
+        }
+        let at = self.launched? + self.commit_interval;
+        (at > self.env.clock.instant()).then_some(at)
     }
 
     /// All batches have an outcome.
@@ -240,10 +266,14 @@ impl<'a> Writer<'a> {
             return Checkpoints::new();
         };
         let now_ms = self.env.clock.now_ms();
+        let topics = &self.recorder.topics;
+        let partitions = topics.partitions(&topics.binlog).unsigned_abs();
         let reached = round.progress.iter().map(|(db, progress)| {
             let mut checkpoint =
                 Checkpoint::new(&source.id, db, &source.replication_id, progress.position, now_ms);
             checkpoint.logic_id = progress.logic_id;
+            checkpoint.epoch = progress.epoch;
+            checkpoint.partitions = partitions;
             checkpoint.term_id = progress.term;
             checkpoint.last = progress.last.map(Into::into);
             (db.to_string(), checkpoint)
@@ -303,19 +333,40 @@ impl<'a> Writer<'a> {
             }
         };
         self.saving = Some(self.env.tasks.spawn("positions", saving));
+        self.saving_slow_at = Some(self.env.clock.instant() + SLOW);
         Ok(())
     }
 
-    fn is_slow(&mut self) {
+    async fn is_slow(&mut self) -> Result<(), SinkError> {
+        let why = self.outlet.look(&self.env.clock, &self.recorder.topics).await?;
         if let Some(flight) = &mut self.flight {
             flight.is_slow = true;
             let text = format!(
-                "the brokers have not acknowledged what was sent within {} s; it is sent until they do",
-                SLOW.as_secs()
+                "the brokers have not acknowledged what was sent within {} s{}; it is sent until they do",
+                SLOW.as_secs(),
+                why.map(|why| format!(" ({why})")).unwrap_or_default()
             );
             warn!("{text}");
             self.flag.fail(text);
         }
+        Ok(())
+    }
+
+    /// The file has the positions; whoever loses it would begin anew.
+    async fn is_saving_slowly(&mut self) -> Result<(), SinkError> {
+        self.saving_slow_at = None;
+        if self.saving.as_ref().is_none_or(JoinHandle::is_finished) {
+            return Ok(());
+        }
+        let why = self.outlet.look(&self.env.clock, &self.recorder.topics).await?;
+        warn!(
+            topic = self.recorder.topics.offsets,
+            "positions were not acknowledged within {} s{}; they are sent until they are",
+            SLOW.as_secs(),
+            why.map(|why| format!(" ({why})")).unwrap_or_default()
+        );
+        self.saving_slow_at = Some(self.env.clock.instant() + SLOW);
+        Ok(())
     }
 
     /// Waits for what is on its way, notes it, and writes the positions to the topic.

@@ -34,15 +34,15 @@ pub async fn take(
     config: &CdcConfig,
     session: &Session,
     queue: &Queue,
-    (db, is_fresh): (&str, bool),
+    (db, is_fresh, epoch): (&str, bool, u32),
 ) -> Result<takhin_pika::Position, SourceError> {
     let dump = session.receive_dump(config, db, is_fresh).await?;
-    write((env, config), session.followed(), queue, db, &dump).await?;
+    write((env, config), session.followed(), queue, (db, epoch), &dump).await?;
     session.remove_dump(db, &dump).await;
     Ok(dump.info.position)
 }
 
-/// Writes a data set that was received. All of it has been acknowledged, and the position noted at which the changes go on, when
+/// Writes a data set that was received; `epoch` counts those that have replaced a lost position, this one among them. All of it has been acknowledged, and the position noted at which the changes go on, when
 /// it returns.
 ///
 /// # Errors
@@ -52,7 +52,7 @@ pub async fn write(
     (env, config): (&Env, &CdcConfig),
     followed: &Followed,
     queue: &Queue,
-    db: &str,
+    (db, epoch): (&str, u32),
     dump: &Dump,
 ) -> Result<(), SourceError> {
     let begin = env.clock.instant();
@@ -65,6 +65,7 @@ pub async fn write(
         id: format!("{}-{now_ms:x}", dump.uuid.get(..8).unwrap_or("0")).into(),
         position: dump.info.position,
         is_exact: is_exact(&source.version),
+        reason: if epoch > 0 { "position_lost" } else { "initial" },
     };
     info!(db, position = %reference.position, files = dump.files.len(), "writing the data set");
     let writing = Writing {
@@ -73,6 +74,7 @@ pub async fn write(
         source,
         queue,
         db: db.into(),
+        epoch,
         reference,
         now_ms,
     };
@@ -113,6 +115,7 @@ struct Writing<'a> {
     source: &'a Source,
     queue: &'a Queue,
     db: Arc<str>,
+    epoch: u32,
     reference: SnapshotRef,
     now_ms: i64,
 }
@@ -212,6 +215,7 @@ impl Writing<'_> {
         let progress = done.is_some().then(|| Progress {
             db: Arc::clone(&self.db),
             position: self.reference.position,
+            epoch: self.epoch,
             logic_id: 0,
             term: 0,
             ts_ms: 0,
@@ -296,6 +300,7 @@ mod tests {
             id: "id".into(),
             position: dump.info.position,
             is_exact: true,
+            reason: "position_lost",
         };
         let writing = Writing {
             env: &env,
@@ -303,6 +308,7 @@ mod tests {
             source: &source,
             queue: &queue,
             db: "db0".into(),
+            epoch: 3,
             reference,
             now_ms: 0,
         };
@@ -319,7 +325,7 @@ mod tests {
                 break (progress, work.done.take().unwrap());
             }
         };
-        assert_eq!(progress.position, Position::new(3, 4));
+        assert_eq!((progress.position, progress.epoch), (Position::new(3, 4), 3));
         assert!(events.len() > 3, "{}", events.len());
         assert_eq!(events.first().unwrap().op, "snapshot_begin");
         assert_eq!(events.last().unwrap().op, "snapshot_end");

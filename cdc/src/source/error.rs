@@ -213,6 +213,17 @@ pub enum SourceError {
         /// What there is.
         found: Vec<String>,
     },
+    /// A database that was followed does not exist.
+    #[error(
+        "there is a position of {gone}, which the master lacks: it has {}; if it is the right master, name in filters.databases \
+         which of them are to be followed", found.join(", ")
+    )]
+    DatabaseGone {
+        /// The database.
+        gone: String,
+        /// What there is.
+        found: Vec<String>,
+    },
     /// Another connection has our name.
     #[error(
         "the master already has a slave {node}: if that is no earlier connection of this process, which ends by itself, set \
@@ -299,7 +310,7 @@ impl SourceError {
             Self::Wal(_) => "wal",
             Self::Listen(_) => "listen",
             Self::Missing { .. } => "missing",
-            Self::Database { .. } => "database",
+            Self::Database { .. } | Self::DatabaseGone { .. } => "database",
             Self::AlreadyListed { .. } => "already_listed",
             Self::PositionLost { .. } => "position_lost",
             Self::Gap { .. } => "gap",

@@ -59,6 +59,8 @@ struct Db {
     session: i32,
     /// Where the last item ended; `None` while no changes are to come.
     end: Option<Position>,
+    /// Data sets by which a lost position was replaced.
+    epoch: u32,
     /// When the master heard of it last.
     heard: Instant,
     /// Messages without an acknowledgement.
@@ -71,6 +73,31 @@ struct Message {
     progress: Progress,
     ack: Ack,
     len: usize,
+}
+
+impl Message {
+    /// One that says nothing yet.
+    fn new((db, session): (&Arc<str>, i32), (end, epoch): (Position, u32)) -> Self {
+        Self {
+            events: Vec::new(),
+            progress: Progress {
+                db: Arc::clone(db),
+                position: end,
+                epoch,
+                logic_id: 0,
+                term: 0,
+                ts_ms: 0,
+                last: None,
+            },
+            ack: Ack {
+                db: db.to_string(),
+                session,
+                first: BinlogOffset::default(),
+                last: BinlogOffset::default(),
+            },
+            len: 0,
+        }
+    }
 }
 
 impl Session {
@@ -90,12 +117,15 @@ impl Session {
         &self.followed
     }
 
-    /// Notes a session. With a position, its changes are expected from there on.
-    pub(super) fn enter(&self, db: &str, session: i32, end: Option<Position>) {
+    /// Notes a session. With a position, its changes are expected from there on, after so many data sets that have replaced a
+    /// lost one.
+    pub(super) fn enter(&self, db: &str, session: i32, from: Option<(Position, u32)>) {
+        let (end, epoch) = (from.map(|from| from.0), from.map_or(0, |from| from.1));
         let entry = Db {
             name: db.into(),
             session,
             end,
+            epoch,
             heard: self.env.clock.instant(),
             outstanding: 0,
         };
@@ -195,24 +225,7 @@ impl Session {
         let (Some(mut end), Some(source)) = (followed.end, self.followed.source()) else {
             return Ok(None);
         };
-        let mut message = Message {
-            events: Vec::new(),
-            progress: Progress {
-                db: Arc::clone(&followed.name),
-                position: end,
-                logic_id: 0,
-                term: 0,
-                ts_ms: 0,
-                last: None,
-            },
-            ack: Ack {
-                db: db.to_owned(),
-                session,
-                first: BinlogOffset::default(),
-                last: BinlogOffset::default(),
-            },
-            len: 0,
-        };
+        let mut message = Message::new((&followed.name, session), (end, followed.epoch));
         let sent = items.into_iter().filter(|item| !item.binlog.is_empty());
         for (index, sent) in sent.enumerate() {
             if index == 0 {
@@ -240,7 +253,8 @@ impl Session {
                     found: item.start,
                 });
             }
-            let events = events_of_item(source, &followed.name, &item, (0, item_end)).map_err(wrong)?;
+            let events = events_of_item(source, &followed.name, &item, (0, item_end, followed.epoch));
+            let events = events.map_err(wrong)?;
             message.events.extend(events);
             message.progress.logic_id = item.logic_id;
             message.progress.term = item.origin;
@@ -320,9 +334,82 @@ fn by_database(items: Vec<BinlogSyncItem>) -> Vec<(String, Vec<BinlogSyncItem>)>
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use takhin_pika::message::Slot;
+    use takhin_pika::message::{Node, Slot};
 
     use super::*;
+    use crate::event::Source;
+    use crate::queue::queue;
+
+    /// A session over a connection to nobody in particular.
+    async fn session() -> (Session, takhin_runtime::Listener) {
+        let env = Env::real();
+        let listener = env.net.listen("127.0.0.1:0", "test").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let node = Node {
+            ip: "127.0.0.1".to_owned(),
+            port: 1,
+        };
+        let after = Duration::from_secs(5);
+        let opened = Link::open(&env, "127.0.0.1", at.port() - 2000, node, after).await;
+        let (link, _, _) = opened.unwrap();
+        let ends = Ends {
+            local: at,
+            peer: at,
+            password: None,
+        };
+        let session = Session::new(env, link, ends, after);
+        session.followed.set_source(Source {
+            id: "s".into(),
+            host: "127.0.0.1".into(),
+            port: 1,
+            version: "3.4.1".into(),
+            replication_id: String::new(),
+        });
+        (session, listener)
+    }
+
+    /// Masters up to 3.4 send what was queued in a session before, where the same slave asks again from elsewhere.
+    #[tokio::test]
+    async fn what_is_of_another_session_is_not_taken() {
+        let (session, _listener) = session().await;
+        let begin = Position::new(3, 0);
+        session.enter("db0", 7, Some((begin, 0)));
+        let sent = |of: i32, value: &str| {
+            let content = format!("*3\r\n$3\r\nset\r\n$1\r\nk\r\n$3\r\n{value}\r\n");
+            let item = Item {
+                exec_time: 1,
+                origin: 0,
+                logic_id: 1,
+                start: begin,
+                content: content.into(),
+            };
+            let binlog = item.encode();
+            let end = begin.after(binlog.len() as u64).unwrap();
+            BinlogSyncItem {
+                slot: Slot {
+                    db_name: "db0".to_owned(),
+                    slot_id: 0,
+                },
+                binlog_offset: BinlogOffset {
+                    filenum: end.filenum,
+                    offset: end.offset,
+                    ..BinlogOffset::default()
+                },
+                binlog,
+                session_id: of,
+            }
+        };
+        let (queue, mut works) = queue(1 << 20);
+        session.take("db0", vec![sent(6, "old")], &queue).await.unwrap();
+        assert!(works.try_recv().is_err(), "what is of session 6 was taken");
+        session
+            .take("db0", vec![sent(6, "old"), sent(7, "new")], &queue)
+            .await
+            .unwrap();
+        let work = works.try_recv().unwrap();
+        let values: Vec<_> = work.events.iter().map(|event| event.args[1].clone()).collect();
+        assert_eq!(values, ["new"]);
+    }
 
     #[test]
     fn a_message_may_have_items_of_several_databases() {

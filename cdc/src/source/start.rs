@@ -128,15 +128,16 @@ impl Session {
         }
     }
 
-    /// Asks for the changes of a database from a position on, and has them come.
+    /// Asks for the changes of a database from a position on, and has them come. `epoch` counts the data sets that have replaced
+    /// a lost position.
     ///
     /// # Errors
     ///
     /// [`SourceError::PositionLost`] when they cannot be had.
-    pub async fn follow(&self, db: &str, from: Position) -> Result<(), SourceError> {
+    pub async fn follow(&self, db: &str, (from, epoch): (Position, u32)) -> Result<(), SourceError> {
         match self.link.try_sync(db, from).await? {
             Tried::Session(session) => {
-                self.enter(db, session, Some(from));
+                self.enter(db, session, Some((from, epoch)));
                 self.link.first_send(db, session, from).await
             }
             Tried::Lost(why) => Err(SourceError::PositionLost {

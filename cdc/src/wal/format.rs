@@ -132,7 +132,7 @@ pub(super) fn read(mut body: Bytes, sum: u32) -> Option<Received> {
 }
 
 /// CRC-32C.
-fn checksum(bytes: &[u8]) -> u32 {
+pub fn checksum(bytes: &[u8]) -> u32 {
     let sum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes);
     // The upper half of a checksum of 32 bits is empty.
     u32::try_from(sum).unwrap_or(0)

@@ -29,6 +29,7 @@ use takhin_pika::legacy::LastRecord;
 use takhin_runtime::{Disk, File, OpenMode, Published};
 
 pub use error::WalError;
+pub use format::checksum;
 use format::{Base, HEADER, put};
 pub use scan::Cursor;
 

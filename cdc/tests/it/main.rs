@@ -16,4 +16,5 @@ mod legacy;
 mod pushed;
 mod replay;
 mod snapshot;
+mod topics;
 mod traces;

@@ -150,8 +150,7 @@ fn a_lost_position_takes_the_data_set_again() {
     let broker = Broker::shared();
     let Replayed { master, version, .. } = Replayed::start("4.0.1").unwrap();
     let mut cdc = Cdc::new(&master, broker.kafka);
-    cdc.set("snapshot.mode=initial")
-        .set("source.on_position_lost=resync");
+    cdc.set("snapshot.mode=initial");
     let lost = ["db0", "db1"].map(|db| (db.to_owned(), Position::new(900, 0)));
     cdc.go_on_from(&Settings::default().replication_id, &lost.into());
     cdc.start_and_wait();
@@ -159,4 +158,16 @@ fn a_lost_position_takes_the_data_set_again() {
     check(broker, &cdc, version);
     let resyncs = cdc.metric("takhin_cdc_full_resyncs_total{reason=\"position_lost\"}");
     assert!((resyncs - 2.0).abs() < f64::EPSILON, "{resyncs}");
+    let snapshot = read_until(broker.kafka, &cdc.topic("snapshot"), "the beginning", |read| {
+        !read.is_empty()
+    });
+    let begins = |event: &Read| event.text("op") == "snapshot_begin";
+    let begin = snapshot.iter().find(|event| begins(event)).unwrap();
+    assert_eq!(begin.json["snapshot"]["reason"], "position_lost");
+    // What the master has at a position now may be another change than the one that consumers know.
+    let binlog = read_until(broker.kafka, &cdc.topic("binlog"), "changes", |read| {
+        !read.is_empty()
+    });
+    let is_other = |event: &Read| event.text("event_id").starts_with("7e035615.1:");
+    assert!(binlog.iter().all(is_other), "{:?}", binlog[0]);
 }

@@ -1,5 +1,7 @@
 //! What may differ between clients.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Settings of a [`Client`](crate::Client).
@@ -41,6 +43,31 @@ impl ClientConfig {
             backoff: Duration::from_millis(50),
             max_backoff: Duration::from_secs(1),
         }
+    }
+}
+
+type Tell = dyn Fn(&str) + Send + Sync;
+
+/// Told of each batch that has to be sent again, with its topic; by default nobody is.
+#[derive(Clone, Default)]
+pub struct OnRetry(Option<Arc<Tell>>);
+
+impl OnRetry {
+    /// Has `tell` called, from the tasks that send.
+    pub fn new(tell: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(tell)))
+    }
+
+    pub(crate) fn tell(&self, topic: &str) {
+        if let Some(tell) = &self.0 {
+            tell(topic);
+        }
+    }
+}
+
+impl fmt::Debug for OnRetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OnRetry({})", self.0.is_some())
     }
 }
 

@@ -47,7 +47,7 @@ pub use admin_batch::{
 };
 pub use admin_configs::{ConfigChange, ConfigResource, ConfigValue, Configs};
 pub use client::Client;
-pub use config::{Acks, ClientConfig};
+pub use config::{Acks, ClientConfig, OnRetry};
 pub use connection::{Connection, Reply};
 pub use consumer::{Consumer, ConsumerConfig, Isolation};
 pub use error::{ClientError, Damage};

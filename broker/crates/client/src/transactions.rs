@@ -28,6 +28,7 @@ use tracing::debug;
 
 use crate::backoff::Backoff;
 use crate::client::Client;
+use crate::config::OnRetry;
 use crate::connection::Connection;
 use crate::error::ClientError;
 use crate::record::{Record, to_batch};
@@ -59,6 +60,8 @@ pub struct TransactionConfig {
     pub timeout: Duration,
     /// Codec of the batches.
     pub compression: Compression,
+    /// Told of batches that are sent again.
+    pub on_retry: OnRetry,
 }
 
 /// What is written together: at most one batch of each partition.
@@ -394,6 +397,7 @@ impl Transactions {
         deadline: Instant,
     ) -> impl Future<Output = Result<(), ClientError>> + Send + use<> {
         let (client, mut backoff) = (self.client.clone(), self.backoff(deadline));
+        let on_retry = self.config.on_retry.clone();
         let left = deadline.saturating_duration_since(client.env().clock.instant());
         let data = PartitionProduceData::default()
             .with_index(partition)
@@ -414,6 +418,7 @@ impl Transactions {
                     Err(error) => return Err(error),
                 };
                 debug!(%topic, partition, %error, "produce will be repeated");
+                on_retry.tell(&topic);
                 if !backoff.pause().await {
                     return Err(error);
                 }

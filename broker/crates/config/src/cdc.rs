@@ -57,9 +57,9 @@ section! {
         /// that port with changes and to the port 3000 above it with the data set. Before 3.1 this process must also connect to the
         /// master from the address that it is listed with.
         listed_as: Option<HostPort> = None;
-        /// What to do when the master can no longer send the changes from the position on, or is another one: `stop` says so
-        /// and waits for somebody to decide, `resync` takes the data set again.
-        on_position_lost: OnPositionLost = OnPositionLost::Stop;
+        /// What to do when the master can no longer send the changes from the position on, or is another one: `resync` takes the
+        /// data set again, `stop` says so and waits for somebody to decide. With `snapshot.mode: no_data` it is `stop`.
+        on_position_lost: OnPositionLost = OnPositionLost::Resync;
         /// How long the master may be silent where it should not be, and how long an answer may take.
         timeout: Duration = Duration::from_secs(20), in Duration::from_secs(1)..=Duration::from_secs(600);
     }
@@ -99,6 +99,10 @@ section! {
         /// With `exactly_once`, how long a transaction may take before the brokers abort it and what it had is written again;
         /// not more than their `transaction.max.timeout.ms`. So long readers may wait for what a process that was killed left.
         transaction_timeout: Duration = Duration::from_secs(60), in Duration::from_secs(1)..=Duration::from_secs(900);
+        /// With `exactly_once`, least time from the beginning of a transaction to that of the next, as long as what waits is not
+        /// more than one holds. A transaction takes the brokers five times as much as what is in it: without a pause they are
+        /// busy with nothing else, and slower for it.
+        commit_interval: Duration = Duration::from_millis(20), in Duration::ZERO..=Duration::from_secs(1);
         /// What a record's partition depends on. `key`: database and key, so that all events of a key stay in order, those
         /// that do not know its type included. `type_and_key`: database, type and key; `del` and `expire` of a key may then
         /// be in another partition than what they follow.
@@ -330,6 +334,7 @@ pub fn load_cdc(sources: &Sources) -> Result<CdcConfig, ConfigError> {
 /// Rules that one setting alone does not break.
 fn check(config: &CdcConfig, reader: &mut Reader) {
     let is_bootstrap_set = reader.is_set("sink.bootstrap");
+    let is_resync_set = reader.is_set("source.on_position_lost");
     let mut fault = |path: &str, message: String| {
         let origin = reader.origins.get(path).cloned().unwrap_or(Origin::Default);
         reader.fault(path, &origin, message);
@@ -358,7 +363,8 @@ fn check(config: &CdcConfig, reader: &mut Reader) {
             );
         }
     }
-    if config.source.on_position_lost == OnPositionLost::Resync
+    if is_resync_set
+        && config.source.on_position_lost == OnPositionLost::Resync
         && config.snapshot.mode == SnapshotMode::NoData
     {
         let message = "is resync, which takes the data set, and snapshot.mode is no_data: change one of them";
@@ -399,6 +405,11 @@ impl CdcConfig {
                 or(&sink.topic_binlog, "binlog"),
             ),
         }
+    }
+
+    /// Whether the data set is taken again where a position is lost.
+    pub fn is_resynced(&self) -> bool {
+        self.source.on_position_lost == OnPositionLost::Resync && self.snapshot.mode == SnapshotMode::Initial
     }
 
     /// Where the master's dump is received.

@@ -6,7 +6,6 @@
 
 use std::sync::atomic::Ordering;
 
-use takhin_config::cdc::OnPositionLost;
 use takhin_pika::Position;
 use takhin_pika::info::{Family, legacy_binlog_end};
 use takhin_runtime::Shutdown;
@@ -72,11 +71,18 @@ impl Runner<'_> {
     /// Writes the data set, and deletes the dump.
     pub(super) async fn write_data_set(
         &self,
-        dump: &Dump,
+        (dump, epoch): (&Dump, u32),
         followed: &Followed,
         queue: &Queue,
     ) -> Result<(), SourceError> {
-        let written = snapshot::write((self.env, self.config), followed, queue, Legacy::DB, dump).await;
+        let written = snapshot::write(
+            (self.env, self.config),
+            followed,
+            queue,
+            (Legacy::DB, epoch),
+            dump,
+        )
+        .await;
         let version = followed.source().map_or("", |source| &source.version);
         if matches!(&written, Err(SourceError::Snapshot { .. })) {
             // It cannot be read.
@@ -108,7 +114,7 @@ impl Runner<'_> {
                  its expire-logs-nums"
             );
             self.env.clock.sleep(LONG_PAUSE).await;
-        } else if self.config.source.on_position_lost == OnPositionLost::Stop {
+        } else if !self.config.is_resynced() {
             return Some(error);
         } else {
             warn!("{error}; source.on_position_lost is resync");

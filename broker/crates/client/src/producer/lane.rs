@@ -291,6 +291,7 @@ impl Lane {
     /// After a retriable failure: gives up what is too late, waits, learns who leads now.
     async fn recover(&mut self, error: ClientError) {
         debug!(topic = %self.topic, partition = self.partition, error = %error, "produce will be repeated");
+        self.shared.config.on_retry.tell(&self.topic);
         let gap = self.settle_rest(Vec::new(), None).await;
         self.restart_numbers(gap).await;
         if !error.is_retriable() {

@@ -13,7 +13,7 @@ use takhin_runtime::clock::Instant;
 use tokio::sync::{OnceCell, mpsc, oneshot};
 
 use crate::client::Client;
-use crate::config::Acks;
+use crate::config::{Acks, OnRetry};
 use crate::error::ClientError;
 use crate::record::{Record, to_batch};
 use lane::Lane;
@@ -40,6 +40,8 @@ pub struct ProducerConfig {
     pub commit_timeout: Duration,
     /// Batches that may wait per partition; [`Producer::enqueue`] waits for room.
     pub queue: usize,
+    /// Told of batches that are sent again.
+    pub on_retry: OnRetry,
 }
 
 impl Default for ProducerConfig {
@@ -53,6 +55,7 @@ impl Default for ProducerConfig {
             delivery_timeout: Duration::from_secs(120),
             commit_timeout: Duration::from_secs(30),
             queue: 64,
+            on_retry: OnRetry::default(),
         }
     }
 }

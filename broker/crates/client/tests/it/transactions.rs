@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use takhin_client::{Batches, ClientError, Compression, Record, TransactionConfig, Transactions};
+use takhin_client::{Batches, ClientError, Compression, OnRetry, Record, TransactionConfig, Transactions};
 use takhin_runtime::Env;
 use takhin_runtime::sim::Sim;
 
@@ -23,6 +23,7 @@ fn transactions(env: &Env) -> Transactions {
         id: "one".into(),
         timeout: TIMEOUT,
         compression: Compression::None,
+        on_retry: OnRetry::default(),
     };
     Transactions::new(client(env.clone()), config)
 }

@@ -1,0 +1,127 @@
+//! What people do to topics while they are written to: nothing is lost in what is left, and nothing is silent.
+
+use takhin_client::Client;
+use takhin_pika_testing::master::{Master, Settings};
+use takhin_pika_testing::numbers::Numbers;
+
+use crate::broker::{Broker, until};
+use crate::cdc::Cdc;
+use crate::events::{check, read_until, with_client};
+
+fn master() -> Master {
+    Master::start(Settings {
+        databases: 2,
+        ..Settings::default()
+    })
+    .unwrap()
+}
+
+fn wait(master: &Master) {
+    for db in ["db0", "db1"] {
+        until("everything is acknowledged", || {
+            master.acked(db) == Some(master.end(db))
+        });
+    }
+}
+
+/// Deletes a topic, and returns when it is gone.
+fn delete(broker: &Broker, topic: &str) {
+    with_client(broker.kafka, async |client: Client| {
+        for (_, outcome) in client.delete_topics(&[topic]).await.unwrap() {
+            outcome.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_topic_that_is_deleted_is_made_again_and_written_on() {
+    let broker = Broker::shared();
+    let master = master();
+    let mut writer = Numbers::new(90);
+    let mut cdc = Cdc::new(&master, broker.kafka);
+    cdc.start_and_wait();
+    writer.write(&master, 300);
+    wait(&master);
+    let topic = cdc.topic("binlog");
+    delete(broker, &topic);
+    // What is in the topic from now on is that of another writer, whose numbers begin anew.
+    let mut writer = Numbers::new(91);
+    writer.write(&master, 300);
+    until("it is said", || {
+        cdc.log()
+            .contains(&format!("topic {topic} was deleted while it was written to"))
+    });
+    wait(&master);
+    assert!(cdc.metric(&format!("takhin_cdc_produce_retries_total{{topic=\"{topic}\"}}")) > 0.0);
+    check(broker, &cdc, &writer);
+    until("it is ready again", || cdc.is_ready());
+    assert!(cdc.stop().success());
+}
+
+/// Whoever loses the file then would begin with the changes from then on.
+#[test]
+fn positions_whose_topic_is_deleted_are_written_again() {
+    // The topic is that of all sources.
+    let broker = Broker::start();
+    let master = master();
+    let mut writer = Numbers::new(92);
+    let mut cdc = Cdc::new(&master, broker.kafka);
+    cdc.start_and_wait();
+    writer.write(&master, 100);
+    wait(&master);
+    let topic = "__pika_port_kafka_offsets";
+    delete(&broker, topic);
+    writer.write(&master, 100);
+    wait(&master);
+    until("it is said", || {
+        cdc.log()
+            .contains(&format!("topic {topic} was deleted while it was written to"))
+    });
+    let source = format!("source-{}", cdc.cluster);
+    let ends = ["db0", "db1"].map(|db| (format!("{source}:{db}"), master.end(db).offset));
+    read_until(broker.kafka, topic, "the newest positions", |read| {
+        let has = |(key, offset): &(String, u64)| {
+            read.iter()
+                .any(|read| read.key == key && read.json["offset"] == *offset)
+        };
+        ends.iter().all(has)
+    });
+    cdc.kill();
+    cdc.lose_file();
+    writer.write(&master, 100);
+    cdc.start_and_wait();
+    wait(&master);
+    check(&broker, &cdc, &writer);
+}
+
+/// Events of a key stay where those before are.
+#[test]
+fn partitions_that_are_added_are_left_alone() {
+    let broker = Broker::shared();
+    let master = master();
+    let mut writer = Numbers::new(93);
+    let mut cdc = Cdc::new(&master, broker.kafka);
+    cdc.start_and_wait();
+    writer.write(&master, 200);
+    wait(&master);
+    let topic = cdc.topic("binlog");
+    with_client(broker.kafka, async |client: Client| {
+        for (_, outcome) in client.create_partitions(&[(&topic, 9)]).await.unwrap() {
+            outcome.unwrap();
+        }
+    });
+    for round in 0..3 {
+        writer.write(&master, 200);
+        wait(&master);
+        assert!(cdc.stop().success());
+        if round == 1 {
+            // As with a pod's directory: the topic has positions, and the number too.
+            cdc.lose_file();
+        }
+        cdc.start_and_wait();
+    }
+    check(broker, &cdc, &writer);
+    let read = read_until(broker.kafka, &topic, "all", |read| writer.is_whole(read));
+    assert!(read.iter().all(|event| event.partition < 4));
+    assert!(cdc.log().contains("only the first 4 partitions are written to"));
+}
