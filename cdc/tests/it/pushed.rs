@@ -194,6 +194,32 @@ fn a_data_set_and_what_changed_after_it() {
     }
 }
 
+/// Machines with such masters have an `rsync` of their time: 2.6 (protocol 29), 3.0 or 3.1 (30, 31), which also show a
+/// password in another way.
+#[test]
+fn masters_with_an_older_rsync() {
+    let broker = Broker::shared();
+    for protocol in [29, 30, 31] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "s3cret\n").unwrap();
+        for pushing in [pushing("2.3.6"), pushing("3.0.16"), pushing_pb("3.4.1", 1)] {
+            pushing
+                .master
+                .faults(|faults| faults.push_protocol = Some(protocol));
+            pushing
+                .master
+                .set(|settings| settings.password = Some("s3cret".into()));
+            let mut cdc = pushing.cdc(broker);
+            cdc.set(&format!("source.password_file={}", file.path().display()));
+            cdc.start();
+            pushing.check(broker, &cdc);
+            assert_eq!(pushing.pushed(), 1);
+            let calls = pushing.master.push(|push| push.calls.clone());
+            assert!(calls.iter().all(|(_, code)| *code == 0), "{protocol}: {calls:?}");
+        }
+    }
+}
+
 #[test]
 fn pushes_that_break_and_dumps_that_are_replaced() {
     let broker = Broker::shared();
@@ -283,7 +309,7 @@ fn a_lost_position_takes_the_data_set_again() {
         let pushing = pushing(version);
         let lost = Position::new(900, 0);
         let mut cdc = pushing.cdc(broker);
-        cdc.set("source.on_position_lost=resync").set("source.timeout=2s");
+        cdc.set("source.timeout=2s");
         cdc.go_on_from("", &BTreeMap::from([("db0".to_owned(), lost)]));
         cdc.start();
         pushing.check(broker, &cdc);

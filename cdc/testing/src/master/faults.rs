@@ -22,6 +22,8 @@ pub struct Faults {
     pub push_cut_after: Vec<Option<usize>>,
     /// Of such masters: a name that is pushed in addition.
     pub push_too: Option<String>,
+    /// Of such masters: the protocol of an `rsync` of their time; that of version 2.6 is 29, that of 3.0 is 30.
+    pub push_protocol: Option<u32>,
     /// Of such masters: nothing more is pushed, and nobody is told.
     pub push_stops: bool,
     /// Of masters before 3.1: the host in the name of the module, if it is not the one that slaves know.

@@ -111,13 +111,13 @@ fn folders(dir: &std::path::Path) -> io::Result<Vec<String>> {
 
 /// One call of `rsync`; whether it went well.
 fn call(inner: &Inner, target: &Target, options: &[String], from: &str, to: &str) -> bool {
-    let fault = {
+    let (fault, protocol) = {
         let mut state = inner.state();
         let faults = &mut state.faults;
         if faults.push_stops {
             return false;
         }
-        faults.push_cut_after.pop()
+        (faults.push_cut_after.pop(), faults.push_protocol)
     };
     let port = match fault {
         None => target.port,
@@ -135,6 +135,7 @@ fn call(inner: &Inner, target: &Target, options: &[String], from: &str, to: &str
     let (host, module) = (&target.host, &target.module);
     let mut command = Command::new("rsync");
     command.arg("-avP").args(options).arg(format!("--port={port}"));
+    command.args(protocol.map(|protocol| format!("--protocol={protocol}")));
     command.arg(from).arg(format!("{user}{host}::{module}/{to}"));
     if let Some(password) = &target.password {
         command.env("RSYNC_PASSWORD", password);
