@@ -6,6 +6,9 @@
 #![allow(clippy::unwrap_used, reason = "what makes no sense fails the test")]
 
 mod contents;
+mod full;
+mod guards;
+mod leaders;
 mod once;
 mod stage;
 
@@ -18,5 +21,8 @@ fn main() {
     let mut suites = stage::Suites::default();
     contents::add(&mut suites);
     once::add(&mut suites);
+    guards::add(&mut suites);
+    full::add(&mut suites);
+    leaders::add(&mut suites);
     libtest_mimic::run(&arguments, suites.trials).exit()
 }

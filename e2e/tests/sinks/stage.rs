@@ -63,7 +63,12 @@ pub(crate) fn read_until(
 
 /// All records of a topic that are committed by now.
 pub(crate) fn read(broker: &Broker, topic: &str) -> Result<Vec<Read>> {
-    let records = kcat::consume(&broker.bootstrap(), topic, None, "beginning")?;
+    read_at(&broker.bootstrap(), topic)
+}
+
+/// The same of these brokers.
+pub(crate) fn read_at(bootstrap: &str, topic: &str) -> Result<Vec<Read>> {
+    let records = kcat::consume(bootstrap, topic, None, "beginning")?;
     let read = records.into_iter().map(|record| {
         Ok(Read {
             partition: record.partition,
