@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use takhin_e2e::{Broker, wait};
-use takhin_pika_testing::master::Settings;
 
 use crate::usage::{Usage, peak_mib};
 use crate::{Args, LIMIT};
@@ -13,25 +12,22 @@ use crate::{Args, LIMIT};
 pub(crate) const VALUE: &[u8] = b"a value of thirty-two bytes ....";
 
 pub(crate) fn measure(args: &Args, broker: &Broker) -> Result<()> {
-    let master = Args::master()?;
+    let master = args.master()?;
     for number in 0..args.items {
         let key = format!("key:{number:012}");
-        master.execute("db0", &[b"SET", key.as_bytes(), VALUE]);
+        args.execute(&master, &[b"SET", key.as_bytes(), VALUE]);
     }
     let mut cdc = args.cdc("changes", &master, broker)?;
-    cdc.go_on_from(&Settings::default().replication_id, &[("db0", (0, 0))])?;
+    cdc.go_on_from(&args.replication_id(), &[("db0", (0, 0))])?;
     cdc.start()?;
     wait::until("the first change is asked for", LIMIT, || {
-        Ok(!master.tried().is_empty())
+        Ok(args.is_asked(&master))
     })
     .with_context(|| cdc.tail())?;
     let begin = Instant::now();
     let usage = Usage::begin(cdc.pid()?, broker.pid()?)?;
-    let end = master.end("db0");
-    wait::until("all is acknowledged", LIMIT, || {
-        Ok(master.acked("db0") == Some(end))
-    })
-    .with_context(|| cdc.tail())?;
+    wait::until("all is acknowledged", LIMIT, || Ok(args.is_done(&master, &cdc)))
+        .with_context(|| cdc.tail())?;
     #[allow(clippy::cast_precision_loss, reason = "fewer than 2^52")]
     let items = args.items as f64;
     println!(

@@ -16,13 +16,25 @@ const WRITER: (&str, &str, &str) = (
     "cargo build --release -p takhin-pika-dump --example write-dump",
 );
 
+/// Whether a master of this version pushes its dump, rather than to offer it.
+fn is_pushing(version: &str) -> bool {
+    let offers = ["3.5.", "4."];
+    !offers.iter().any(|begin| version.starts_with(begin))
+}
+
 pub(crate) fn measure(args: &Args, broker: &Broker) -> Result<()> {
     let dump = tempfile::tempdir()?;
     let (variable, program, make) = WRITER;
     let mut command = Command::new(tools::built(variable, program, make)?);
-    process::run(command.arg(dump.path()).arg(args.keys.to_string()), LIMIT)?;
-    let master = Args::master()?;
-    master.dump("db0", dump.path())?;
+    command
+        .arg(dump.path())
+        .args([&args.keys.to_string(), &args.version]);
+    process::run(&mut command, LIMIT)?;
+    let master = args.master()?;
+    match is_pushing(&args.version) {
+        true => drop(master.push(|push| push.dumps.insert("db0".into(), dump.path().into()))),
+        false => master.dump("db0", dump.path())?,
+    }
     let mut cdc = args.cdc("data-set", &master, broker)?;
     cdc.start()?;
     let keys = || cdc.metric("takhin_cdc_snapshot_keys_total{db=\"db0\"}");
@@ -30,9 +42,9 @@ pub(crate) fn measure(args: &Args, broker: &Broker) -> Result<()> {
     // What was read until this look is not counted.
     let (begin, before) = (Instant::now(), keys()?);
     let usage = Usage::begin(cdc.pid()?, broker.pid()?)?;
-    // The changes are asked for when all of it is acknowledged.
+    // The position is noted when all of it is acknowledged.
     wait::until("the data set is acknowledged", LIMIT, || {
-        Ok(!master.tried().is_empty())
+        Ok(cdc.saved("db0").is_some())
     })
     .with_context(|| cdc.tail())?;
     #[allow(clippy::cast_precision_loss, reason = "fewer than 2^52")]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use takhin_e2e::process::Running;
 use takhin_e2e::{Broker, tools, wait};
-use takhin_pika_testing::master::{Master, Settings};
+use takhin_pika_testing::master::Master;
 
 use crate::changes::VALUE;
 use crate::usage::{Usage, peak_mib};
@@ -18,9 +18,9 @@ use crate::{Args, LIMIT};
 type Seen = Mutex<Vec<(u32, Duration)>>;
 
 pub(crate) fn measure(args: &Args, broker: &Broker) -> Result<()> {
-    let master = Args::master()?;
+    let master = args.master()?;
     let mut cdc = args.cdc("latency", &master, broker)?;
-    cdc.go_on_from(&Settings::default().replication_id, &[("db0", (0, 0))])?;
+    cdc.go_on_from(&args.replication_id(), &[("db0", (0, 0))])?;
     cdc.start()?;
     cdc.wait_ready()?;
     let mut reader = reader(broker)?;
@@ -31,14 +31,14 @@ pub(crate) fn measure(args: &Args, broker: &Broker) -> Result<()> {
         scope.spawn(|| note(output, clock, &seen));
         // kcat does not say when it reads: the first of these that it has.
         let begun = wait::until("kcat reads", LIMIT, || {
-            master.execute("db0", &[b"SET", b"t:0", b"0"]);
+            args.execute(&master, &[b"SET", b"t:0", b"0"]);
             Ok(seen.lock().is_ok_and(|seen| !seen.is_empty()))
         });
         let usage = Usage::begin(cdc.pid()?, broker.pid()?)?;
         let start = clock.elapsed();
         let due = |number: u32| start + Duration::from_secs_f64(f64::from(number) / f64::from(args.rate));
         let read = begun.and_then(|()| {
-            execute(&master, clock, total, due);
+            execute(args, &master, clock, due);
             wait::until("kcat has read all", LIMIT, || {
                 let count = |seen: &[(u32, Duration)]| seen.iter().filter(|(number, _)| *number > 0).count();
                 Ok(seen
@@ -70,12 +70,12 @@ fn reader(broker: &Broker) -> Result<Running> {
 }
 
 /// Executes each change when it is due, whatever became of the one before.
-fn execute(master: &Master, clock: Instant, total: u32, due: impl Fn(u32) -> Duration) {
-    for number in 1..=total {
+fn execute(args: &Args, master: &Master, clock: Instant, due: impl Fn(u32) -> Duration) {
+    for number in 1..=args.rate * args.seconds {
         while clock.elapsed() < due(number) {
             std::thread::sleep(Duration::from_micros(200));
         }
-        master.execute("db0", &[b"SET", format!("t:{number}").as_bytes(), VALUE]);
+        args.execute(master, &[b"SET", format!("t:{number}").as_bytes(), VALUE]);
     }
 }
 

@@ -18,6 +18,7 @@ use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use takhin_e2e::cdc::Cdc;
 use takhin_e2e::{Broker, Kind};
+use takhin_pika_testing::master::legacy::is_legacy;
 use takhin_pika_testing::master::{Master, Settings};
 
 /// Longest wait for what has to come.
@@ -45,6 +46,10 @@ struct Args {
     /// Only this part; may be given more than once
     #[arg(long, value_enum)]
     only: Vec<Part>,
+    /// What the master is: 4.0.0, or an older one, 2.3.6 at the oldest. One before 3.5 pushes its dump; what one before 3.1 sends
+    /// goes through the log on the own disk
+    #[arg(long, default_value = "3.5.5")]
+    version: String,
     /// Keys of the data set
     #[arg(long, default_value_t = 2_000_000)]
     keys: u64,
@@ -77,7 +82,10 @@ fn main() -> Result<()> {
         }
     }
     broker.start()?;
-    println!("sink: {:?} {:?}, {:?}", args.sink, args.broker_set, args.set);
+    println!(
+        "sink: {:?} {:?}, {:?}, master {}",
+        args.sink, args.broker_set, args.set, args.version
+    );
     let wants = |part| args.only.is_empty() || args.only.contains(&part);
     if wants(Part::DataSet) {
         data_set::measure(&args, &broker)?;
@@ -93,8 +101,9 @@ fn main() -> Result<()> {
 
 impl Args {
     /// A master without anything.
-    fn master() -> Result<Master> {
+    fn master(&self) -> Result<Master> {
         Master::start(Settings {
+            version: self.version.clone(),
             file_size: 100 << 20,
             ..Settings::default()
         })
@@ -106,6 +115,49 @@ impl Args {
         for setting in &self.set {
             cdc.set(setting);
         }
+        if self.is_older() {
+            cdc.listed()?;
+        }
         Ok(cdc)
+    }
+
+    /// Whether the master is one before 3.1, which takes no acknowledgements.
+    fn is_older(&self) -> bool {
+        is_legacy(&self.version)
+    }
+
+    /// Has a master execute a command.
+    fn execute(&self, master: &Master, words: &[&[u8]]) {
+        match self.is_older() {
+            true => drop(master.legacy(|legacy| legacy.execute(&[words]))),
+            false => drop(master.execute("db0", words)),
+        }
+    }
+
+    /// Whether a master has been asked for its changes.
+    fn is_asked(&self, master: &Master) -> bool {
+        match self.is_older() {
+            true => master.legacy(|legacy| !legacy.asked.is_empty()),
+            false => !master.tried().is_empty(),
+        }
+    }
+
+    /// Whether everything that a master has was written, and the position saved.
+    fn is_done(&self, master: &Master, cdc: &Cdc) -> bool {
+        match self.is_older() {
+            true => {
+                let end = master.legacy(|legacy| legacy.end());
+                cdc.saved("db0") == Some((end.filenum.into(), end.offset))
+            }
+            false => master.acked("db0") == Some(master.end("db0")),
+        }
+    }
+
+    /// Whose binlog it is, in positions.
+    fn replication_id(&self) -> String {
+        match self.is_older() {
+            true => String::new(),
+            false => Settings::default().replication_id,
+        }
     }
 }
