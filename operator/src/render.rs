@@ -5,8 +5,9 @@ use serde_json::Value;
 
 use crate::api::{PikaSource, TakhinCluster};
 use crate::build::{
-    Images, Names, broker_set, cdc_children, cdc_claim, config_map, disruption_budget, external_services,
-    internal_services, network_policy, node_file, service_account,
+    Images, Names, Surroundings, broker_set, cdc_children, cdc_claim, cdc_network_policy, cdc_service,
+    config_map, disruption_budget, external_services, internal_services, network_policy, node_file,
+    service_account,
 };
 
 /// The objects that belong to the clusters and sources of a text of YAML documents, as YAML documents.
@@ -72,8 +73,17 @@ fn of_source(source: &PikaSource, images: &Images, domain: &str) -> Result<Vec<V
         cluster.service_host(&cluster.bootstrap()),
         crate::build::KAFKA_PORT
     );
-    let children = cdc_children(source, &namespace, &name, &bootstrap, (&images.cdc, None))?;
-    let mut all: Vec<Value> = cdc_claim(&source.spec, &namespace, &name).into_iter().collect();
+    let around = Surroundings {
+        bootstrap: &bootstrap,
+        image: &images.cdc,
+        traces: None,
+        balancer: None,
+    };
+    let children = cdc_children(source, &namespace, &name, around)?;
+    let spec = &source.spec;
+    let mut all: Vec<Value> = cdc_claim(spec, &namespace, &name).into_iter().collect();
+    all.extend(cdc_service(spec, &namespace, &name));
+    all.extend(cdc_network_policy(spec, &namespace, &name));
     all.extend(children);
     Ok(all)
 }

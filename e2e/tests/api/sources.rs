@@ -1,7 +1,7 @@
 //! PikaSources: what they become, and what is said where something is missing.
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use takhin_e2e::kubernetes::{ControlPlane, condition, text};
 
 use crate::brokers::{asks_for, bound};
@@ -16,6 +16,10 @@ pub(crate) fn add(suites: &mut Suites) {
     suites.add(
         "sources: a volume is made, grows, and is kept or not, as it is wished",
         volume,
+    );
+    suites.add(
+        "sources: a master that connects to its slaves finds the way, or it is said what is missing",
+        reached,
     );
 }
 
@@ -152,5 +156,101 @@ fn owned(room: &Room<'_>) -> Result<()> {
     room.wait("PersistentVolumeClaim", "short-cdc", "to be deleted", |now| {
         // Nobody may be there who takes the protection of claims in use from it.
         (now.is_null() || now["metadata"]["deletionTimestamp"].is_string()).then_some(())
+    })
+}
+
+/// The Service that leads older masters to the pod, and who may connect at all.
+fn reached(plane: &ControlPlane) -> Result<()> {
+    let room = Room::new(plane, "source-listed")?;
+    let operator = room.lone_operator()?;
+    room.small_cluster("prod")?;
+    let wish = |listing: Option<Value>, policy: bool| wish_listed(&room, listing, policy);
+    let says = |words: &[&str]| {
+        room.wait("PikaSource", "profiles", &words.join(" "), |seen| {
+            let (status, reason, message) = condition(seen, "Ready")?;
+            let has = words.iter().all(|word| message.contains(word));
+            (has && (status, reason) == ("False", "WorkloadNotReady")).then_some(())
+        })
+        .with_context(|| operator.tail())
+    };
+    let ports = |place: &str, wanted: Value| {
+        room.wait("Service", "profiles-cdc", "the ports", |service| {
+            let all = service["spec"]["ports"].as_array()?;
+            let found: Vec<_> = all.iter().map(|port| port[place].clone()).collect();
+            (json!(found) == wanted).then_some(())
+        })
+    };
+    // Ports that nodes do not have.
+    wish(Some(json!({ "type": "NodePort", "port": 21_333 })), true)?;
+    says(&["spec.source.listedAs.port 21333", "22333", "30000-32767"])?;
+    ensure!(
+        room.kube()
+            .get("Deployment", &room.name, "profiles-cdc")?
+            .is_none(),
+        "a pod is made that no master reaches"
+    );
+    wish(Some(json!({ "type": "NodePort", "port": 29_333 })), true)?;
+    let deployment = room.soon("Deployment", "profiles-cdc")?;
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    let args = container["args"].to_string();
+    ensure!(args.contains("source.listed_as=$(NODE_ADDRESS):29333"), "{args}");
+    ports("nodePort", json!([30_333, 32_333]))?;
+    let service = room.soon("Service", "profiles-cdc")?;
+    ensure!(controller(&service)?.0 == "PikaSource", "{service:#}");
+    ensure!(
+        service["spec"]["externalTrafficPolicy"] == "Local",
+        "the master's address is lost: {service:#}"
+    );
+    let policy = room.soon("NetworkPolicy", "profiles-cdc")?;
+    let open = policy["spec"]["ingress"][0]["ports"].as_array();
+    let open: Vec<_> = open.into_iter().flatten().map(|port| &port["port"]).collect();
+    ensure!(json!(open) == json!([9654, 30_333, 32_333]), "{policy:#}");
+
+    // Behind a load balancer it is listed with the address of that.
+    wish(Some(json!({ "type": "LoadBalancer", "port": 21_333 })), false)?;
+    says(&["Service profiles-cdc has no address of a load balancer yet"])?;
+    room.kube()
+        .gone("NetworkPolicy", &room.name, "profiles-cdc", SOON)?;
+    ports("port", json!([22_333, 24_333]))?;
+    let address = json!({ "status": { "loadBalancer": { "ingress": [{ "ip": "192.0.2.7" }] } } });
+    room.kube()
+        .merge_status("Service", &room.name, "profiles-cdc", &address)?;
+    listed(&room, Some("listed_as: 192.0.2.7:21333"))?;
+
+    wish(None, true)?;
+    room.kube().gone("Service", &room.name, "profiles-cdc", SOON)?;
+    listed(&room, None)?;
+    room.leave()
+}
+
+fn wish_listed(room: &Room<'_>, listing: Option<Value>, policy: bool) -> Result<()> {
+    let mut source = json!({ "host": "pika", "port": 9221 });
+    if let Some(listing) = listing {
+        source["listedAs"] = listing;
+    }
+    let spec = json!({
+        "clusterRef": { "name": "prod" },
+        "source": source,
+        "sink": { "topic": "profiles" },
+        "networkPolicy": { "enabled": policy },
+    });
+    room.kube()
+        .apply(&room.ours("PikaSource", "profiles", spec))
+        .map(drop)
+}
+
+/// Waits until the file of `takhin-cdc` says this of its address, and its arguments nothing.
+fn listed(room: &Room<'_>, words: Option<&str>) -> Result<()> {
+    room.wait("ConfigMap", "profiles-cdc", "to say how it is listed", |map| {
+        let file = text(map, "/data/cdc.yaml");
+        let found = file
+            .lines()
+            .map(str::trim)
+            .find(|line| line.starts_with("listed_as"));
+        (found == words).then_some(())
+    })?;
+    room.wait("Deployment", "profiles-cdc", "its arguments", |deployment| {
+        let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+        (!container["args"].to_string().contains("listed_as")).then_some(())
     })
 }

@@ -9,6 +9,7 @@ mod dashboards;
 mod existing;
 mod hardships;
 mod house;
+mod pushed;
 mod source;
 mod stage;
 mod story;
@@ -32,5 +33,6 @@ fn main() {
     source::add(&mut suites);
     balancers::add(&mut suites);
     volume::add(&mut suites);
+    pushed::add(&mut suites);
     suites.run(arguments).exit()
 }

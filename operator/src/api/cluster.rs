@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use super::cluster_status::{
     BrokerStatus, ListenerStatus, QuorumStatus, RolloutStatus, TakhinClusterStatus,
 };
-use super::shared::{SecretKeyRef, null_is_default};
+use super::shared::{NetworkPolicySpec, SecretKeyRef, annotations_schema, null_is_default};
 
 /// A cluster of Takhin brokers.
 #[derive(Debug, Clone, PartialEq, CustomResource, Serialize, Deserialize, KubeSchema)]
@@ -399,28 +399,11 @@ pub struct RolloutSpec {
     pub timeout_seconds: Option<i64>,
 }
 
-/// Who may connect to the pods.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct NetworkPolicySpec {
-    /// Whether there is a NetworkPolicy; by default there is one.
-    pub enabled: bool,
-}
-
 fn config_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
         "nullable": true,
         "maxProperties": 100,
-        "additionalProperties": { "type": "string", "maxLength": 4096 }
-    })
-}
-
-fn annotations_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "object",
-        "nullable": true,
-        "maxProperties": 64,
         "additionalProperties": { "type": "string", "maxLength": 4096 }
     })
 }

@@ -10,16 +10,15 @@ mod shared;
 mod topic;
 
 pub use cluster::{
-    Authentication, BrokerAddress, BrokerStatus, ListenerSpec, ListenerStatus, ListenerType,
-    NetworkPolicySpec, PodMetadata, PullPolicy, QuorumStatus, RackSpec, RebalanceMode, RebalanceSpec,
-    RolloutSpec, RolloutStatus, SchedulingSpec, StorageSpec, StorageType, TakhinCluster, TakhinClusterSpec,
-    TakhinClusterStatus,
+    Authentication, BrokerAddress, BrokerStatus, ListenerSpec, ListenerStatus, ListenerType, PodMetadata,
+    PullPolicy, QuorumStatus, RackSpec, RebalanceMode, RebalanceSpec, RolloutSpec, RolloutStatus,
+    SchedulingSpec, StorageSpec, StorageType, TakhinCluster, TakhinClusterSpec, TakhinClusterStatus,
 };
 pub use pika_source::{
-    PikaPosition, PikaSink, PikaSource, PikaSourceSpec, PikaSourceStatus, PikaStart, PikaStorage,
-    PikaUpstream, SnapshotMode, TopicMode,
+    ListingType, PikaListing, PikaPosition, PikaSink, PikaSource, PikaSourceSpec, PikaSourceStatus,
+    PikaStart, PikaStorage, PikaUpstream, SnapshotMode, TopicMode,
 };
-pub use shared::{ClusterRef, DeletionPolicy, SecretKeyRef, conditions_schema};
+pub use shared::{ClusterRef, DeletionPolicy, NetworkPolicySpec, SecretKeyRef, conditions_schema};
 pub use topic::{Topic, TopicSpec, TopicStatus};
 
 use kube::ResourceExt as _;

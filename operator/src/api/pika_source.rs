@@ -1,12 +1,16 @@
 //! `PikaSource`: the changes of a Pika server as records of topics.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::shared::{ClusterRef, SecretKeyRef, conditions_schema};
+use super::shared::{
+    ClusterRef, NetworkPolicySpec, SecretKeyRef, annotations_schema, conditions_schema, null_is_default,
+};
 
 /// Follows a Pika server and writes its data set and its changes to topics of a TakhinCluster.
 #[derive(Debug, Clone, PartialEq, CustomResource, Serialize, Deserialize, KubeSchema)]
@@ -68,6 +72,9 @@ pub struct PikaSourceSpec {
     /// files of a data set. Without one that is in a directory that goes with the pod. It can be added, and not removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<PikaStorage>,
+    /// Who may connect to the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_policy: Option<NetworkPolicySpec>,
     /// Image of takhin-cdc; by default the operator's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
@@ -124,12 +131,56 @@ pub struct PikaUpstream {
         regex(pattern = r"^[a-zA-Z0-9]([-a-zA-Z0-9.:]*[a-zA-Z0-9])?$")
     )]
     pub host: String,
-    /// Port for clients.
-    #[schemars(range(min = 1, max = 65_535))]
+    /// Port for clients. Those 2000 and 10001 above it have to be reachable too.
+    #[schemars(range(min = 1, max = 55_534))]
     pub port: i32,
     /// Secret with the password, if the server asks for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_secret_ref: Option<SecretKeyRef>,
+    /// The way to the pod for a server before 3.5 that cannot reach pods by their own addresses: such servers connect to
+    /// whoever follows them. Without it they have to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listed_as: Option<PikaListing>,
+}
+
+/// Under which address the server lists the pod among its slaves. It connects to the ports 1000 and 3000 above.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PikaListing {
+    /// What Service leads to the pod.
+    #[serde(rename = "type")]
+    pub kind: ListingType,
+    /// Port that the server lists. Those 1000 and 3000 above it are the Service's, for type NodePort ports of the nodes: with
+    /// the usual ones, 30000 to 32767, it is between 29000 and 29767.
+    #[schemars(range(min = 1024, max = 62_535))]
+    #[x_kube(validation = Rule::new("!(self in [6654, 8654])")
+        .message("spec.source.listedAs.port can be neither 6654 nor 8654: the server would connect to 9654 (health and metrics)"))]
+    pub port: i32,
+    /// Host that the server lists; by default the address of the node that the pod runs on, or of the load balancer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-zA-Z0-9]([-a-zA-Z0-9.:]*[a-zA-Z0-9])?$")
+    )]
+    pub host: Option<String>,
+    /// Annotations of the Service, for whoever provides load balancers.
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    #[schemars(schema_with = "annotations_schema")]
+    pub service_annotations: BTreeMap<String, String>,
+}
+
+/// What Service leads a server to the pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ListingType {
+    /// By ports of the node that the pod runs on.
+    NodePort,
+    /// By a load balancer that keeps the address that connections come from. For servers from 3.1 on: older ones want to hear
+    /// from the address that they list.
+    LoadBalancer,
 }
 
 /// Where the records go: one topic for everything, or a snapshot topic and a binlog topic.

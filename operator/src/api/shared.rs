@@ -30,6 +30,14 @@ pub struct SecretKeyRef {
     pub key: String,
 }
 
+/// Who may connect to the pods.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkPolicySpec {
+    /// Whether there is a NetworkPolicy; by default there is one.
+    pub enabled: bool,
+}
+
 /// What becomes of the data when the resource is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum DeletionPolicy {
@@ -47,6 +55,16 @@ where
     T: Default + Deserialize<'de>,
 {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// The schema of labels and annotations.
+pub(super) fn annotations_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "nullable": true,
+        "maxProperties": 64,
+        "additionalProperties": { "type": "string", "maxLength": 4096 }
+    })
 }
 
 /// The schema of a list of conditions: a map by type, so that several writers do not fight.

@@ -59,7 +59,7 @@ fn topic() -> Value {
 fn source() -> Value {
     json!({
         "clusterRef": { "name": "prod" },
-        "source": { "host": "pika", "port": 9221 },
+        "source": { "host": "pika", "port": 9221, "listedAs": { "type": "NodePort", "port": 29_333 } },
         "sink": { "topic": "profiles" },
         "storage": { "size": "10Gi", "className": "fast" },
     })
@@ -155,6 +155,7 @@ fn cases_of_sources() -> Vec<Case> {
         changed(with(source(), "/storage/size", json!("9Gi")), source()),
         changed(with(source(), "/storage/className", json!("slow")), source()),
         changed(with(source(), "/storage/className", Value::Null), source()),
+        created(with(source(), "/source/listedAs/port", json!(8654))),
     ]
 }
 
@@ -223,6 +224,9 @@ fn what_is_right_is_accepted_and_may_change_as_it_should() {
         &with(cluster(), "/listeners", json!([])),
         Some(&cluster()),
     );
+    let bare = with(source(), "/source/listedAs", Value::Null);
+    accepted("PikaSource", &source(), Some(&bare));
+    accepted("PikaSource", &bare, Some(&source()));
     let bare = with(source(), "/storage", Value::Null);
     accepted("PikaSource", &source(), Some(&bare));
     accepted(

@@ -1,10 +1,14 @@
 //! The Deployment of `takhin-cdc` for a PikaSource, and its configuration.
 
+mod listing;
+
+pub use listing::{cdc_network_policy, cdc_service};
+
 use serde_json::{Value, json};
 
 use super::brokers::{container_security, pod_security};
 use super::names::{Labels, MANAGER, labels};
-use crate::api::{PikaSource, PikaSourceSpec, SnapshotMode, TopicMode};
+use crate::api::{PikaListing, PikaSource, PikaSourceSpec, SnapshotMode, TopicMode};
 
 /// Port of health, metrics and status of `takhin-cdc`.
 pub const CDC_PORT: i32 = 9654;
@@ -59,13 +63,21 @@ pub fn cdc_topics(spec: &PikaSourceSpec) -> (String, String) {
     }
 }
 
-/// The configuration of `takhin-cdc`, in YAML; `traces` is the collector of its spans.
-pub fn cdc_file(
-    (namespace, name): (&str, &str),
-    spec: &PikaSourceSpec,
-    bootstrap: &str,
-    traces: Option<&str>,
-) -> Value {
+/// What a source's children are made of beside the wish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Surroundings<'a> {
+    /// The address of the brokers.
+    pub bootstrap: &'a str,
+    /// The image, where the wish names none.
+    pub image: &'a str,
+    /// The collector of spans.
+    pub traces: Option<&'a str>,
+    /// The address of the load balancer that leads masters to the pod.
+    pub balancer: Option<&'a str>,
+}
+
+/// The configuration of `takhin-cdc`, in YAML.
+pub fn cdc_file((namespace, name): (&str, &str), spec: &PikaSourceSpec, around: Surroundings<'_>) -> Value {
     let start = spec
         .start_from
         .as_ref()
@@ -83,7 +95,11 @@ pub fn cdc_file(
     if spec.source.password_secret_ref.is_some() {
         source["password_file"] = "/etc/takhin-cdc/password/password".into();
     }
-    let mut sink = json!({ "bootstrap": [bootstrap] });
+    let listing = spec.source.listed_as.as_ref();
+    if let Some(listed) = listing.and_then(|listing| listing.known(around.balancer)) {
+        source["listed_as"] = listed.into();
+    }
+    let mut sink = json!({ "bootstrap": [around.bootstrap] });
     if snapshot == binlog {
         sink["mode"] = "single".into();
         sink["topic_single"] = snapshot.into();
@@ -93,7 +109,7 @@ pub fn cdc_file(
         sink["topic_binlog"] = binlog.into();
     }
     let mut telemetry = json!({ "log_format": "json" });
-    if let Some(traces) = traces {
+    if let Some(traces) = around.traces {
         telemetry["otlp_endpoint"] = traces.into();
     }
     json!({
@@ -106,7 +122,7 @@ pub fn cdc_file(
     })
 }
 
-/// ServiceAccount, ConfigMap and Deployment of a source, with the image where it names none, and the collector of spans.
+/// ServiceAccount, ConfigMap and Deployment of a source.
 ///
 /// # Errors
 /// The configuration cannot be written as YAML.
@@ -114,11 +130,10 @@ pub fn cdc_children(
     source: &PikaSource,
     namespace: &str,
     name: &str,
-    bootstrap: &str,
-    (image, traces): (&str, Option<&str>),
+    around: Surroundings<'_>,
 ) -> Result<[Value; 3], String> {
     let spec = &source.spec;
-    let file = cdc_file((namespace, name), spec, bootstrap, traces);
+    let file = cdc_file((namespace, name), spec, around);
     let text = takhin_config::yaml::to_string(&file).map_err(|error| error.to_string())?;
     let mut account = object("v1", "ServiceAccount", namespace, name);
     account["automountServiceAccountToken"] = false.into();
@@ -136,7 +151,7 @@ pub fn cdc_children(
                 "labels": cdc_labels(name),
                 "annotations": { super::CONFIG_HASH: super::hash(&file) },
             },
-            "spec": pod(spec, name, spec.image.as_deref().unwrap_or(image)),
+            "spec": pod(spec, name, spec.image.as_deref().unwrap_or(around.image)),
         },
     });
     Ok([account, config, deployment])
@@ -197,6 +212,7 @@ fn pod(spec: &PikaSourceSpec, name: &str, image: &str) -> Value {
         "securityContext": container_security(),
         "volumeMounts": mounts,
     });
+    PikaListing::complete(spec, &mut container);
     if let Some(resources) = &spec.resources {
         container["resources"] = json!(resources);
     }

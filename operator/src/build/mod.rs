@@ -11,13 +11,15 @@ mod services;
 
 pub use brokers::{Images, broker_set, claim_size};
 pub use cdc::{
-    CDC_PORT, PIKA_SOURCE_LABEL, cdc_children, cdc_claim, cdc_file, cdc_name, cdc_selector, cdc_topics,
+    CDC_PORT, PIKA_SOURCE_LABEL, Surroundings, cdc_children, cdc_claim, cdc_file, cdc_name,
+    cdc_network_policy, cdc_selector, cdc_service, cdc_topics,
 };
 pub use names::{ADMIN_PORT, KAFKA_PORT, Labels, MANAGER, Names, RPC_PORT, labels};
 pub use node_file::{NodeFile, node_file};
 pub use policies::{disruption_budget, network_policy, service_account};
 pub use services::{
-    Address, assignment_needed, external_services, internal_services, listeners, listeners_text, node_port_of,
+    Address, assignment_needed, balancer_of, external_services, internal_services, listeners, listeners_text,
+    node_port_of,
 };
 
 use serde_json::{Value, json};

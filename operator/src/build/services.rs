@@ -151,6 +151,13 @@ pub fn node_port_of(service: &k8s_openapi::api::core::v1::Service) -> Option<i32
     service.spec.as_ref()?.ports.as_ref()?.first()?.node_port
 }
 
+/// The address that a Service of type LoadBalancer was given.
+pub fn balancer_of(service: &k8s_openapi::api::core::v1::Service) -> Option<String> {
+    let balancer = service.status.as_ref()?.load_balancer.as_ref()?;
+    let first = balancer.ingress.as_ref()?.first()?;
+    first.hostname.clone().or_else(|| first.ip.clone())
+}
+
 impl ListenerSpec {
     /// The address that clients are told of a broker. `found` is what was found out: host and port of the node or load
     /// balancer. `None` while something is missing.

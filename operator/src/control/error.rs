@@ -64,6 +64,11 @@ impl Error {
         }
     }
 
+    /// Whether the API server has found something wrong in what was asked for.
+    pub fn is_invalid(&self) -> bool {
+        matches!(self, Self::Kube(error) if matches!(&**error, kube::Error::Api(status) if status.code == 422))
+    }
+
     /// Whether somebody else wrote at the same time, which needs no mention.
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Kube(error) if matches!(&**error, kube::Error::Api(status) if status.code == 409))

@@ -1,5 +1,6 @@
 //! The PikaSource controller: check references, apply the Deployment of `takhin-cdc`, tell what it says of itself.
 
+mod listing;
 mod volume;
 mod word;
 
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
 use kube::api::ListParams;
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::ObjectRef;
@@ -28,7 +29,8 @@ use super::topics::address;
 use super::{metrics, passes};
 use crate::api::{ListenerType, PAUSE, PikaSource, TakhinCluster, annotated};
 use crate::build::{
-    Address, CDC_PORT, Names, PIKA_SOURCE_LABEL, cdc_children, cdc_name, cdc_selector, listeners, owned,
+    Address, CDC_PORT, Names, PIKA_SOURCE_LABEL, Surroundings, cdc_children, cdc_name, cdc_selector,
+    listeners, owned,
 };
 
 /// Name of the controller.
@@ -56,6 +58,7 @@ async fn run_one(context: Arc<Context>, shutdown: Shutdown, namespace: Option<St
     let controller = Controller::new(api::<PikaSource>(client, namespace), watcher::Config::default())
         .owns(api::<Deployment>(client, namespace), ours())
         .owns(api::<ConfigMap>(client, namespace), ours())
+        .owns(api::<Service>(client, namespace), ours())
         .watches(api::<Pod>(client, namespace), ours(), |pod| {
             let name = pod.labels().get(PIKA_SOURCE_LABEL)?;
             Some(ObjectRef::<PikaSource>::new(name).within(&pod.namespace()?))
@@ -132,14 +135,23 @@ async fn work(source: &PikaSource, context: &Context, namespace: &str, word: &mu
             return Ok(());
         }
     };
+    let owner = json!(source.controller_owner_ref(&()));
+    let balancer = match listing::ensure(context, source, (namespace, &name), &owner).await? {
+        Ok(balancer) => balancer,
+        Err(message) => {
+            look(context, source, namespace, &name, word).await?;
+            word.ready(false, "WorkloadNotReady", &message);
+            return Ok(());
+        }
+    };
     let options = &context.options;
-    let children = cdc_children(
-        source,
-        namespace,
-        &name,
-        &bootstrap,
-        (&options.images.cdc, options.traces.as_deref()),
-    );
+    let around = Surroundings {
+        bootstrap: &bootstrap,
+        image: &options.images.cdc,
+        traces: options.traces.as_deref(),
+        balancer: balancer.as_deref(),
+    };
+    let children = cdc_children(source, namespace, &name, around);
     let [account, config, deployment] = match children {
         Ok(children) => children,
         Err(message) => {
@@ -147,7 +159,6 @@ async fn work(source: &PikaSource, context: &Context, namespace: &str, word: &mu
             return Ok(());
         }
     };
-    let owner = json!(source.controller_owner_ref(&()));
     apply::<ServiceAccount>(context, namespace, &owned(account, &owner)).await?;
     apply::<ConfigMap>(context, namespace, &owned(config, &owner)).await?;
     word.volume(volume::ensure(context, source, (namespace, &name), &owner).await?);

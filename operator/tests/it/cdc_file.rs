@@ -1,10 +1,11 @@
 //! What the operator writes for `takhin-cdc`, takhin-cdc reads.
 
+use kube::core::ObjectMeta;
 use serde_json::{Value, json};
 use takhin_config::cdc::{OnPositionLost, SnapshotMode};
 use takhin_config::{CdcConfig, Sources, load_cdc, yaml};
-use takhin_operator::api::PikaSourceSpec;
-use takhin_operator::build::cdc_file;
+use takhin_operator::api::{PikaSource, PikaSourceSpec};
+use takhin_operator::build::{Surroundings, cdc_children, cdc_file, cdc_service};
 
 fn read(sink: Value, start: &str, password: bool) -> CdcConfig {
     let mut spec = json!({
@@ -16,14 +17,17 @@ fn read(sink: Value, start: &str, password: bool) -> CdcConfig {
     if password {
         spec["source"]["passwordSecretRef"] = json!({ "name": "pika-auth", "key": "password" });
     }
-    let spec: PikaSourceSpec = serde_json::from_value(spec).unwrap();
-    let text = yaml::to_string(&cdc_file(
-        ("data", "profiles"),
-        &spec,
-        "prod-kafka:9092",
-        Some("http://collector:4318"),
-    ))
-    .unwrap();
+    read_spec(&serde_json::from_value(spec).unwrap(), None)
+}
+
+fn read_spec(spec: &PikaSourceSpec, balancer: Option<&str>) -> CdcConfig {
+    let around = Surroundings {
+        bootstrap: "prod-kafka:9092",
+        image: "takhin/takhin:test",
+        traces: Some("http://collector:4318"),
+        balancer,
+    };
+    let text = yaml::to_string(&cdc_file(("data", "profiles"), spec, around)).unwrap();
     let sources = Sources {
         file: Some(("cdc.yaml".to_owned(), text)),
         ..Sources::default()
@@ -56,4 +60,64 @@ fn every_wish_is_a_configuration() {
     let config = read(json!({ "topicPrefix": "p", "mode": "Single" }), "no_data", false);
     assert_eq!(config.topics().0, "p.stream");
     assert_eq!(config.snapshot.mode, SnapshotMode::NoData);
+}
+
+/// A wish that says how a master reaches the pod.
+fn listed(listing: &Value) -> PikaSourceSpec {
+    serde_json::from_value(json!({
+        "clusterRef": { "name": "prod" },
+        "source": { "host": "pika", "port": 55_534, "listedAs": listing },
+        "sink": { "topic": "profiles.changes" },
+    }))
+    .unwrap()
+}
+
+/// What the master is told, and where it then connects to, are one address: by the file, or by what the pod's node is called.
+#[test]
+fn a_master_is_told_where_the_service_is() {
+    let balancer = json!({ "type": "LoadBalancer", "port": 62_535 });
+    let named = json!({ "type": "NodePort", "port": 1024, "host": "node-1" });
+    for (listing, address, told) in [
+        (&balancer, Some("192.0.2.1"), "192.0.2.1:62535"),
+        (&balancer, Some("2001:db8::1"), "[2001:db8::1]:62535"),
+        (&named, None, "node-1:1024"),
+    ] {
+        let config = read_spec(&listed(listing), address);
+        assert_eq!(config.source.listed_as.unwrap().to_string(), told);
+    }
+
+    let spec = listed(&json!({ "type": "NodePort", "port": 29_333 }));
+    let around = Surroundings {
+        bootstrap: "prod-kafka:9092",
+        image: "takhin/takhin:test",
+        traces: None,
+        balancer: None,
+    };
+    assert_eq!(read_spec(&spec, None).source.listed_as, None);
+    let service = cdc_service(&spec, "data", "profiles").unwrap();
+    let source = PikaSource {
+        metadata: ObjectMeta::default(),
+        spec,
+        status: None,
+    };
+    let [_, config, deployment] = cdc_children(&source, "data", "profiles", around).unwrap();
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    let words = container["args"].as_array().unwrap();
+    let setting = words.last().unwrap().as_str().unwrap();
+    let name = container["env"][0]["name"].as_str().unwrap();
+    let host_port = setting.replace(&format!("$({name})"), "10.0.0.7");
+    let file = config["data"]["cdc.yaml"].as_str().unwrap().to_owned();
+    let sources = Sources {
+        file: Some(("cdc.yaml".to_owned(), file)),
+        set: vec![host_port],
+        ..Sources::default()
+    };
+    let config = load_cdc(&sources).unwrap_or_else(|error| panic!("{error}"));
+    let port = config.source.listed_as.unwrap().port;
+    for (above, at) in [(1000, 0), (3000, 1)] {
+        let wanted = json!(port + above);
+        assert_eq!(service["spec"]["ports"][at]["nodePort"], wanted);
+        assert_eq!(service["spec"]["ports"][at]["targetPort"], wanted);
+        assert_eq!(container["ports"][at + 1]["containerPort"], wanted);
+    }
 }

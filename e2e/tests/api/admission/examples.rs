@@ -93,10 +93,13 @@ fn topic() -> Value {
 }
 
 fn source() -> Value {
+    let listing =
+        json!({ "type": "NodePort", "port": 29_333, "host": "node-1", "serviceAnnotations": { KEY: "x" } });
     json!({
         "clusterRef": { "name": "prod", "namespace": "streaming" },
-        "source": { "host": "pika", "port": 9221, "passwordSecretRef": { "name": "pika-auth", "key": "password" } },
+        "source": { "host": "pika", "port": 9221, "passwordSecretRef": { "name": "pika-auth", "key": "password" }, "listedAs": listing },
         "sink": { "topic": "profiles" },
+        "networkPolicy": { "enabled": true },
         "startFrom": { "mode": "initial" },
         "storage": { "size": "10Gi", "className": "fast", "deleteOnRemoval": true },
         "paused": false,
@@ -162,7 +165,7 @@ pub(super) fn refused() -> Vec<Case> {
         case("PikaSource", long, source()),
     ];
     let certificate = json!({ "name": "a", "key": "b" });
-    let created: [(&'static str, Value, &str, Value); 14] = [
+    let created: [(&'static str, Value, &str, Value); 15] = [
         ("TakhinCluster", cluster(), "/listeners/0/port", json!(9092)),
         ("TakhinCluster", cluster(), "/listeners/0/port", json!(9644)),
         ("TakhinCluster", cluster(), "/listeners/0/name", json!("rpc")),
@@ -192,6 +195,7 @@ pub(super) fn refused() -> Vec<Case> {
         ("PikaSource", source(), "/sink/topicPrefix", json!("p")),
         ("PikaSource", source(), "/sink/topic", Value::Null),
         ("PikaSource", source(), "/sink/mode", json!("Dual")),
+        ("PikaSource", source(), "/source/listedAs/port", json!(6654)),
     ];
     for (kind, spec, place, value) in created {
         all.push(case(kind, "refused".to_owned(), with(spec, place, value)));
@@ -260,6 +264,16 @@ pub(super) fn changes() -> Vec<(&'static str, Value, Value)> {
         ("Topic", topic(), with(topic(), "/config", json!({}))),
         ("PikaSource", source(), with(source(), "/paused", json!(true))),
         ("PikaSource", with(source(), "/storage", Value::Null), source()),
+        (
+            "PikaSource",
+            source(),
+            with(source(), "/source/listedAs", Value::Null),
+        ),
+        (
+            "PikaSource",
+            source(),
+            with(source(), "/source/listedAs/port", json!(29_334)),
+        ),
         (
             "PikaSource",
             source(),

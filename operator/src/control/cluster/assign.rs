@@ -13,7 +13,8 @@ use serde_json::json;
 use super::observe::Seen;
 use crate::api::{ListenerSpec, ListenerType, NODE_SETTINGS, TakhinCluster};
 use crate::build::{
-    ASSIGNED, Address, LISTENERS, MANAGER, Names, assignment_needed, listeners, listeners_text, node_port_of,
+    ASSIGNED, Address, LISTENERS, MANAGER, Names, assignment_needed, balancer_of, listeners, listeners_text,
+    node_port_of,
 };
 use crate::control::context::Context;
 use crate::control::error::Error;
@@ -158,23 +159,10 @@ fn found(listener: &ListenerSpec, service: &Service, node: &Node) -> Option<Addr
             port: node_port_of(service)?,
         }),
         ListenerType::LoadBalancer => Some(Address {
-            host: balancer(service)?,
+            host: balancer_of(service)?,
             port: listener.port,
         }),
     }
-}
-
-/// The address of a load balancer.
-pub(super) fn balancer(service: &Service) -> Option<String> {
-    let ingress = service
-        .status
-        .as_ref()?
-        .load_balancer
-        .as_ref()?
-        .ingress
-        .as_ref()?;
-    let first = ingress.first()?;
-    first.hostname.clone().or_else(|| first.ip.clone())
 }
 
 /// The address under which a node is reached from outside, or at least from its network.

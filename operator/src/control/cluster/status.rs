@@ -6,14 +6,14 @@ use kube::runtime::events::EventType;
 use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::json;
 
-use super::assign::{balancer, node_port};
+use super::assign::node_port;
 use super::observe::Seen;
 use super::volumes::Growth;
 use crate::api::{
     BrokerStatus, ListenerStatus, ListenerType, PAUSE, QuorumStatus, RolloutStatus, TakhinCluster,
     TakhinClusterStatus,
 };
-use crate::build::{Address, MANAGER, Names, listeners};
+use crate::build::{Address, MANAGER, Names, balancer_of, listeners};
 use crate::control::claims::{capacity, is_pending};
 use crate::control::context::Context;
 use crate::control::error::Error;
@@ -268,7 +268,7 @@ impl Report {
                         port: listener.port,
                     })
                 }
-                ListenerType::LoadBalancer => service.and_then(balancer).map(|host| Address {
+                ListenerType::LoadBalancer => service.and_then(balancer_of).map(|host| Address {
                     host,
                     port: listener.port,
                 }),
