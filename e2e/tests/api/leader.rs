@@ -135,7 +135,7 @@ fn paused(plane: &ControlPlane) -> Result<()> {
         })
         .with_context(|| second.tail())?;
     }
-    let changed = json!({ "spec": { "replicas": 2 } });
+    let changed = json!({ "spec": { "terminationGracePeriodSeconds": 60 } });
     room.kube().merge("TakhinCluster", &room.name, "one", &changed)?;
     first.thaw()?;
     let ended = wait::value("the first to give up", SOON, || first.ended())?;

@@ -8,6 +8,7 @@ use takhin_e2e::Broker;
 use takhin_e2e::kubernetes::{ControlPlane, condition, text};
 use takhin_e2e::{wait, wire};
 
+use crate::brokers::bound;
 use crate::room::{Room, SOON};
 use crate::stage::Suites;
 
@@ -111,7 +112,10 @@ fn lives(plane: &ControlPlane) -> Result<()> {
 fn shown(plane: &ControlPlane) -> Result<()> {
     let room = Room::new(plane, "shown")?;
     let operator = room.lone_operator()?;
-    room.small_cluster("prod")?;
+    let spec = json!({ "replicas": 1, "storage": { "type": "PersistentVolumeClaim", "size": "1Gi" } });
+    room.kube().apply(&room.ours("TakhinCluster", "prod", spec))?;
+    room.soon("PersistentVolumeClaim", "data-prod-0")?;
+    bound(&room, "data-prod-0", "1Gi")?;
     let _broker = room.broker("prod").with_context(|| operator.tail())?;
     room.topic(
         "orders",

@@ -40,6 +40,20 @@ impl<'a> House<'a> {
 
     /// Makes one of three brokers, and waits until it is ready.
     pub(crate) fn build(cluster: &'a Ground, namespace: &'static str) -> Result<Self> {
+        let spec = json!({
+            "replicas": 3,
+            "storage": { "type": "PersistentVolumeClaim", "size": "1Gi", "className": cluster.class() },
+            "rack": { "topologyKey": "topology.kubernetes.io/zone" },
+            "listeners": [
+                { "name": "internal", "port": 9092, "type": "Internal" },
+                { "name": "external", "port": 9094, "type": "NodePort" },
+            ],
+        });
+        Self::build_as(cluster, namespace, &spec)
+    }
+
+    /// Makes one as it is wished for.
+    pub(crate) fn build_as(cluster: &'a Ground, namespace: &'static str, spec: &Value) -> Result<Self> {
         let house = Self { cluster, namespace };
         house.apply(&json!({
             "apiVersion": "v1",
@@ -53,15 +67,7 @@ impl<'a> House<'a> {
             "apiVersion": "takhin.io/v1alpha1",
             "kind": "TakhinCluster",
             "metadata": { "name": "prod", "namespace": namespace },
-            "spec": {
-                "replicas": 3,
-                "storage": { "type": "PersistentVolumeClaim", "size": "1Gi", "className": cluster.class() },
-                "rack": { "topologyKey": "topology.kubernetes.io/zone" },
-                "listeners": [
-                    { "name": "internal", "port": 9092, "type": "Internal" },
-                    { "name": "external", "port": 9094, "type": "NodePort" },
-                ],
-            },
+            "spec": spec,
         }))?;
         house.quiet()?;
         Ok(house)

@@ -6,6 +6,7 @@
 mod balancers;
 mod changes;
 mod dashboards;
+mod ephemeral;
 mod existing;
 mod hardships;
 mod house;
@@ -34,5 +35,6 @@ fn main() {
     balancers::add(&mut suites);
     volume::add(&mut suites);
     pushed::add(&mut suites);
+    ephemeral::add(&mut suites);
     suites.run(arguments).exit()
 }

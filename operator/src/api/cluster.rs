@@ -62,6 +62,9 @@ use super::shared::{NetworkPolicySpec, SecretKeyRef, annotations_schema, null_is
 )]
 #[cfg_attr(test, kube(cel))]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.storage.type != 'Ephemeral' || self.replicas == 1")
+    .message("spec.replicas of storage type Ephemeral can only be 1: of several brokers, the others would refuse for good one that \
+              comes back without its data. Set spec.storage.type to PersistentVolumeClaim"))]
 pub struct TakhinClusterSpec {
     /// Number of brokers. Fewer than now: replicas move away first, and the change is refused with a reason in the
     /// conditions where they would not fit.
@@ -200,7 +203,7 @@ pub struct StorageSpec {
 pub enum StorageType {
     /// A claim for each broker, which outlives its pods.
     PersistentVolumeClaim,
-    /// A directory of the pod: a broker whose pod is replaced has lost its data.
+    /// A directory of the pod, for one broker: when its pod is replaced it begins anew, without data.
     Ephemeral,
 }
 

@@ -106,7 +106,8 @@ fn cases() -> Vec<Case> {
             "TakhinCluster",
             of("/storage", json!({ "type": "Ephemeral", "className": "fast" })),
         ),
-        changed("TakhinCluster", of("/storage", ephemeral), cluster()),
+        changed("TakhinCluster", of("/storage", ephemeral.clone()), cluster()),
+        created("TakhinCluster", json!({ "replicas": 2, "storage": ephemeral })),
         changed("TakhinCluster", of("/storage/size", json!("9Gi")), cluster()),
         changed(
             "TakhinCluster",

@@ -31,7 +31,7 @@ async fn ask(client: &Client, namespace: &str) -> anyhow::Result<()> {
     taken::<TakhinCluster>(
         client,
         namespace,
-        &json!({ "replicas": 3, "storage": { "type": "Ephemeral" } }),
+        &json!({ "replicas": 1, "storage": { "type": "Ephemeral" } }),
     )
     .await?;
     taken::<Topic>(

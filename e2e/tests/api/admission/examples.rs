@@ -26,6 +26,7 @@ pub(super) struct Case {
 pub(super) fn whole() -> Vec<(&'static str, Vec<Value>)> {
     let mut ephemeral = cluster();
     ephemeral["storage"] = json!({ "type": "Ephemeral" });
+    ephemeral["replicas"] = json!(1);
     let mut prefix = source();
     prefix["sink"] = json!({ "topicPrefix": "profiles", "mode": "Dual" });
     vec![
@@ -165,7 +166,7 @@ pub(super) fn refused() -> Vec<Case> {
         case("PikaSource", long, source()),
     ];
     let certificate = json!({ "name": "a", "key": "b" });
-    let created: [(&'static str, Value, &str, Value); 15] = [
+    let created: [(&'static str, Value, &str, Value); 16] = [
         ("TakhinCluster", cluster(), "/listeners/0/port", json!(9092)),
         ("TakhinCluster", cluster(), "/listeners/0/port", json!(9644)),
         ("TakhinCluster", cluster(), "/listeners/0/name", json!("rpc")),
@@ -189,6 +190,12 @@ pub(super) fn refused() -> Vec<Case> {
             cluster(),
             "/storage",
             json!({ "type": "Ephemeral", "className": "fast" }),
+        ),
+        (
+            "TakhinCluster",
+            cluster(),
+            "/storage",
+            json!({ "type": "Ephemeral" }),
         ),
         ("Topic", topic(), "/topicName", json!("__hidden")),
         ("Topic", topic(), "/topicName", json!("..")),
