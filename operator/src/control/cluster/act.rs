@@ -13,7 +13,7 @@ use super::assign;
 use super::dynamic::client;
 use super::observe::Seen;
 use super::status::Report;
-use crate::api::{RESTART, TakhinCluster};
+use crate::api::{RESTART, SKIP_SCALE_DOWN_CHECK, TakhinCluster};
 use crate::broker_api::{AdminError, BrokerApi};
 use crate::build::{CONFIG_HASH, Names};
 use crate::control::claims::needs_restart;
@@ -39,6 +39,7 @@ pub(super) async fn leave(
     plan: &mut Plan,
     report: &mut Report,
 ) {
+    unchecked(context, cluster, seen, plan).await;
     let Some(admin) = seen.admin.clone() else {
         return;
     };
@@ -94,6 +95,31 @@ pub(super) async fn leave(
         .take()
         .or(waiting_for)
         .filter(|_| plan.replicas > cluster.spec.replicas);
+}
+
+/// Tells of brokers that go with what they have, because somebody insists. They are gone from the StatefulSet with this pass.
+async fn unchecked(context: &Context, cluster: &TakhinCluster, seen: &Seen, plan: &Plan) {
+    let scaling = seen.scaling(cluster);
+    let Some(have) = scaling
+        .replicas
+        .filter(|have| scaling.skip_check && plan.replicas < *have)
+    else {
+        return;
+    };
+    let going: Vec<i32> = (plan.replicas..have).collect();
+    let note = format!(
+        "the annotation {SKIP_SCALE_DOWN_CHECK} is true: with whatever only they have, {} go",
+        list(&going)
+    );
+    context
+        .event(
+            cluster,
+            EventType::Warning,
+            "ScaleDownUnchecked",
+            "ScaleDown",
+            note,
+        )
+        .await;
 }
 
 async fn decommission(

@@ -501,6 +501,13 @@ impl Report {
         if cluster.status.as_ref() == Some(&self.status) {
             return Ok(());
         }
+        let of = |conditions| find(conditions, "Degraded").filter(|said| said.reason == "DiskPressure");
+        let full = of(&self.status.conditions).filter(|_| of(before).is_none());
+        if let Some(full) = full.map(|said| said.message.clone()) {
+            context
+                .event(cluster, EventType::Warning, "DiskPressure", "Observe", full)
+                .await;
+        }
         let api: Api<TakhinCluster> = Api::namespaced(context.client.clone(), &namespace);
         let patch = json!({
             "apiVersion": TakhinCluster::api_version(&()),

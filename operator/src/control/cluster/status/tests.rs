@@ -215,6 +215,7 @@ async fn reasons_for_being_degraded() {
     all.brokers.as_mut().unwrap()[1].disk = Some(full);
     let said = says(&observed(&cluster, &all), "Degraded", ("True", "DiskPressure"));
     assert!(said.contains("broker 1"), "{said}");
+    told_once(&cluster, &all).await;
     all.health = None;
     says(&observed(&cluster, &all), "Degraded", ("Unknown", "BrokerDown"));
 
@@ -238,6 +239,44 @@ async fn reasons_for_being_degraded() {
         degraded["message"].as_str().unwrap().contains("prod-1"),
         "{degraded}"
     );
+}
+
+/// That a disk is full is an event when it becomes so, and not again with each word of the same.
+async fn told_once(cluster: &TakhinCluster, seen: &Seen) {
+    let server = Server::default();
+    let path = "/apis/takhin.io/v1alpha1/namespaces/ns/takhinclusters/prod";
+    server.put(path, serde_json::to_value(cluster).unwrap());
+    let context = server.context();
+    let events = || {
+        let writes = server.writes();
+        writes.iter().filter(|write| write.contains("/events")).count()
+    };
+    observed(cluster, seen).write(&context, cluster).await.unwrap();
+    assert_eq!(events(), 1);
+    let mut written: TakhinCluster = serde_json::from_value(server.get(path).unwrap()).unwrap();
+    written.metadata.generation = Some(77);
+    observed(&written, seen).write(&context, &written).await.unwrap();
+    assert_eq!(events(), 0);
+}
+
+/// Brokers that go unchecked are named in an event, once: they are gone from the StatefulSet with the same pass.
+#[tokio::test]
+async fn who_insists_on_a_smaller_cluster_is_told_who_goes() {
+    let server = Server::default();
+    let context = server.context();
+    let mut cluster = cluster(1);
+    for (insists, wanted) in [(false, 0), (true, 1)] {
+        let annotations = [(crate::api::SKIP_SCALE_DOWN_CHECK.to_owned(), insists.to_string())];
+        cluster.metadata.annotations = Some(annotations.into());
+        let mut seen = seen(3);
+        let mut plan = crate::decide::scale::decide(&seen.scaling(&cluster));
+        let mut report = report(&cluster);
+        act::leave(&context, &cluster, &mut seen, &mut plan, &mut report).await;
+        assert_eq!(plan.replicas, if insists { 1 } else { 3 });
+        let writes = server.writes();
+        assert_eq!(writes.len(), wanted, "{writes:?}");
+        assert!(writes.iter().all(|write| write.contains("/events")), "{writes:?}");
+    }
 }
 
 /// A restart of broker 1 that has waited for broker 2 for so long.
