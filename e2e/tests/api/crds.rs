@@ -38,7 +38,29 @@ fn accepted(plane: &ControlPlane) -> Result<()> {
     Ok(())
 }
 
-/// Every example of `docs/kubernetes.md`, parts with the whole before them that they are for, and those of the chart's notes.
+/// The examples that Artifact Hub shows, from the chart's annotation: items of a list in a text.
+fn of_catalogue(chart: &str) -> Result<Vec<String>> {
+    let list = chart
+        .split("artifacthub.io/crdsExamples: |\n")
+        .nth(1)
+        .context("no examples for Artifact Hub")?;
+    let lines = list.lines().take_while(|line| line.starts_with("    "));
+    let mut all: Vec<String> = Vec::new();
+    for line in lines {
+        let line = line.get(4..).unwrap_or_default();
+        if line.starts_with("- ") {
+            all.push(String::new());
+        }
+        let example = all.last_mut().context("a line of no item")?;
+        *example += line.get(2..).unwrap_or_default();
+        example.push('\n');
+    }
+    ensure!(all.len() == 3, "{} examples for Artifact Hub", all.len());
+    Ok(all)
+}
+
+/// Every example of `docs/kubernetes.md`, parts with the whole before them that they are for, those of the chart's notes and
+/// of its annotations.
 fn shown(plane: &ControlPlane) -> Result<()> {
     let page = std::fs::read_to_string(tools::checkout()?.join("docs/kubernetes.md"))?;
     let mut whole: Vec<String> = Vec::new();
@@ -59,6 +81,8 @@ fn shown(plane: &ControlPlane) -> Result<()> {
             .map(|line| line.get(2..).unwrap_or_default().to_owned() + "\n")
             .collect(),
     );
+    let chart = tools::checkout()?.join("charts/takhin-operator/Chart.yaml");
+    whole.extend(of_catalogue(&std::fs::read_to_string(chart)?)?);
     for kind in ["TakhinCluster", "Topic", "PikaSource"] {
         let has = |example: &String| example.contains(&format!("kind: {kind}\n"));
         ensure!(whole.iter().any(has), "no example of a {kind}");

@@ -1,6 +1,8 @@
 //! The chart with the real helm, and the plain manifests with the real kubectl.
 
-use anyhow::{Result, ensure};
+use std::fs;
+
+use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 use takhin_e2e::kubernetes::{ControlPlane, Operator, text};
 use takhin_e2e::tools;
@@ -9,7 +11,10 @@ use crate::room::{SOON, chart, namespace};
 use crate::stage::Suites;
 
 pub(crate) fn add(suites: &mut Suites) {
-    suites.add("helm: lint, and values that the schema refuses", lint);
+    suites.add(
+        "helm: lint, what values make, and values that the schema refuses",
+        lint,
+    );
     suites.add("helm: installed, upgraded, removed; the kinds stay", |plane| {
         installed(plane, "helm-installed", ControlPlane::helm)
     });
@@ -24,46 +29,65 @@ pub(crate) fn add(suites: &mut Suites) {
 type Helm = fn(&ControlPlane, &[&str]) -> Result<String>;
 
 fn lint(plane: &ControlPlane) -> Result<()> {
-    lint_with(plane, ControlPlane::helm)
+    lint_with(plane, ControlPlane::helm)?;
+    golden(plane)
+}
+
+/// What `charts/takhin-operator/ci` has values for.
+const VALUES: [&str; 3] = ["default", "everything", "namespaces"];
+
+/// What the chart makes of values of `ci`, as it was looked at once and committed.
+fn golden(plane: &ControlPlane) -> Result<()> {
+    for name in VALUES {
+        // Kinds and dashboards are files of their own, which are tested as such.
+        let without = ["--set", "crds.install=false,metrics.dashboards.enabled=false"];
+        let is = rendered(plane, ControlPlane::helm, name, &without)?;
+        let path = tools::checkout()?.join(format!("e2e/tests/api/helm/{name}.yaml"));
+        let was = fs::read_to_string(&path)?;
+        if is != was {
+            let line = is
+                .lines()
+                .zip(was.lines())
+                .take_while(|(is, was)| is == was)
+                .count()
+                + 1;
+            bail!(
+                "{} is not what the chart makes, from line {line} on; if that is wished for, it becomes:\n{is}",
+                path.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+fn rendered(plane: &ControlPlane, helm: Helm, values: &str, more: &[&str]) -> Result<String> {
+    let chart = chart()?;
+    let values = format!("{chart}/ci/{values}-values.yaml");
+    let place = ["template", "takhin", &chart, "--namespace", "takhin-system"];
+    let given = ["--values", &values, "--api-versions", "monitoring.coreos.com/v1"];
+    helm(plane, &[&place[..], &given[..], more].concat())
 }
 
 fn lint_with(plane: &ControlPlane, helm: Helm) -> Result<()> {
     let chart = chart()?;
     helm(plane, &["lint", "--strict", &chart])?;
-    let digest = format!("image.digest=sha256:{}", "0".repeat(64));
-    let everything = [
-        "metrics.serviceMonitor.enabled=true",
-        "metrics.podMonitor.enabled=true",
-        "metrics.prometheusRule.enabled=true",
-        "metrics.dashboards.enabled=true",
-        "networkPolicy.enabled=true",
-        &digest,
-        "global.imageRegistry=registry.example",
-        "watchNamespaces={a,b}",
-    ];
-    let mut arguments = vec![
-        "template",
-        "takhin",
-        &chart,
-        "--api-versions",
-        "monitoring.coreos.com/v1",
-    ];
-    for value in everything {
-        arguments.extend(["--set", value]);
+    for name in VALUES {
+        let values = format!("{chart}/ci/{name}-values.yaml");
+        helm(plane, &["lint", "--strict", &chart, "--values", &values])?;
     }
-    let rendered = helm(plane, &arguments)?;
+    let dashboards = rendered(
+        plane,
+        helm,
+        "everything",
+        &["--show-only", "templates/dashboards.yaml"],
+    )?;
     for wanted in [
-        "ServiceMonitor",
-        "PodMonitor",
-        "PrometheusRule",
         "takhin-brokers.json: |",
         "takhin-operator.json: |",
         "takhin-cdc.json: |",
         "grafana_dashboard: \"1\"",
-        "kind: NetworkPolicy",
-        "registry.example/takhin",
     ] {
-        ensure!(rendered.contains(wanted), "no {wanted}");
+        ensure!(dashboards.contains(wanted), "no {wanted}");
     }
     // A value that is wrong, and what has to be named.
     for (value, named) in [
@@ -78,7 +102,7 @@ fn lint_with(plane: &ControlPlane, helm: Helm) -> Result<()> {
     ] {
         let said = helm(plane, &["template", "takhin", &chart, "--set", value]);
         let Err(said) = said else {
-            anyhow::bail!("--set {value} is accepted");
+            bail!("--set {value} is accepted");
         };
         ensure!(said.to_string().contains(named), "--set {value}: {said}");
     }
@@ -102,6 +126,10 @@ fn installed(plane: &ControlPlane, space: &str, helm: Helm) -> Result<()> {
     )?;
     kube.wait(("Deployment", space, "takhin"), "one pod", SOON, |found| {
         (found["spec"]["replicas"] == 1).then_some(())
+    })?;
+    helm(plane, &["rollback", "takhin", "1", "--namespace", space])?;
+    kube.wait(("Deployment", space, "takhin"), "two pods again", SOON, |found| {
+        (found["spec"]["replicas"] == 2).then_some(())
     })?;
     helm(plane, &["uninstall", "takhin", "--namespace", space])?;
     kube.gone("Deployment", space, "takhin", SOON)?;
