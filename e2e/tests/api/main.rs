@@ -13,6 +13,7 @@ mod leader;
 mod outage;
 mod rights;
 mod room;
+mod silent;
 mod sources;
 mod stage;
 mod topics;
@@ -32,7 +33,10 @@ fn main() {
     traces::add(&mut suites);
     leader::add(&mut suites);
     outage::add(&mut suites);
+    // Two minutes of waiting are one: in the minute in which nothing may happen another one passes.
+    silent::add_first(&mut suites);
     crowd::add(&mut suites);
+    silent::add_last(&mut suites);
     helm::add(&mut suites);
     if arguments.filter.is_none() {
         rights::add(&mut suites);

@@ -27,6 +27,17 @@ pub(crate) struct Room<'a> {
     audit: Audit,
 }
 
+/// A room whose test waits while another one has the control plane, and the operator in it.
+pub(crate) struct Aside {
+    /// Of the control plane that it is on.
+    folder: PathBuf,
+    name: String,
+    watched: String,
+    kubeconfig: PathBuf,
+    audit: Audit,
+    operator: Operator,
+}
+
 /// The prefix of the users that operators in rooms are.
 pub(crate) const USERS: &str = "system:serviceaccount:room-";
 
@@ -70,6 +81,30 @@ impl<'a> Room<'a> {
             kubeconfig,
             audit,
         })
+    }
+
+    /// Leaves the control plane to another test.
+    pub(crate) fn set_aside(self, operator: Operator) -> Aside {
+        Aside {
+            folder: self.plane.folder().to_owned(),
+            name: self.name,
+            watched: self.watched,
+            kubeconfig: self.kubeconfig,
+            audit: self.audit,
+            operator,
+        }
+    }
+
+    /// Goes on with it, if the control plane is still the same.
+    pub(crate) fn take_up(plane: &'a ControlPlane, aside: Aside) -> Option<(Self, Operator)> {
+        let room = Self {
+            plane,
+            name: aside.name,
+            watched: aside.watched,
+            kubeconfig: aside.kubeconfig,
+            audit: aside.audit,
+        };
+        (plane.folder() == aside.folder).then_some((room, aside.operator))
     }
 
     /// The API, as the administrator.

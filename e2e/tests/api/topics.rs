@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use takhin_e2e::Broker;
-use takhin_e2e::kubernetes::{ControlPlane, condition, text};
+use takhin_e2e::kubernetes::{ControlPlane, text};
 use takhin_e2e::{wait, wire};
 
 use crate::brokers::bound;
@@ -16,7 +16,6 @@ pub(crate) fn add(suites: &mut Suites) {
     suites.add("topics: made, adopted, grown, refused, kept and deleted", lives);
     suites.add("topics: kubectl shows what there is, and scales", shown);
     suites.add("topics: nothing holds up what is deleted", gone);
-    suites.add("topics: a namespace goes although the brokers are silent", silent);
 }
 
 /// Partitions of a topic as the broker has it; none if there is no such topic.
@@ -263,37 +262,4 @@ fn gone(plane: &ControlPlane) -> Result<()> {
     room.kube()
         .gone("Namespace", "", &room.name, SOON * 2)
         .with_context(|| operator.tail())
-}
-
-fn silent(plane: &ControlPlane) -> Result<()> {
-    let shop = "room-silent-shop";
-    let room = Room::with(plane, "silent", &[shop])?;
-    let operator = room.lone_operator()?;
-    let spec = json!({ "replicas": 1, "storage": { "type": "Ephemeral" }, "topicNamespaces": [shop] });
-    room.kube().apply(&room.ours("TakhinCluster", "prod", spec))?;
-    let broker = room.broker("prod").with_context(|| operator.tail())?;
-    let mut topic = room.ours(
-        "Topic",
-        "orders",
-        json!({ "clusterRef": { "name": "prod", "namespace": room.name } }),
-    );
-    topic["metadata"]["namespace"] = shop.into();
-    room.kube().apply(&topic)?;
-    let says = |status: &'static str, reason: &'static str| {
-        room.kube()
-            .wait(("Topic", shop, "orders"), reason, SOON, |topic| {
-                let (is, why, _) = condition(topic, "Ready")?;
-                (is == status && why == reason).then_some(())
-            })
-    };
-    says("True", "Synced")?;
-    drop(broker);
-    room.kube().delete("Topic", shop, "orders")?;
-    says("False", "DeletionBlocked").with_context(|| operator.tail())?;
-    // Roles in it go with it; the operator has to let go of the topic all the same, a minute after it was deleted.
-    room.kube().delete("Namespace", "", shop)?;
-    room.kube()
-        .gone("Namespace", "", shop, SOON * 2)
-        .with_context(|| operator.tail())?;
-    room.leave()
 }
