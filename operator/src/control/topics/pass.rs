@@ -18,6 +18,7 @@ use super::finish::{self, FINALIZER, Word};
 use super::{ClusterKey, Stores};
 use crate::api::{DeletionPolicy, MANAGED, PAUSE, TakhinCluster, Topic, annotated};
 use crate::control::context::Context;
+use crate::decide::conditions::find;
 use crate::decide::placement::Racks;
 use crate::decide::topic::{Found, Todo, decide, managed_keys, owner, replication_factor};
 
@@ -460,12 +461,19 @@ impl Pass {
             let namespace = item.topic.namespace().unwrap_or_default();
             let since = item.topic.metadata.deletion_timestamp.as_ref();
             let age = since.map_or(0, |since| self.context.now().as_second() - since.0.as_second());
-            if age >= PATIENCE_SECONDS && !namespaces.contains_key(&namespace) {
+            let said = find(conditions(&item.topic), "Ready").filter(|said| said.reason == "DeletionBlocked");
+            let says_more = said.is_some_and(|said| said.message != message);
+            if (age >= PATIENCE_SECONDS || says_more) && !namespaces.contains_key(&namespace) {
                 let goes = self.is_terminating(&namespace).await;
                 namespaces.insert(namespace.clone(), goes);
             }
-            if age >= PATIENCE_SECONDS && namespaces.get(&namespace) == Some(&true) {
+            let goes = namespaces.get(&namespace) == Some(&true);
+            if age >= PATIENCE_SECONDS && goes {
                 words.push(Word::release(&item.topic));
+                continue;
+            }
+            // The right to write a status there may be gone already, and nobody reads in other words why it is held up.
+            if goes && said.is_some() {
                 continue;
             }
             let mut word = Word::not_ready(&item.topic, "DeletionBlocked", message);

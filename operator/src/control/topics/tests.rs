@@ -125,6 +125,36 @@ async fn the_older_resource_has_the_topic_and_the_younger_is_told_so() {
     assert_eq!(finalizers(&server, "first"), json!(["somebody/else"]));
 }
 
+/// Roles go with their namespace, often before its topics: what was said once is not said again in other words.
+#[tokio::test]
+async fn in_a_namespace_that_goes_it_is_said_once_why_a_topic_stays() {
+    let server = Server::default();
+    let context = server.context();
+    let now = context.now().to_string();
+    server.put(&path("orders"), deleted(topic("orders", OLD, json!({})), &now));
+    let namespace = "/api/v1/namespaces/ns";
+    server.put(
+        namespace,
+        json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "ns" } }),
+    );
+    pass(&server, &context, &["orders"], Some(cluster())).await;
+    let (reason, why) = ready(&server, "orders");
+    assert_eq!(reason, "DeletionBlocked");
+    for (goes, says) in [(true, "otherwise"), (false, why.as_str())] {
+        server.edit(&path("orders"), |topic| {
+            topic["status"]["conditions"][0]["message"] = "otherwise".into()
+        });
+        server.edit(namespace, |namespace| {
+            namespace["metadata"]["deletionTimestamp"] = if goes { now.as_str().into() } else { Value::Null };
+        });
+        server.writes();
+        pass(&server, &context, &["orders"], Some(cluster())).await;
+        assert_eq!(ready(&server, "orders").1, says);
+        assert_eq!(server.writes().len(), usize::from(!goes));
+    }
+    assert_eq!(finalizers(&server, "orders").as_array().unwrap().len(), 2);
+}
+
 #[tokio::test]
 async fn of_two_made_in_the_same_second_the_one_that_has_the_topic_keeps_it() {
     for (has, lacks) in [("a", "b"), ("b", "a")] {
