@@ -1,6 +1,8 @@
 //! A producer and a consumer of every stock client live through what happens to a cluster: a leader that dies, a
 //! rolling restart, replicas that move. No client is told of an error, and all that was acknowledged is read.
 
+mod by_kcat;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use takhin_e2e::wire::Connection;
 use takhin_e2e::{Cluster, wait};
 
 use crate::suite::{Context, Suites};
+use by_kcat::Kcat;
 
 const TOPIC: &str = "survived";
 const PARTITIONS: i32 = 3;
@@ -30,21 +33,24 @@ fn lives(_: &Context) -> Result<()> {
     let error = connection.create_replicated_topic(TOPIC, PARTITIONS, 3, &[])?;
     ensure!(error == 0, "CreateTopics: error {error}");
     let mut clients = start(&cluster.bootstrap())?;
-    goes_on(&mut clients).context("at the start")?;
+    let mut kcat = Kcat::start(&cluster.bootstrap())?;
+    let mut goes_on = || kcat.goes_on().and_then(|()| goes_on(&mut clients));
+    goes_on().context("at the start")?;
 
     let leader = placements(&cluster.bootstrap(), TOPIC)?[0].leader;
     let victim = usize::try_from(leader - 1)?;
     cluster.brokers[victim].kill();
-    goes_on(&mut clients).context("without a broker that was killed")?;
+    goes_on().context("without a broker that was killed")?;
     cluster.start_again(victim)?;
     for broker in 0..cluster.brokers.len() {
         cluster.brokers[broker].stop()?;
-        goes_on(&mut clients).with_context(|| format!("without broker {}", broker + 1))?;
+        goes_on().with_context(|| format!("without broker {}", broker + 1))?;
         cluster.start_again(broker)?;
     }
     moves(&cluster)?;
-    goes_on(&mut clients).context("after the replicas were moved")?;
+    goes_on().context("after the replicas were moved")?;
 
+    kcat.judge()?;
     for (name, session, _) in &mut clients {
         session.leave(&format!("{name}-writer"))?;
     }
