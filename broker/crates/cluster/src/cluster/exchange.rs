@@ -99,6 +99,7 @@ impl Exchange {
     /// How this node stands to its cluster now.
     fn standing(&self) -> Standing {
         let mut standing = self.standing.lock().clone();
+        standing.clock_ms = Some(self.env.clock.now_ms());
         if let Some(cluster) = self.cluster.get().and_then(Weak::upgrade) {
             standing.controller = cluster.controller_id();
             standing.cluster_id.clone_from(&cluster.image().cluster_id);

@@ -25,6 +25,7 @@ use super::{ClusterOptions, node_number};
 use crate::controller::{Controller, TopicError};
 use crate::links::{Class, Kind, LinkError, Links};
 use crate::raft::{Group, Voter};
+use crate::survey::{is_skewed, skew};
 
 /// Pause between two rounds of questions.
 const ROUND: Duration = Duration::from_millis(200);
@@ -49,6 +50,9 @@ pub(crate) struct Standing {
     pub(crate) cluster_id: String,
     /// The seeds of its configuration.
     pub(crate) seeds: BTreeSet<String>,
+    /// Its wall clock as it says this, milliseconds since 1970. Brokers of earlier builds do not say.
+    #[serde(default)]
+    pub(crate) clock_ms: Option<i64>,
     /// Whether its metadata group holds anything.
     pub(crate) is_member: bool,
     /// Whom it takes for the controller; -1 if nobody.
@@ -108,6 +112,16 @@ pub enum FormingError {
         others: String,
         /// The name of both.
         name: String,
+    },
+    /// The wall clocks differ by more than a minute.
+    #[error(
+        "the clock of {address} is {difference} this broker's: synchronize the clocks of both machines, and start it again"
+    )]
+    OtherTime {
+        /// The seed.
+        address: String,
+        /// How far, and in which direction.
+        difference: String,
     },
     /// This node is not in the list that it would found a cluster with.
     #[error(
@@ -310,6 +324,7 @@ impl Forming<'_> {
             match answer {
                 Ok(theirs) => {
                     check(&own, &theirs, &address)?;
+                    check_clock(self.env.clock.now_ms(), &theirs, &address)?;
                     if !theirs.cluster_id.is_empty() {
                         clusters.insert(theirs.cluster_id.clone(), address);
                     }
@@ -403,6 +418,17 @@ fn check(own: &Standing, theirs: &Standing, address: &str) -> Result<(), Forming
         });
     }
     Ok(())
+}
+
+/// Whether a seed has about the time that this node has. Its answer was on its way for a few seconds at most.
+fn check_clock(now_ms: i64, theirs: &Standing, address: &str) -> Result<(), FormingError> {
+    match theirs.clock_ms.map(|clock| clock - now_ms) {
+        Some(ahead) if is_skewed(ahead) => Err(FormingError::OtherTime {
+            address: address.to_owned(),
+            difference: skew(ahead),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses seeds of several clusters, given by their ids.

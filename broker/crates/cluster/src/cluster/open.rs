@@ -297,6 +297,7 @@ fn standing(options: &ClusterOptions) -> Standing {
         directory: options.broker.directory,
         cluster_name: options.cluster_name.clone(),
         cluster_id: String::new(),
+        clock_ms: None,
         seeds: options.seeds.clone(),
         is_member: false,
         controller: -1,

@@ -77,9 +77,10 @@ impl Cluster {
         let asked = links.call(node, Class::Control, 0, Kind::Report, vec![Bytes::new()], ANSWER);
         let answered = asked.await.map_err(|error| error.to_string());
         let report = answered.and_then(|body| serde_json::from_slice(&body).map_err(|e| e.to_string()));
-        report
-            .map_err(|reason| tracing::debug!(broker = id, reason, "no report"))
-            .ok()
+        let report = report.map_err(|reason| tracing::debug!(broker = id, reason, "no report"));
+        let mut report: BrokerReport = report.ok()?;
+        report.ahead_ms = report.clock_ms.map(|theirs| theirs - self.env.clock.now_ms());
+        Some(report)
     }
 
     /// How this broker is.
@@ -103,6 +104,8 @@ impl Cluster {
                 .map(|log| log.stats().bytes)
                 .sum(),
             disk: self.disk_report().await,
+            clock_ms: Some(self.env.clock.now_ms()),
+            ahead_ms: None,
             behind,
             has_more_behind,
         }

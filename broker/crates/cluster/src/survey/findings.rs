@@ -67,6 +67,8 @@ kinds! {
     ControllerMarginLost = "controller_margin_lost",
     /// Little more is free on a broker's disk than the floor below which it refuses records.
     DiskLow = "disk_low",
+    /// A broker's wall clock differs: it stamps records with another time, and deletes old ones too early or too late.
+    ClockSkew = "clock_skew",
     /// A partition has so few replicas that it cannot be written while the broker is away, whatever is waited for.
     NoSpareReplica = "no_spare_replica",
     /// The metadata group has so few voters that there is no controller while the broker is away, whatever is waited for.

@@ -1,7 +1,7 @@
 //! Is the cluster healthy?
 
 use super::findings::{ConcernKind, Findings};
-use super::{DiskReport, Seen, Survey};
+use super::{DiskReport, MAX_SKEW, Seen, Survey};
 
 /// A disk is low when less than this many times the floor is free.
 const LOW: u64 = 4;
@@ -63,7 +63,27 @@ impl Survey {
         if let Some(disk) = report.disk {
             look_at_disk(broker, disk, findings);
         }
+        if let Some(ahead) = report.ahead_ms.filter(|ahead| is_skewed(*ahead)) {
+            findings.broker(ConcernKind::ClockSkew, broker, || {
+                format!(
+                    "the clock of broker {broker} is {} that of the broker that was asked: synchronize them",
+                    skew(ahead)
+                )
+            });
+        }
     }
+}
+
+/// Whether clocks that differ by so many milliseconds are wrong.
+pub(crate) fn is_skewed(ahead_ms: i64) -> bool {
+    u128::from(ahead_ms.unsigned_abs()) > MAX_SKEW.as_millis()
+}
+
+/// How far a clock is before or behind another one, in words.
+pub(crate) fn skew(ahead_ms: i64) -> String {
+    let seconds = ahead_ms.unsigned_abs() / 1000;
+    let side = if ahead_ms > 0 { "ahead of" } else { "behind" };
+    format!("{seconds} s {side}")
 }
 
 /// What is told of a broker that has `closed` replicas that are not open.

@@ -28,6 +28,7 @@ use uuid::Uuid;
 pub use decommission::DecommissionProgress;
 pub use drain::DrainProgress;
 pub use findings::{Concern, ConcernKind, Findings};
+pub(crate) use health::{is_skewed, skew};
 pub use restart::RestartSafety;
 
 use crate::leaders::Leadership;
@@ -36,6 +37,9 @@ use crate::partition::PartitionId;
 
 /// Silence after which a broker is taken for gone.
 const SILENT: Duration = Duration::from_secs(2);
+
+/// By how much wall clocks may differ. Nothing that is decided depends on them, but what is told and deleted by age does.
+const MAX_SKEW: Duration = Duration::from_secs(60);
 
 /// What a broker says of itself when it is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -51,6 +55,12 @@ pub struct BrokerReport {
     pub log_bytes: u64,
     /// Its data directory's file system; `None` if that cannot be read.
     pub disk: Option<DiskReport>,
+    /// Its wall clock, milliseconds since 1970. Brokers of earlier builds do not say.
+    #[serde(default)]
+    pub clock_ms: Option<i64>,
+    /// By how many milliseconds that is ahead of the clock of the broker that asked, to a second; noted by that one.
+    #[serde(skip)]
+    pub ahead_ms: Option<i64>,
     /// Of the partitions that it leads, those with replicas that lack more than what is under way, and the brokers of
     /// these replicas. The metadata's group has the topic id 1.
     pub(crate) behind: Vec<(Uuid, i32, Vec<i32>)>,

@@ -1,6 +1,7 @@
 //! Brokers that cannot be of one cluster: each is told why, ends, and changes nothing.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use takhin_runtime::Env;
@@ -82,6 +83,34 @@ fn another_name_of_the_cluster_is_refused() {
             "{reason}"
         );
         assert_eq!(running.lock()[&0].image().brokers.len(), NAMES.len());
+    });
+}
+
+/// A clock that is minutes off: a broker that is not of the cluster yet is not taken in, one that is goes on.
+#[test]
+fn a_clock_that_is_minutes_off_is_refused() {
+    with_cluster(46, |env, machines, newcomer, running| async move {
+        for (milliseconds, expected) in [(300_000, " s behind this"), (-600_000, " s ahead of this")] {
+            newcomer.jump_clock(milliseconds);
+            let reason = refusal(&env, &newcomer, 4, "n4:33145", "sim", &SEEDS).await;
+            assert!(reason.contains(expected), "{reason}");
+        }
+        assert_eq!(running.lock()[&0].image().brokers.len(), NAMES.len());
+        newcomer.jump_clock(300_000);
+        let own = newcomer.env();
+        let joined = start_node(&own, 4, "n4:33145", &SEEDS, SEGMENT_BYTES).await;
+        drop(joined.unwrap());
+
+        machines[1].jump_clock(120_000);
+        let asked = Arc::clone(&running.lock()[&0]);
+        let findings = asked.survey().await.health();
+        let told: Vec<_> = findings
+            .concerns()
+            .filter(|concern| concern.kind.name() == "clock_skew")
+            .collect();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert_eq!(told[0].broker, Some(2));
+        assert!(told[0].message.contains(" s ahead of"), "{}", told[0].message);
     });
 }
 
