@@ -116,8 +116,7 @@ impl Nodes {
             found
         });
         let oracle = self.oracle.lock();
-        invariants::log_matching::check(&found);
-        oracle.check(&found[0]);
+        found.iter().for_each(|replica| oracle.check(replica));
         oracle.acknowledgements()
     }
 }
@@ -474,6 +473,8 @@ pub(crate) async fn converge(env: &Env, running: &Running) -> Vec<Vec<(i64, Valu
                 .collect();
             let there = |replica: &Arc<Partition>| replica.offsets().high_watermark >= end;
             if replicas.len() == NAMES.len() && replicas.iter().all(there) {
+                let logs: Vec<_> = replicas.iter().map(|replica| replica.log().unwrap()).collect();
+                invariants::log_matching::check(&logs, end);
                 return replicas
                     .iter()
                     .map(|replica| {

@@ -28,8 +28,21 @@ impl OneDecision {
                 return;
             }
         }
-        // What stands in it, and not what was made of it.
-        let now = format!("{:?} {:?} {:?}", image.cluster_id, image.brokers, image.topics);
+        // What was decided, and not what each node makes of it (`settings`).
+        let brokers = (
+            &image.cluster_id,
+            &image.brokers,
+            &image.draining,
+            &image.decommissioning,
+        );
+        let topics = (&image.topics, &image.reassigning, image.rebalance_due);
+        let rest = (
+            image.version,
+            image.next_producer_id,
+            &image.broker_configs,
+            &image.group_configs,
+        );
+        let now = format!("{brokers:?} {topics:?} {rest:?}");
         self.compare(node, version, now);
     }
 
