@@ -95,6 +95,7 @@ impl Brokers {
     /// Starts those that do not run, or that have not got that far yet.
     fn boot_missing(&self) {
         for index in 0..NAMES.len() {
+            self.machines[index].heal_clock();
             if !self.nodes.lock().contains_key(&index) {
                 self.crash(index, CrashMode::Process);
                 self.boot(index);

@@ -68,7 +68,7 @@ impl Nodes {
     pub(crate) fn run(&mut self) -> u64 {
         let (machines, rng, net) = (self.machines.clone(), self.rng.fork(), self.sim.net().clone());
         let (oracle, producers) = (Arc::clone(&self.oracle), Arc::clone(&self.producers));
-        net.set_default_delay(Duration::from_micros(100)..=Duration::from_millis(2));
+        net.set_default_delay(NEAR);
         let found = self.sim.run(|env| async move {
             let running = boot_all(&machines);
             let watched = Shutdown::new();
@@ -120,6 +120,9 @@ impl Nodes {
         oracle.acknowledgements()
     }
 }
+
+/// How long messages take on a network that is well.
+const NEAR: std::ops::RangeInclusive<Duration> = Duration::from_micros(100)..=Duration::from_millis(2);
 
 /// Waits for a condition, at most for as long as a cluster may take to converge; how long it took, in virtual time.
 pub(crate) async fn until(env: &Env, what: &str, mut so: impl FnMut() -> bool) -> Duration {
@@ -182,7 +185,7 @@ async fn leave(env: &Env, running: &Running, one: usize) {
 /// One deed of the nemesis, and what comes after it.
 async fn deed(env: &Env, rng: &Rng, net: &SimNet, machines: &[Machine], running: &Running) {
     let [one, other] = [(); 2].map(|()| usize::try_from(rng.range(0..3)).unwrap());
-    match rng.range(0..14) {
+    match rng.range(0..16) {
         0 | 1 => {
             let mode = match rng.chance(0.5) {
                 true => CrashMode::Power,
@@ -214,6 +217,16 @@ async fn deed(env: &Env, rng: &Rng, net: &SimNet, machines: &[Machine], running:
             machines[one].jump_clock(minutes * 60_000);
         }
         12 => fail_partitions(env, rng, &machines[one]).await,
+        // Some of what is under way arrives when elections have been held over it.
+        14 => net.set_default_delay(Duration::ZERO..=Duration::from_millis(rng.range(10..1500))),
+        15 => {
+            for (index, machine) in machines.iter().enumerate() {
+                running.lock().remove(&index);
+                machine.crash(CrashMode::Power);
+            }
+            env.clock.sleep(Duration::from_millis(rng.range(1..1000))).await;
+            (0..machines.len()).for_each(|index| boot(machines, index, running));
+        }
         8 | 9 => {
             // Any replicas, in any order, or none of it.
             let mut replicas: Vec<i32> = (1..4).filter(|_| rng.chance(0.6)).collect();
@@ -242,6 +255,7 @@ async fn deed(env: &Env, rng: &Rng, net: &SimNet, machines: &[Machine], running:
     env.clock.sleep(Duration::from_millis(rng.range(1..4000))).await;
     if rng.chance(0.6) {
         net.heal_all();
+        net.set_default_delay(NEAR);
         machines[one]
             .disk()
             .set_latency(Op::SyncData, Duration::ZERO..=Duration::ZERO);
@@ -293,7 +307,9 @@ async fn move_back(env: &Env, running: &Running) {
 
 fn heal(net: &SimNet, machines: &[Machine], running: &Running) {
     net.heal_all();
+    net.set_default_delay(NEAR);
     for (index, machine) in machines.iter().enumerate() {
+        machine.heal_clock();
         machine.disk().clear_faults();
         machine
             .disk()

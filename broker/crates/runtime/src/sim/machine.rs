@@ -140,6 +140,11 @@ impl Machine {
         self.0.jumped_ms.fetch_add(ms, Ordering::Relaxed);
     }
 
+    /// Sets the machine's wall clock right.
+    pub fn heal_clock(&self) {
+        self.0.jumped_ms.store(0, Ordering::Relaxed);
+    }
+
     /// The handles of the machine's current run; after a crash, of the next one.
     ///
     /// # Panics
