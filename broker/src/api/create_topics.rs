@@ -19,6 +19,7 @@ use takhin_protocol::messages::create_topics_request::CreatableTopic;
 use takhin_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
 use takhin_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse, StrBytes};
 use takhin_protocol::{ErrorCode, TopicName};
+use tracing::warn;
 use uuid::Uuid;
 
 use super::change::{self, Refused};
@@ -143,7 +144,21 @@ async fn create(cx: &RequestContext, plan: &mut Result<Plan, Refused>, timeout_m
     let (cluster, new) = (Arc::clone(cx.cluster()), planned.new.clone());
     let creating = async move { cluster.create_topic(new).await };
     match change::make(cx, timeout_ms, "create topic", creating).await {
-        Ok(info) => planned.id = info.id,
+        Ok(info) => {
+            planned.id = info.id;
+            // Apache Kafka goes on with one; whoever comes from there may count on that.
+            if info
+                .partitions
+                .iter()
+                .any(|placement| placement.replicas.len() == 2)
+            {
+                warn!(
+                    topic = info.name,
+                    "the topic has two replicas: while either is away nothing can be written to it; three survive the \
+                     loss of one"
+                );
+            }
+        }
         Err(refused) => *plan = Err(refused),
     }
 }
