@@ -1,8 +1,9 @@
-//! `min.insync.replicas` above a majority: an acknowledgement says that all of them have the record.
+//! What acknowledgements say: `min.insync.replicas` above a majority, and leaders that hear of none.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use takhin_cluster::{Acks, ProduceError};
+use takhin_cluster::{Acks, Partition, ProduceError};
 use takhin_runtime::sim::{Machine, Sim};
 
 use crate::nodes::{NAMES, boot_all, converge, leader, leader_of};
@@ -70,5 +71,51 @@ fn acknowledged_records_are_on_all_replicas_that_the_topic_asks_for() {
         env.clock.timeout(SILENT, accepted).await.expect("it is back");
         let found = converge(&env, &running).await;
         assert_eq!(found[0].len(), 12, "nothing twice");
+    });
+}
+
+/// A client that asks for the leader's word only would be told yes for ever by one that others have replaced.
+#[test]
+fn a_leader_that_hears_of_no_majority_takes_nothing() {
+    let mut sim = Sim::new(62);
+    let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
+    let net = sim.net().clone();
+    sim.run(|env| async move {
+        let running = boot_all(&machines);
+        let led = leader(&env, &running).await;
+        converge(&env, &running).await;
+        let leads = |partition: &Arc<Partition>| partition.leadership().is_some();
+        let place = running.lock().iter().find_map(|(place, node)| {
+            let partition = node.partition(led.id().topic_id, 0)?;
+            leads(&partition).then_some(*place)
+        });
+        let mut producer = Producer {
+            pending: Some(1),
+            ..Producer::default()
+        };
+        let ticket = led.produce(batch(1, &producer, 1), Acks::All).unwrap();
+        assert!(ticket.await.is_ok());
+        producer.answered(1);
+        net.isolate(NAMES[place.unwrap()]);
+        let refused = async {
+            loop {
+                producer.pending = Some(1);
+                match led.produce(batch(1, &producer, 1), Acks::Leader) {
+                    Ok(ticket) => assert!(ticket.await.is_ok(), "the leader's word"),
+                    Err(error) => return error,
+                }
+                producer.answered(1);
+                env.clock.sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let refused = env
+            .clock
+            .timeout(SILENT, refused)
+            .await
+            .expect("it takes no more");
+        assert_eq!(refused, ProduceError::NotLeader);
+        assert_eq!(led.offsets().high_watermark, 1, "what is committed is read on");
+        net.heal_all();
+        converge(&env, &running).await;
     });
 }
