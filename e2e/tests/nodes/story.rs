@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use takhin_e2e::kubernetes::Ground;
-use takhin_e2e::{kcat, process, tools};
+use takhin_e2e::{kcat, process, tools, wait};
 
 use crate::house::House;
 use crate::stage::Suites;
+
+/// For what Kubernetes does by itself, on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) fn add(suites: &mut Suites) {
     suites.add("story::a_cluster_and_a_topic_from_nothing", from_nothing);
@@ -27,6 +30,10 @@ fn from_nothing(cluster: &Ground) -> Result<()> {
     let placed = kcat::placements(&inside, "orders")?;
     let whole = placed.iter().all(|placed| placed.in_sync == 3);
     ensure!(placed.len() == 6 && whole, "{placed:?}");
+    // Nodes learn of a new port a moment later than the pods behind it are ready.
+    wait::until("the node port to lead to brokers", LIMIT, || {
+        Ok(kcat::placements(&outside, "orders").is_ok())
+    })?;
     for bootstrap in [&inside, &outside] {
         produce(bootstrap, "orders", 100)?;
     }
