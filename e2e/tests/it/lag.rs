@@ -1,6 +1,8 @@
-//! What a broker's metrics say of followers that fall behind, of its ISR, and of brokers that are gone.
+//! What a broker's metrics say of followers that fall behind, of its ISR, and of brokers that are gone; damaged replicas.
 
+use std::fs::{self, OpenOptions};
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -19,6 +21,7 @@ const RECORD: usize = 1_000;
 
 pub(crate) fn add(suites: &mut Suites) {
     suites.add_takhin("lag::followers_that_fall_behind_show_in_the_metrics", fall_behind);
+    suites.add_takhin("lag::a_damaged_replica_counts_no_more_and_is_replaced", damaged);
 }
 
 fn fall_behind(_: &Context) -> Result<()> {
@@ -79,6 +82,75 @@ fn fall_behind(_: &Context) -> Result<()> {
     wait_for(leader, "takhin_cluster_brokers{state=\"active\"}", |count| {
         count == 3.0
     })
+}
+
+/// A replica that has lost the end of its log, which nobody writes to: it is no more than a directory until it is made anew.
+fn damaged(_: &Context) -> Result<()> {
+    let mut cluster = Cluster::start(3)?;
+    let mut connection = wire::Connection::open(cluster.brokers[0].address())?;
+    let error = connection.create_replicated_topic(TOPIC, 1, 3, &[])?;
+    ensure!(error == 0, "CreateTopics: error {error}");
+    let leads = leader(&cluster)?;
+    write(&cluster.brokers[leads])?;
+    let in_sync = |cluster: &Cluster, wanted: &[usize]| {
+        wait::until(format_args!("{wanted:?} replicas to be in sync"), LIMIT, || {
+            let placements = placements(&cluster.bootstrap(), TOPIC)?;
+            let found = placements.first().context("no partition")?;
+            Ok([found.replicas.len(), found.in_sync] == *wanted)
+        })
+    };
+    in_sync(&cluster, &[3, 3])?;
+    let hurt = (leads + 1) % cluster.brokers.len();
+    let broker = &mut cluster.brokers[hurt];
+    // What a kill leaves torn is cut; what was closed in order and is shorter now is damaged.
+    broker.stop()?;
+    let log = largest_log(broker.data_dir())?;
+    let length = fs::metadata(&log)?.len();
+    OpenOptions::new().write(true).open(&log)?.set_len(length / 2)?;
+    cluster.start_again(hurt)?;
+    in_sync(&cluster, &[3, 2])?;
+    wait_for(&cluster.brokers[hurt], "takhin_replicas_offline", |count| {
+        count == 1.0
+    })?;
+    wait_for(
+        &cluster.brokers[leads],
+        "takhin_partitions_under_replicated",
+        |count| count >= 1.0,
+    )?;
+
+    // As the page tells people.
+    let all: Vec<i32> = (1..=3).collect();
+    let id = i32::try_from(cluster.brokers[hurt].node_id())?;
+    let others: Vec<i32> = all.iter().copied().filter(|other| *other != id).collect();
+    let mut connection = wire::Connection::open(cluster.brokers[leads].address())?;
+    for (replicas, wanted) in [(&others, [2, 2]), (&all, [3, 3])] {
+        let error = connection.reassign(TOPIC, 0, replicas)?;
+        ensure!(error == 0, "AlterPartitionReassignments: error {error}");
+        in_sync(&cluster, &wanted)?;
+    }
+    wait_for(&cluster.brokers[hurt], "takhin_replicas_offline", |count| {
+        count == 0.0
+    })?;
+    takhin_e2e::replicas::wait_identical(&cluster.brokers, 3, LIMIT).map(drop)
+}
+
+/// The largest segment file of a broker.
+fn largest_log(data: &Path) -> Result<PathBuf> {
+    let mut logs = Vec::new();
+    for directory in data.join("partitions").read_dir()? {
+        for file in directory?.path().read_dir()? {
+            let file = file?;
+            if file
+                .path()
+                .extension()
+                .is_some_and(|extension| extension == "log")
+            {
+                logs.push((file.metadata()?.len(), file.path()));
+            }
+        }
+    }
+    let (_, largest) = logs.into_iter().max().context("no log")?;
+    Ok(largest)
 }
 
 /// Which broker leads the only partition.

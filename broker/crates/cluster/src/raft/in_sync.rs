@@ -1,7 +1,7 @@
 //! Which replicas of the partitions led here are in sync.
 //!
 //! A replica is in sync while it has had everything that the leader had at some moment of the last [`LAG`]
-//! (`replica.lag.time.max.ms`) and its broker is heard of. This is what clients are shown and what `min.insync.replicas`
+//! (`replica.lag.time.max.ms`), it has answered within [`MUTE`], and its broker is heard of. This is what clients are shown and what `min.insync.replicas`
 //! is compared with; what is committed, Raft alone says.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::metrics::RaftServerMetrics;
-use openraft_rt::WatchReceiver as _;
+use openraft_rt::{Instant as _, WatchReceiver as _};
 use takhin_runtime::Shutdown;
 use takhin_runtime::clock::Instant;
 
@@ -23,6 +23,10 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// How long a replica may lack something before it counts as out of sync.
 const LAG: Duration = Duration::from_secs(10);
+
+/// How long a replica may answer nothing, while its broker does, before nothing is believed of it: twice the time in which
+/// openraft asks, and a bit. So one whose log is damaged, and that is not opened again, does not count for what it had before.
+const MUTE: Duration = Duration::from_secs(12);
 
 /// Silence after which a broker's replicas count as out of sync.
 const ABSENT: Duration = Duration::from_secs(3);
@@ -45,6 +49,8 @@ struct Lag {
     caught_up: Option<Instant>,
     /// Index of the leader's last entry at some moment, which the replica has not reached yet.
     mark: (u64, Instant),
+    /// The latest moment at which it was sent something that it has answered. A leader that was parked does not know it.
+    answered: Instant,
 }
 
 impl Led {
@@ -54,6 +60,7 @@ impl Led {
             let lag = Lag {
                 caught_up: in_sync(*voter).then_some(now),
                 mark: (view.last, now),
+                answered: now,
             };
             (*voter, lag)
         };
@@ -72,8 +79,17 @@ impl Led {
             let lag = self.replicas.entry(*node).or_insert(Lag {
                 caught_up: None,
                 mark: (view.last, now),
+                answered: now,
             });
-            if *index >= view.last {
+            lag.answered = view
+                .answered
+                .get(node)
+                .map_or(lag.answered, |at| lag.answered.max(*at));
+            if *node != view.own && now.duration_since(lag.answered) >= MUTE {
+                // What it had then it may have lost since.
+                lag.caught_up = lag.caught_up.map(|at| at.min(lag.answered));
+                lag.mark = (view.last, now);
+            } else if *index >= view.last {
                 lag.caught_up = Some(now);
                 lag.mark = (view.last, now);
             } else if *index >= lag.mark.0 {
@@ -109,11 +125,14 @@ impl Led {
 
 /// A group at one moment, as its leader sees it.
 struct View {
+    own: u64,
     voters: Vec<u64>,
     /// The sets of voters, two while they change.
     configs: Vec<BTreeSet<u64>>,
     /// Index of the last entry that each replica is known to have.
     matched: BTreeMap<u64, u64>,
+    /// When the leader sent the newest request that each replica has answered.
+    answered: BTreeMap<u64, Instant>,
     last: u64,
     committed: u64,
     has_receivers: bool,
@@ -121,10 +140,11 @@ struct View {
 
 impl View {
     /// `None` unless this replica leads.
-    fn of(group: &Group) -> Option<Self> {
+    fn of(host: &GroupHost, group: &Group) -> Option<Self> {
+        let now = host.env.clock.instant();
         let raft = match &*group.life.lock() {
             Life::Running(running) => running.raft.clone(),
-            Life::Parked(parked) => return parked.leads.then(|| Self::of_parked(parked)),
+            Life::Parked(parked) => return parked.leads.then(|| Self::of_parked(host.node, now, parked)),
             Life::Closed => return None,
         };
         let metrics = raft.metrics();
@@ -132,7 +152,12 @@ impl View {
         let replication = metrics.replication.as_ref()?;
         let membership = metrics.membership_config.membership();
         let voters: Vec<u64> = membership.voter_ids().collect();
+        let answers = metrics.heartbeat.iter().flatten();
         Some(Self {
+            own: host.node,
+            answered: answers
+                .filter_map(|(node, at)| Some((*node, now.checked_sub(at.as_ref()?.elapsed())?)))
+                .collect(),
             has_receivers: membership.nodes().count() > voters.len(),
             voters,
             configs: membership.get_joint_config().clone(),
@@ -145,9 +170,11 @@ impl View {
         })
     }
 
-    fn of_parked(parked: &Parked) -> Self {
+    fn of_parked(own: u64, now: Instant, parked: &Parked) -> Self {
         let voters = &parked.members.voters;
         Self {
+            own,
+            answered: voters.iter().map(|voter| (*voter, now)).collect(),
             voters: voters.iter().copied().collect(),
             configs: vec![voters.clone()],
             matched: voters.iter().map(|voter| (*voter, parked.last)).collect(),
@@ -204,7 +231,7 @@ pub(super) fn majority(configs: &[BTreeSet<u64>]) -> u16 {
 /// Looks at one group; `false` if it is not led here or has no other replica.
 fn look(host: &GroupHost, group: &Group) -> bool {
     let partition = &group.spec.partition;
-    let (Some(epoch), Some(view)) = (partition.leadership(), View::of(group)) else {
+    let (Some(epoch), Some(view)) = (partition.leadership(), View::of(host, group)) else {
         return false;
     };
     if let [alone] = view.voters[..] {
@@ -263,8 +290,10 @@ fn silence(host: &GroupHost, node: u64) -> Duration {
 mod tests {
     use super::*;
 
-    fn view(matched: u64, last: u64) -> View {
+    fn view(matched: u64, last: u64, answered: Instant) -> View {
         View {
+            own: 1,
+            answered: BTreeMap::from([(2, answered)]),
             voters: vec![1, 2],
             configs: vec![BTreeSet::from([1, 2])],
             matched: BTreeMap::from([(1, last), (2, matched)]),
@@ -277,13 +306,13 @@ mod tests {
     #[test]
     fn a_replica_that_is_always_late_is_in_sync_and_one_that_falls_behind_is_not() {
         let begun = Instant::now();
-        let mut led = Led::begin(&view(0, 0), begun, |_| true);
+        let mut led = Led::begin(&view(0, 0, begun), begun, |_| true);
         // A thousand entries a second, of which the other one lacks those of the last three seconds.
         let mut now = begun;
         for step in 1..200_u64 {
             now = begun + LOOK * u32::try_from(step).unwrap();
             let last = step * 500;
-            led.learn(&view(last.saturating_sub(3000), last), now);
+            led.learn(&view(last.saturating_sub(3000), last, now), now);
             assert!(!led.is_late(2, now), "after {step} looks");
         }
         let caught_up = led.caught_up(2).unwrap();
@@ -291,9 +320,25 @@ mod tests {
         // From now on it receives half of what is written.
         let behind = (1..200_u64).find(|step| {
             let at = now + LOOK * u32::try_from(*step).unwrap();
-            led.learn(&view(96_500 + step * 250, 99_500 + step * 500), at);
+            led.learn(&view(96_500 + step * 250, 99_500 + step * 500, at), at);
             led.is_late(2, at)
         });
         assert!(behind.is_some());
+    }
+
+    /// As one whose log is damaged, on a broker that has begun anew.
+    #[test]
+    fn a_replica_that_answers_nothing_falls_out_of_sync_whatever_it_had() {
+        let begun = Instant::now();
+        let mut led = Led::begin(&view(7, 7, begun), begun, |_| true);
+        let mut at = |seconds: u64, answered: u64| {
+            let at = |seconds| begun + Duration::from_secs(seconds);
+            led.learn(&view(7, 7, at(answered)), at(seconds));
+            [1, 2].map(|node| led.is_late(node, at(seconds)))
+        };
+        assert_eq!(at(100, 95), [false, false]);
+        assert_eq!(at(106, 95), [false, false]);
+        assert_eq!(at(108, 95), [false, true]);
+        assert_eq!(at(109, 108), [false, false]);
     }
 }
