@@ -182,6 +182,30 @@ async fn leave(env: &Env, running: &Running, one: usize) {
     let _ = env.clock.timeout(Duration::from_secs(20), leaving).await;
 }
 
+/// Asks a node for any replicas, in any order, or to take back what it was asked for.
+async fn move_replicas(env: &Env, rng: &Rng, running: &Running, asked: usize) {
+    let mut replicas: Vec<i32> = (1..4).filter(|_| rng.chance(0.6)).collect();
+    if rng.chance(0.5) {
+        replicas.reverse();
+    }
+    let replicas = (!replicas.is_empty()).then_some(replicas);
+    let cluster = running.lock().get(&asked).cloned();
+    if let Some(cluster) = cluster {
+        let asking = reassign(&cluster, replicas);
+        let _ = env.clock.timeout(Duration::from_secs(2), asking).await;
+    }
+}
+
+/// All nodes lose power at once.
+async fn cut_power(env: &Env, rng: &Rng, machines: &[Machine], running: &Running) {
+    for (index, machine) in machines.iter().enumerate() {
+        running.lock().remove(&index);
+        machine.crash(CrashMode::Power);
+    }
+    env.clock.sleep(Duration::from_millis(rng.range(1..1000))).await;
+    (0..machines.len()).for_each(|index| boot(machines, index, running));
+}
+
 /// One deed of the nemesis, and what comes after it.
 async fn deed(env: &Env, rng: &Rng, net: &SimNet, machines: &[Machine], running: &Running) {
     let [one, other] = [(); 2].map(|()| usize::try_from(rng.range(0..3)).unwrap());
@@ -219,29 +243,8 @@ async fn deed(env: &Env, rng: &Rng, net: &SimNet, machines: &[Machine], running:
         12 => fail_partitions(env, rng, &machines[one]).await,
         // Some of what is under way arrives when elections have been held over it.
         14 => net.set_default_delay(Duration::ZERO..=Duration::from_millis(rng.range(10..1500))),
-        15 => {
-            for (index, machine) in machines.iter().enumerate() {
-                running.lock().remove(&index);
-                machine.crash(CrashMode::Power);
-            }
-            env.clock.sleep(Duration::from_millis(rng.range(1..1000))).await;
-            (0..machines.len()).for_each(|index| boot(machines, index, running));
-        }
-        8 | 9 => {
-            // Any replicas, in any order, or none of it.
-            let mut replicas: Vec<i32> = (1..4).filter(|_| rng.chance(0.6)).collect();
-            if rng.chance(0.5) {
-                replicas.reverse();
-            }
-            let replicas = (!replicas.is_empty()).then_some(replicas);
-            let cluster = running.lock().get(&one).cloned();
-            if let Some(cluster) = cluster {
-                let _ = env
-                    .clock
-                    .timeout(Duration::from_secs(2), reassign(&cluster, replicas))
-                    .await;
-            }
-        }
+        15 => cut_power(env, rng, machines, running).await,
+        8 | 9 => move_replicas(env, rng, running, one).await,
         _ => {
             let cluster = running.lock().get(&one).cloned();
             if let Some(cluster) = cluster
