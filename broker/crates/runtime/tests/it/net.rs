@@ -252,3 +252,34 @@ async fn severed_connections_end_at_once_and_others_come_back() {
         "both ends, and none of those that were dropped"
     );
 }
+
+/// Whoever notices that one of the last connections is broken finds all others broken.
+#[tokio::test]
+async fn some_connections_are_severed_after_all_others() {
+    const OTHERS: usize = 300;
+    let net = Net::real();
+    let clients = net.listen("127.0.0.1:0", "test.bind").await.unwrap();
+    let peers = net.listen("127.0.0.1:0", "test.bind").await.unwrap();
+    let last = clients.local_addr().unwrap();
+    let client = std::net::TcpStream::connect(last).unwrap();
+    let _kept = clients.accept().await.unwrap();
+    let mut others = Vec::new();
+    let mut all_kept = Vec::new();
+    for _ in 0..OTHERS {
+        others.push(std::net::TcpStream::connect(peers.local_addr().unwrap()).unwrap());
+        all_kept.push(peers.accept().await.unwrap());
+    }
+    let noticing = std::thread::spawn(move || {
+        client.set_nonblocking(true).unwrap();
+        while client.peek(&mut [0]).is_err() {
+            std::hint::spin_loop();
+        }
+        let is_broken = |other: &std::net::TcpStream| {
+            other.set_nonblocking(true).unwrap();
+            other.peek(&mut [0]).is_ok_and(|read| read == 0)
+        };
+        others.iter().rev().filter(|other| is_broken(other)).count()
+    });
+    assert_eq!(net.sever(|own| own == last), OTHERS + 1);
+    assert_eq!(noticing.join().unwrap(), OTHERS);
+}
