@@ -102,18 +102,22 @@ impl Leaders {
     pub(crate) fn set_in_sync(&self, id: PartitionId, epoch: i32, in_sync: Vec<i32>) {
         let table = self.table.read();
         let own = table.own.get(&id).map(|own| &own.leadership);
-        let is_same = |own: &&Leadership| own.leader == self.node && own.epoch == epoch;
-        let before = own.filter(is_same).map(|own| own.in_sync.clone());
+        let is_news =
+            |own: &&Leadership| own.leader == self.node && own.epoch == epoch && own.in_sync != in_sync;
+        let lacks = |one: &[i32], other: &[i32]| other.iter().any(|replica| !one.contains(replica));
+        let change = own
+            .filter(is_news)
+            .map(|own| (lacks(&in_sync, &own.in_sync), lacks(&own.in_sync, &in_sync)));
         drop(table);
         // Only the task that gains and loses leadership, and the one that calls this, speak for a partition. Should
         // leadership end right here, the next leader has a higher epoch and is believed.
-        let Some(before) = before.filter(|before| *before != in_sync) else {
+        let Some((shrinks, expands)) = change else {
             return;
         };
-        if before.iter().any(|replica| !in_sync.contains(replica)) {
+        if shrinks {
             ISR.shrinks.inc();
         }
-        if in_sync.iter().any(|replica| !before.contains(replica)) {
+        if expands {
             ISR.expands.inc();
         }
         self.lead(id, epoch, in_sync);
