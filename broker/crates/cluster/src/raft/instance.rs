@@ -20,6 +20,7 @@ use super::network::Network;
 use super::outbox::Outbox;
 use super::pace::Pacing;
 use super::parking::Woken;
+use super::progress::end_after;
 use super::state_machine::{Progress, StateMachine};
 use super::types::{Runtime, TypeConfig};
 use super::{hold, in_sync};
@@ -148,8 +149,9 @@ impl Group {
         // The configuration may have changed while the log was being opened; from `attach` on a change finds the log.
         log.set_options(log_options(&spec.partition.config()));
         let applied = state.applied.filter(|_| spec.observer.is_none());
-        if applied.map(|id| id.index) == log.end().last.map(|id| id.index) && applied.is_some() {
-            spec.partition.committed(log.end().log_end_offset);
+        // What openraft applies from here on may be hidden entries alone, which move no high watermark.
+        if let Some(committed) = applied.and_then(|id| end_after(&log, id.index)) {
+            spec.partition.committed(committed);
         }
         let progress = Arc::new(Mutex::new(Progress {
             applied,

@@ -9,10 +9,13 @@ use takhin_runtime::Env;
 use takhin_runtime::sim::{CrashMode, Fault, FaultRule, Machine, Op, Sim, When};
 use uuid::Uuid;
 
-use crate::nodes::{CONVERGENCE, NAMES, Running, TOPIC, boot, boot_all, leader, until};
+use crate::nodes::{CONVERGENCE, NAMES, Running, TOPIC, boot, boot_all, converge, leader, until};
 use crate::world::{Producer, batch};
 
 const PARTITIONS: usize = 60;
+
+/// Several times as long as positions wait until they are written down.
+const CHECKPOINTS: Duration = Duration::from_secs(1);
 
 /// From the death to the last election, in virtual time: the brokers are missed after 600 ms, and the first candidate is the
 /// next in the order of replicas.
@@ -196,5 +199,57 @@ fn a_partition_that_fails_on_a_living_leader_is_led_by_another_at_once() {
             drop(refused);
             machines[0].disk().clear_faults();
         }
+    });
+}
+
+/// What it applies after its restart has no record in it: nothing says by itself how far records are committed.
+#[test]
+fn a_follower_that_begins_anew_behind_an_election_knows_what_is_committed() {
+    let mut sim = Sim::new(93);
+    let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
+    sim.run(|env| async move {
+        let running = boot_all(&machines);
+        let first = leader(&env, &running).await;
+        converge(&env, &running).await;
+        let mut producer = Producer {
+            pending: Some(7),
+            ..Producer::default()
+        };
+        first
+            .produce(batch(1, &producer, 7), Acks::All)
+            .unwrap()
+            .await
+            .unwrap();
+        producer.answered(7);
+        converge(&env, &running).await;
+        env.clock.sleep(CHECKPOINTS).await;
+        let led = || {
+            let nodes: Vec<_> = running
+                .lock()
+                .iter()
+                .map(|(place, node)| (*place, Arc::clone(node)))
+                .collect();
+            nodes.into_iter().find_map(|(place, node)| {
+                let partition = node.partition(first.id().topic_id, 0)?;
+                partition.leadership().map(|epoch| (place, epoch))
+            })
+        };
+        let (place, epoch) = led().unwrap();
+        running.lock().remove(&place);
+        machines[place].crash(CrashMode::Process);
+        let mut next = None;
+        // Quicker than a checkpoint.
+        while next.is_none_or(|(_, now)| now <= epoch) {
+            env.clock.sleep(Duration::from_millis(1)).await;
+            next = led();
+        }
+        let follower = (0..NAMES.len()).find(|other| ![place, next.unwrap().0].contains(other));
+        let follower = follower.unwrap();
+        running.lock().remove(&follower);
+        machines[follower].crash(CrashMode::Process);
+        boot(&machines, follower, &running);
+        boot(&machines, place, &running);
+        let found = converge(&env, &running).await;
+        assert_eq!(found.len(), NAMES.len());
     });
 }

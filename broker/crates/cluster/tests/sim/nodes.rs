@@ -508,8 +508,27 @@ pub(crate) async fn converge(env: &Env, running: &Running) -> Vec<Vec<(i64, Valu
             env.clock.sleep(Duration::from_millis(100)).await;
         }
     };
-    env.clock
-        .timeout(CONVERGENCE, same)
-        .await
-        .expect("healed nodes serve, and their replicas become the same")
+    let found = env.clock.timeout(CONVERGENCE, same).await;
+    found.unwrap_or_else(|_| {
+        panic!(
+            "healed nodes do not serve, or their replicas stay different: {}",
+            tell(running)
+        )
+    })
+}
+
+/// What each node says of its replica.
+fn tell(running: &Running) -> String {
+    let nodes = running.lock();
+    let told = nodes.values().map(|cluster| {
+        let topic = cluster.image().topic(TOPIC)?.id;
+        let replica = cluster.partition(topic, 0)?;
+        Some((
+            replica.offsets(),
+            replica.leadership(),
+            replica.leader_epoch(),
+            replica.offline_reason(),
+        ))
+    });
+    format!("{:?}", told.collect::<Vec<_>>())
 }
