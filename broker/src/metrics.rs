@@ -61,6 +61,7 @@ pub(crate) struct NodeMetrics {
     pub(crate) under_min_isr: Gauge,
     pub(crate) at_min_isr: Gauge,
     pub(crate) offline_replicas: Gauge,
+    pub(crate) in_doubt: Gauge,
     pub(crate) parked: Gauge,
     pub(crate) is_controller: Gauge,
     pub(crate) active: Gauge,
@@ -189,6 +190,10 @@ impl NodeMetrics {
             offline_replicas: metrics::gauge(
                 "takhin_replicas_offline",
                 "Replicas here that cannot be read or written (Kafka: OfflineReplicaCount)",
+            ),
+            in_doubt: metrics::gauge(
+                "takhin_replicas_in_doubt",
+                "Replicas of cached topics here that may lack acknowledged records since power or a sync failed",
             ),
             parked: metrics::gauge(
                 "takhin_partitions_parked",

@@ -411,6 +411,7 @@ async fn refresh_gauges(broker: &Arc<Broker>, budget: &Budget) {
     node.under_min_isr.set(as_gauge(stats.under_min_isr));
     node.at_min_isr.set(as_gauge(stats.at_min_isr));
     node.offline_replicas.set(as_gauge(stats.offline_replicas));
+    node.in_doubt.set(as_gauge(stats.in_doubt));
     node.parked.set(as_gauge(stats.parked));
     node.active.set(as_gauge(stats.active));
     node.fenced.set(as_gauge(stats.fenced));

@@ -51,6 +51,8 @@ pub enum Kind {
     Park = 13,
     /// Give room for throttled bytes.
     Room = 14,
+    /// Say where a group's log ends, to a replica that may have forgotten what it has answered for.
+    Recall = 15,
 }
 
 impl Kind {
@@ -71,6 +73,7 @@ impl Kind {
             Self::Report,
             Self::Park,
             Self::Room,
+            Self::Recall,
         ];
         all.into_iter().find(|kind| *kind as u16 == number)
     }

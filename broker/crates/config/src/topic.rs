@@ -93,6 +93,8 @@ pub struct TopicConfig {
     pub segment_index_bytes: u32,
     /// `segment.ms`: age at which a segment is closed.
     pub segment_ms: i64,
+    /// `unclean.leader.election.enable`: whether replicas that may lack acknowledged records do without those that are missing.
+    pub unclean_leader_election: bool,
 }
 
 /// One thing wrong with the settings of a topic.
@@ -181,6 +183,7 @@ impl Default for TopicConfig {
             segment_bytes: 1 << 30,
             segment_index_bytes: 10 << 20,
             segment_ms: 604_800_000,
+            unclean_leader_election: false,
         }
     }
 }

@@ -51,6 +51,9 @@ pub enum Value {
 }
 
 impl Value {
+    fn bool(&self) -> bool {
+        matches!(self, Self::Bool(true))
+    }
     fn i64(&self) -> i64 {
         match self {
             Self::Number(n) => *n,
@@ -309,8 +312,9 @@ keys! {
          cached can lose acknowledged records when replicas lose power: a majority of them, or one that has not caught up \
          again when the leader fails too.";
     "unclean.leader.election.enable" Boolean Bool, "false", Some("unclean.leader.election.enable"),
-        Accepts("a replica that lacks committed records is never elected"),
-        "Whether a replica that lacks committed records may lead.";
+        Acts(|config, value| config.unclean_leader_election = value.bool()),
+        "Whether a majority of a cached topic's replicas that have all lost power may go on without waiting for the others, \
+         and give up what only these have. A flushed topic never needs it.";
 }
 
 fn throttled(list: &str) -> ThrottledReplicas {

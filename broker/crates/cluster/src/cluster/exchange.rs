@@ -71,6 +71,7 @@ impl Exchange {
             Kind::Purge => answer(self.purge(body)),
             Kind::Pass => self.pass(body, answer),
             Kind::Copy => self.copy(body, answer),
+            Kind::Recall => self.recall(body, answer),
             Kind::Quorum => answer(self.quorum()),
             Kind::Command => match self.cluster.get().and_then(Weak::upgrade) {
                 Some(cluster) => {
@@ -167,6 +168,19 @@ impl Exchange {
         };
         let receiving = async move { answer(cluster.receive(&group, body).await) };
         drop(self.env.tasks.spawn("receive a copy", receiving));
+    }
+
+    fn recall(&self, mut body: Bytes, answer: Answer) {
+        let id = match group_of(&mut body) {
+            Ok(id) => id,
+            Err(error) => return answer(Err(error.to_string())),
+        };
+        let group = self.groups.read().get(&id).cloned();
+        let Some(group) = group else {
+            return answer(Err(format!("no replica of partition {id} is here")));
+        };
+        let recalling = async move { answer(group.answer_doubt(body).await) };
+        drop(self.env.tasks.spawn("recall", recalling));
     }
 
     fn hear(&self, from: u32, body: &[u8]) -> Result<Bytes, String> {

@@ -9,7 +9,7 @@ use takhin_config::node::{Durability, Storage};
 
 use super::Cluster;
 use crate::partition::Partition;
-use crate::raft::{Group, flush, watch_elections, watch_in_sync, watch_parking};
+use crate::raft::{Group, flush, watch_doubts, watch_elections, watch_in_sync, watch_parking};
 
 /// Longest pause between two syncs of what topics have written that acknowledge before a sync.
 const CACHED_FLUSH: Duration = Duration::from_secs(10);
@@ -37,8 +37,10 @@ impl Cluster {
             self.options.park_after,
             self.stop.clone(),
         );
+        let doubts = watch_doubts(Arc::clone(host), groups(), self.stop.clone());
         self.background.lock().extend([
             tasks.spawn("elections", elections),
+            tasks.spawn("replicas in doubt", doubts),
             tasks.spawn("in-sync replicas", in_sync),
             tasks.spawn("parking", parking),
         ]);

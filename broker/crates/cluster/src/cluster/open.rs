@@ -115,6 +115,7 @@ impl Cluster {
             manager: Arc::clone(&manager),
             flusher: flusher.flusher().clone(),
             journal: Arc::clone(data_dir.journal()),
+            previous: data_dir.previous_stop(),
             metrics,
             links: Arc::clone(&interconnect) as Arc<dyn Links>,
             leaders: Arc::clone(&leaders),

@@ -24,6 +24,8 @@ pub struct ClusterStats {
     pub at_min_isr: usize,
     /// Partitions with a replica on this broker that cannot be read or written here.
     pub offline_replicas: usize,
+    /// Partitions with a replica on this broker that may lack acknowledged records, and has no vote until it knows.
+    pub in_doubt: usize,
     /// Partitions with a replica on this broker whose replication rests because nobody writes.
     pub parked: usize,
     /// Registered brokers that are heard of.
@@ -38,14 +40,11 @@ impl Cluster {
         let image = self.image();
         let fenced = self.fenced().len();
         let replicas = self.partitions();
+        let groups = self.exchange.all_groups();
         let mut stats = ClusterStats {
             topics: image.topics.len(),
-            parked: self
-                .exchange
-                .all_groups()
-                .iter()
-                .filter(|group| group.is_parked())
-                .count(),
+            parked: groups.iter().filter(|group| group.is_parked()).count(),
+            in_doubt: groups.iter().filter(|group| group.is_in_doubt()).count(),
             offline_replicas: replicas
                 .iter()
                 .filter(|replica| replica.offline_reason().is_some())

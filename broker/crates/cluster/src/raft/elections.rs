@@ -296,7 +296,7 @@ impl Watch {
         let yields = draining.contains(&host.node)
             && turn_number < present.len()
             && has_other_in_sync(host, id, &present, &draining);
-        if is_mine && !yields {
+        if is_mine && !yields && !group.doubt.is_any() {
             doubt.campaigned = Some(turn);
             if founding && group.is_founder(host) {
                 // An error means that another founder was quicker.

@@ -14,6 +14,7 @@ use takhin_storage::{Checkpoint, EntryId, Log};
 use tokio::sync::Notify;
 
 use super::copy::Replacement;
+use super::doubt::Doubt;
 use super::hard_state::{GroupId, GroupState};
 use super::host::GroupHost;
 use super::in_sync::Led;
@@ -66,6 +67,10 @@ pub(crate) struct Group {
     pub(super) standing: Arc<Standing>,
     /// Whether this replica has no vote.
     pub(super) receives: AtomicBool,
+    /// Whether this replica may lack what it has answered for.
+    pub(super) doubt: Arc<Doubt>,
+    /// Whether the log was opened before in this process.
+    pub(super) was_open: AtomicBool,
     pub(super) stop: Shutdown,
     stopped: watch::Receiver<bool>,
     /// Held while leadership is being passed on.
@@ -119,6 +124,8 @@ impl Group {
             led: Mutex::default(),
             standing: Arc::default(),
             receives: AtomicBool::new(false),
+            doubt: Arc::default(),
+            was_open: AtomicBool::new(false),
             stop,
             stopped,
             passing: tokio::sync::Mutex::default(),

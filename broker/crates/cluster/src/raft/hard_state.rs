@@ -5,6 +5,7 @@
 //! vote   (kind 1)  version u8, term u64, voted for u64, committed u8
 //! state  (kind 2)  version u8, applied log id, membership's log id (each: present u8, term u64, index u64),
 //!                  membership length u32, membership (see `hidden`)
+//! doubt  (kind 3)  version u8; there while the replica is in doubt (see `doubt`)
 //! ```
 //!
 //! Invariants
@@ -29,6 +30,7 @@ pub(crate) type GroupId = PartitionId;
 const VERSION: u8 = 1;
 const VOTE: u8 = 1;
 const STATE: u8 = 2;
+const DOUBT: u8 = 3;
 
 /// What a state machine had applied when it was last written down.
 #[derive(Debug, Clone, Default)]
@@ -69,6 +71,17 @@ impl HardStateStore {
             .map_err(io::Error::other)
     }
 
+    /// Whether the replica was in doubt when this was written down last. A newer release that says more of it says this too.
+    pub(crate) fn is_in_doubt(&self, group: GroupId) -> bool {
+        self.journal.get(&key(group, DOUBT)).is_some()
+    }
+
+    /// Writes down whether the replica is in doubt, without waiting for the disk.
+    pub(crate) fn set_in_doubt(&self, group: GroupId, is_so: bool) -> Result<(), JournalError> {
+        let value = is_so.then(|| vec![VERSION]);
+        self.journal.put(&[(key(group, DOUBT), value)], false)
+    }
+
     pub(crate) fn state(&self, group: GroupId) -> io::Result<GroupState> {
         match self.journal.get(&key(group, STATE)) {
             Some(value) => decode_state(&value).ok_or_else(|| unreadable("state", group, &value)),
@@ -94,8 +107,8 @@ impl HardStateStore {
 }
 
 /// What the journal holds of a group, to be forgotten with its log.
-pub(crate) fn keys(group: GroupId) -> [Vec<u8>; 2] {
-    [key(group, VOTE), key(group, STATE)]
+pub(crate) fn keys(group: GroupId) -> [Vec<u8>; 3] {
+    [VOTE, STATE, DOUBT].map(|kind| key(group, kind))
 }
 
 fn key(group: GroupId, kind: u8) -> Vec<u8> {

@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 use takhin_config::node::Durability;
 use takhin_config::topic::TopicConfig;
 use takhin_runtime::Env;
-use takhin_storage::{Flusher, Log, LogManager, LogOptions, LogStatus};
+use takhin_storage::{Flusher, Log, LogManager, LogOptions, LogStatus, PreviousStop, RecoveryReport};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
@@ -36,6 +36,7 @@ pub(crate) struct HostOptions {
     pub(crate) manager: Arc<LogManager>,
     pub(crate) flusher: Flusher,
     pub(crate) journal: Arc<takhin_storage::Journal>,
+    pub(crate) previous: PreviousStop,
     pub(crate) metrics: Metrics,
     pub(crate) links: Arc<dyn Links>,
     pub(crate) leaders: Arc<Leaders>,
@@ -48,6 +49,8 @@ pub(crate) struct GroupHost {
     pub(crate) manager: Arc<LogManager>,
     pub(crate) flusher: Flusher,
     pub(crate) hard_state: Arc<HardStateStore>,
+    /// How the process before this one ended.
+    pub(super) previous: PreviousStop,
     pub(crate) config: Arc<Config>,
     /// The same for a group that goes on leading the term that it was parked in.
     pub(super) resuming: Arc<Config>,
@@ -69,6 +72,8 @@ pub(crate) struct GroupHost {
 pub(crate) struct OpenedLog {
     pub(crate) log: Arc<Log>,
     pub(crate) state: GroupState,
+    /// What opening it did.
+    pub(super) report: RecoveryReport,
 }
 
 /// Why a group did not start.
@@ -95,6 +100,7 @@ impl GroupHost {
             manager,
             flusher,
             journal,
+            previous,
             metrics,
             links,
             leaders,
@@ -104,6 +110,7 @@ impl GroupHost {
             directory,
             manager,
             flusher,
+            previous,
             hard_state: Arc::new(HardStateStore::new(journal, env.tasks.clone())),
             throttles: Arc::new(Throttles::new(&env.clock)),
             env,
@@ -155,7 +162,7 @@ impl GroupHost {
         }
         self.read_note(spec.id).await.map_err(OpenError::Failed)?;
         let state = self.hard_state.state(spec.id).map_err(|e| failed(&e))?;
-        Ok(OpenedLog { log, state })
+        Ok(OpenedLog { log, state, report })
     }
 
     /// A log that came as a copy brings along what was applied at its end; it is durable here before the copy forgets it.
@@ -256,6 +263,9 @@ fn config() -> Config {
         log_stage_capacity: Some(8),
         enable_pre_vote: Some(true),
         enable_leader_restore: Some(false),
+        // A replica of a cached topic that has lost the end of its log is sent it again; what it must not do before it has
+        // it, `doubt` sees to.
+        allow_log_reversion: Some(true),
         ..Config::default()
     }
 }

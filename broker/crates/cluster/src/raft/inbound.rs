@@ -10,10 +10,14 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use openraft::raft::{VoteRequest, VoteResponse};
+use openraft_rt::WatchReceiver as _;
 use tokio::sync::mpsc;
 
+use super::doubt::Doubt;
 use super::elections;
 use super::group::Raft;
+use super::types::TypeConfig;
 use super::wire;
 use crate::links::{Kind, Links};
 
@@ -35,14 +39,28 @@ pub(super) struct Append {
 pub(super) struct Inbound {
     raft: Raft,
     links: Arc<dyn Links>,
+    node: u64,
+    doubt: Arc<Doubt>,
     appends: mpsc::Sender<Append>,
 }
 
 impl Inbound {
     /// The entrance, and the queue to be served by [`serve`].
-    pub(super) fn new(raft: Raft, links: Arc<dyn Links>) -> (Self, mpsc::Receiver<Append>) {
+    pub(super) fn new(
+        raft: Raft,
+        links: Arc<dyn Links>,
+        node: u64,
+        doubt: Arc<Doubt>,
+    ) -> (Self, mpsc::Receiver<Append>) {
         let (appends, queue) = mpsc::channel(MAX_WAITING);
-        (Self { raft, links, appends }, queue)
+        let inbound = Self {
+            raft,
+            links,
+            node,
+            doubt,
+            appends,
+        };
+        (inbound, queue)
     }
 
     /// Takes a request whose group has been read off `body`. What it returns is to be driven until it ends; requests to
@@ -54,47 +72,61 @@ impl Inbound {
             }
             return None;
         }
-        let (raft, links) = (self.raft.clone(), Arc::clone(&self.links));
-        Some(async move { answer(ask(&raft, &*links, kind, body).await) }.boxed())
+        let asked = self.clone();
+        Some(async move { answer(asked.ask(kind, body).await) }.boxed())
     }
-}
 
-async fn ask(raft: &Raft, links: &dyn Links, kind: Kind, body: Bytes) -> Result<Bytes, String> {
-    match kind {
-        Kind::Vote => {
-            let request = wire::decode_vote(body).map_err(text)?;
-            raft.vote(request)
-                .await
-                .map(|reply| wire::encode_vote_reply(&reply))
-                .map_err(text)
+    async fn ask(&self, kind: Kind, body: Bytes) -> Result<Bytes, String> {
+        let raft = &self.raft;
+        match kind {
+            Kind::Vote => {
+                let request = wire::decode_vote(body).map_err(text)?;
+                let reply = match self.refusal(&request) {
+                    Some(refusal) => refusal,
+                    None => raft.vote(request).await.map_err(text)?,
+                };
+                Ok(wire::encode_vote_reply(&reply))
+            }
+            Kind::PreVote => {
+                let request = wire::decode_vote(body).map_err(text)?;
+                let candidate = request.vote.leader_id().voted_for;
+                elections::let_go_of(raft, &*self.links, candidate).await;
+                let reply = match self.refusal(&request) {
+                    Some(refusal) => refusal,
+                    None => raft.pre_vote(request).await.map_err(text)?,
+                };
+                Ok(wire::encode_vote_reply(&reply))
+            }
+            Kind::Transfer => {
+                let request = wire::decode_transfer(body).map_err(text)?;
+                if *request.to_node_id() == self.node && self.doubt.is_any() {
+                    return Err("the replica may lack acknowledged records".to_owned());
+                }
+                let reply = raft.handle_transfer_leader(request).await.map_err(text)?;
+                Ok(wire::encode_transfer_reply(&reply))
+            }
+            Kind::Append => append(raft.clone(), body).await,
+            Kind::Park
+            | Kind::Standing
+            | Kind::Leaders
+            | Kind::Command
+            | Kind::Purge
+            | Kind::Pass
+            | Kind::Copy
+            | Kind::Quorum
+            | Kind::Report
+            | Kind::Recall
+            | Kind::Room => Err("not for a group".to_owned()),
         }
-        Kind::PreVote => {
-            let request = wire::decode_vote(body).map_err(text)?;
-            let candidate = request.vote.leader_id().voted_for;
-            elections::let_go_of(raft, links, candidate).await;
-            raft.pre_vote(request)
-                .await
-                .map(|reply| wire::encode_vote_reply(&reply))
-                .map_err(text)
+    }
+
+    /// The answer to a candidate for whom a replica in doubt does not vote.
+    fn refusal(&self, request: &VoteRequest<TypeConfig>) -> Option<VoteResponse<TypeConfig>> {
+        if self.doubt.may_vote_for(request.last_log_id) {
+            return None;
         }
-        Kind::Transfer => {
-            let request = wire::decode_transfer(body).map_err(text)?;
-            let reply = raft.handle_transfer_leader(request).await;
-            reply
-                .map(|reply| wire::encode_transfer_reply(&reply))
-                .map_err(text)
-        }
-        Kind::Append => append(raft.clone(), body).await,
-        Kind::Park
-        | Kind::Standing
-        | Kind::Leaders
-        | Kind::Command
-        | Kind::Purge
-        | Kind::Pass
-        | Kind::Copy
-        | Kind::Quorum
-        | Kind::Report
-        | Kind::Room => Err("not for a group".to_owned()),
+        let vote = self.raft.server_metrics().borrow_watched().vote;
+        Some(VoteResponse::new(vote, None, false))
     }
 }
 

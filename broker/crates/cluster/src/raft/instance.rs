@@ -144,6 +144,8 @@ impl Group {
         check_vote(host, spec.id, &log)?;
         let state = opened.state;
         check_applied(&state, &log)?;
+        let recalled = self.recall(host, &log, &opened.report);
+        recalled.map_err(|e| OpenError::Failed(e.to_string()))?;
         spec.partition
             .attach(Arc::clone(&log), log.end().last.map_or(0, |id| id.term.into()));
         // The configuration may have changed while the log was being opened; from `attach` on a change finds the log.
@@ -204,7 +206,10 @@ impl Group {
         term_begun: watch::Receiver<u64>,
         leading: Option<Leading>,
     ) -> Instance {
-        let (inbound, appends) = Inbound::new(raft.clone(), Arc::clone(&host.links));
+        // openraft's own timers too.
+        raft.runtime_config().elect(!self.doubt.is_any());
+        let doubt = Arc::clone(&self.doubt);
+        let (inbound, appends) = Inbound::new(raft.clone(), Arc::clone(&host.links), host.node, doubt);
         let log = Arc::clone(&ground.log);
         let running = Running {
             raft: raft.clone(),

@@ -7,6 +7,7 @@
 
 mod confirm;
 mod copy;
+mod doubt;
 mod elections;
 mod flush;
 mod group;
@@ -32,6 +33,7 @@ mod transfer;
 mod types;
 mod wire;
 
+pub(crate) use doubt::watch as watch_doubts;
 pub(crate) use elections::watch as watch_elections;
 pub(crate) use flush::{FlushDriver, flush};
 pub(crate) use group::{Group, GroupSpec};

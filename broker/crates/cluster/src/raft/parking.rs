@@ -229,6 +229,9 @@ impl Group {
     /// What another replica, which leads, asks: that this one park.
     pub(super) fn agree_to_park(&self, body: Bytes) -> Result<(), String> {
         let order = decode(body).map_err(|e| e.to_string())?;
+        if self.doubt.is_any() {
+            return Err("the replica may lack acknowledged records".to_owned());
+        }
         let life = self.life.lock();
         match &*life {
             Life::Running(running) => {

@@ -356,7 +356,7 @@ pub(super) fn take_vote(b: &mut Bytes) -> Result<RaftVote, WireError> {
     })
 }
 
-fn put_log_id(out: &mut BytesMut, id: Option<&RaftLogId>) {
+pub(super) fn put_log_id(out: &mut BytesMut, id: Option<&RaftLogId>) {
     match id {
         None => out.put_u8(0),
         Some(id) => {
@@ -367,7 +367,7 @@ fn put_log_id(out: &mut BytesMut, id: Option<&RaftLogId>) {
     }
 }
 
-fn take_log_id(b: &mut Bytes) -> Result<Option<RaftLogId>, WireError> {
+pub(super) fn take_log_id(b: &mut Bytes) -> Result<Option<RaftLogId>, WireError> {
     match take_u8(b)? {
         0 => Ok(None),
         1 => {

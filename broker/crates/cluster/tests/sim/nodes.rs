@@ -37,9 +37,26 @@ pub(crate) struct Nodes {
     machines: Vec<Machine>,
     oracle: Arc<Mutex<Oracle>>,
     producers: Arc<Mutex<BTreeMap<u64, Window>>>,
+    weak: Option<usize>,
+}
+
+/// What may happen to whom.
+struct Fate {
+    net: SimNet,
+    machines: Vec<Machine>,
+    running: Running,
+    /// The only one of which what was not synced is lost. Records are acknowledged from the page cache then.
+    weak: Option<usize>,
 }
 
 impl Nodes {
+    /// The same with a cached topic; all but one node keep what is in their page caches, whatever happens.
+    pub(crate) fn cached(seed: u64) -> Self {
+        let mut nodes = Self::new(seed);
+        nodes.weak = usize::try_from(seed % 3).ok();
+        nodes
+    }
+
     pub(crate) fn new(seed: u64) -> Self {
         let mut sim = Sim::new(seed);
         let machines = NAMES.map(|name| sim.add_machine(name)).into();
@@ -51,6 +68,7 @@ impl Nodes {
             producers: Arc::new(Mutex::new(
                 (0..PRODUCERS).map(|id| (id, Window::default())).collect(),
             )),
+            weak: None,
         }
     }
 
@@ -67,10 +85,20 @@ impl Nodes {
     /// Runs the story; returns how many records were acknowledged.
     pub(crate) fn run(&mut self) -> u64 {
         let (machines, rng, net) = (self.machines.clone(), self.rng.fork(), self.sim.net().clone());
+        let weak = self.weak;
         let (oracle, producers) = (Arc::clone(&self.oracle), Arc::clone(&self.producers));
         net.set_default_delay(NEAR);
         let found = self.sim.run(|env| async move {
             let running = boot_all(&machines);
+            if weak.is_some() {
+                leader_of(&env, &running, &[("takhin.durability", "cached")]).await;
+            }
+            let fate = Fate {
+                net: net.clone(),
+                machines: machines.clone(),
+                running: Arc::clone(&running),
+                weak,
+            };
             let watched = Shutdown::new();
             let watching = invariants::watch(
                 env.clone(),
@@ -101,7 +129,7 @@ impl Nodes {
                     env.clock.sleep(PARK_AFTER * 3).await;
                     silence.store(rng.chance(0.5), Ordering::Relaxed);
                 }
-                deed(&env, &rng, &net, &machines, &running).await;
+                deed(&env, &rng, &fate).await;
             }
             heal(&net, &machines, &running);
             stop.trigger();
@@ -183,8 +211,16 @@ async fn leave(env: &Env, running: &Running, one: usize) {
 }
 
 /// Asks a node for any replicas, in any order, or to take back what it was asked for.
-async fn move_replicas(env: &Env, rng: &Rng, running: &Running, asked: usize) {
+async fn move_replicas(env: &Env, rng: &Rng, fate: &Fate, asked: usize) {
+    let (running, weak) = (
+        &fate.running,
+        fate.weak.and_then(|weak| i32::try_from(weak + 1).ok()),
+    );
     let mut replicas: Vec<i32> = (1..4).filter(|_| rng.chance(0.6)).collect();
+    // It would be the only one that has them.
+    if weak.is_some_and(|weak| replicas == [weak]) {
+        replicas = vec![1, 2, 3];
+    }
     if rng.chance(0.5) {
         replicas.reverse();
     }
@@ -196,22 +232,41 @@ async fn move_replicas(env: &Env, rng: &Rng, running: &Running, asked: usize) {
     }
 }
 
-/// All nodes lose power at once.
-async fn cut_power(env: &Env, rng: &Rng, machines: &[Machine], running: &Running) {
+/// All nodes lose power at once, or as many as may, while the others are killed.
+async fn cut_power(env: &Env, rng: &Rng, fate: &Fate) {
+    let Fate {
+        machines, running, ..
+    } = fate;
     for (index, machine) in machines.iter().enumerate() {
         running.lock().remove(&index);
-        machine.crash(CrashMode::Power);
+        machine.crash(match fate.may_lose(index) {
+            true => CrashMode::Power,
+            false => CrashMode::Process,
+        });
     }
     env.clock.sleep(Duration::from_millis(rng.range(1..1000))).await;
     (0..machines.len()).for_each(|index| boot(machines, index, running));
 }
 
+impl Fate {
+    /// Whether this node may lose what it has not synced.
+    fn may_lose(&self, index: usize) -> bool {
+        self.weak.is_none_or(|weak| weak == index)
+    }
+}
+
 /// One deed of the nemesis, and what comes after it.
-async fn deed(env: &Env, rng: &Rng, net: &SimNet, machines: &[Machine], running: &Running) {
+async fn deed(env: &Env, rng: &Rng, fate: &Fate) {
+    let Fate {
+        net,
+        machines,
+        running,
+        ..
+    } = fate;
     let [one, other] = [(); 2].map(|()| usize::try_from(rng.range(0..3)).unwrap());
     match rng.range(0..16) {
         0 | 1 => {
-            let mode = match rng.chance(0.5) {
+            let mode = match rng.chance(0.5) && fate.may_lose(one) {
                 true => CrashMode::Power,
                 false => CrashMode::Process,
             };
@@ -240,11 +295,11 @@ async fn deed(env: &Env, rng: &Rng, net: &SimNet, machines: &[Machine], running:
             let minutes = if rng.chance(0.5) { 10 } else { -10 };
             machines[one].jump_clock(minutes * 60_000);
         }
-        12 => fail_partitions(env, rng, &machines[one]).await,
+        12 if fate.may_lose(one) => fail_partitions(env, rng, &machines[one]).await,
         // Some of what is under way arrives when elections have been held over it.
         14 => net.set_default_delay(Duration::ZERO..=Duration::from_millis(rng.range(10..1500))),
-        15 => cut_power(env, rng, machines, running).await,
-        8 | 9 => move_replicas(env, rng, running, one).await,
+        15 => cut_power(env, rng, fate).await,
+        8 | 9 => move_replicas(env, rng, fate, one).await,
         _ => {
             let cluster = running.lock().get(&one).cloned();
             if let Some(cluster) = cluster
