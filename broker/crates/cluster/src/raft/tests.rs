@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use openraft::StorageError;
+use openraft::storage::{IOFlushed, RaftLogStorage as _};
 use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::{EntryPayload, StorageError};
 use takhin_config::topic::TopicConfig;
 use takhin_runtime::thread::Thread;
 use takhin_runtime::{Env, RealDisk};
@@ -13,7 +14,7 @@ use uuid::Uuid;
 use super::hard_state::{GroupId, HardStateStore};
 use super::log_store::LogStore;
 use super::state_machine::StateMachine;
-use super::types::{Runtime, TypeConfig};
+use super::types::{RaftEntry, RaftVote, Runtime, TypeConfig, log_id};
 use crate::partition::Partition;
 
 struct Builder;
@@ -79,4 +80,27 @@ fn the_log_on_segment_files_passes_openrafts_storage_suite() {
     runtime
         .block_on(Runtime::scope(7, Suite::test_all(Builder)))
         .unwrap();
+}
+
+/// openraft keeps one watermark for both. A round for nothing would make every election wait.
+#[test]
+fn a_vote_waits_for_the_entries_before_it_and_for_nothing_else() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(Runtime::scope(7, async {
+        let (_dir, mut store, _) = Builder.build().await.unwrap();
+        let entry = RaftEntry {
+            log_id: log_id(1, 0),
+            payload: EntryPayload::Blank,
+        };
+        store.append([entry], IOFlushed::noop()).await.unwrap();
+        store.save_vote(&RaftVote::new(2, 1)).await.unwrap();
+        assert!(store.log.end().last.is_some());
+        assert_eq!(store.log.checkpoint().last, store.log.end().last);
+        // From now on it would wait for ever.
+        store.flusher.close();
+        store.save_vote(&RaftVote::new(3, 1)).await.unwrap();
+    }));
 }

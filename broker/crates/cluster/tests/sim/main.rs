@@ -99,7 +99,7 @@ fn acknowledged_records_survive_the_loss_of_any_node() {
 /// Records that are acknowledged from page caches survive as long as only one node loses what it has there, however often.
 #[test]
 fn acknowledged_records_survive_in_the_page_caches_of_the_others() {
-    run_nodes(8, "cached records", Nodes::cached);
+    run_nodes(12, "cached records", Nodes::cached);
 }
 
 /// Runs the stories of three nodes with one in `share` of the seeds.
