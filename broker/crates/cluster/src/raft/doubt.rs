@@ -26,6 +26,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
@@ -102,8 +103,7 @@ impl Group {
     /// Finds out, when the log has been opened, whether the replica is in doubt.
     pub(super) fn recall(&self, host: &GroupHost, log: &Log, report: &RecoveryReport) -> std::io::Result<()> {
         let id = self.spec.id;
-        let is_first = !self.was_open.swap(true, std::sync::atomic::Ordering::Relaxed);
-        let lost_power = is_first && host.previous == PreviousStop::PowerLoss;
+        let lost_power = !self.was_open.load(Ordering::Relaxed) && host.previous == PreviousStop::PowerLoss;
         // What a failed sync may have lost is cut without being damaged.
         let is_cut = |action: &RecoveryAction| matches!(action, RecoveryAction::Cut { damage: None, .. });
         let may_lack = lost_power || report.actions.iter().any(is_cut);
@@ -112,6 +112,7 @@ impl Group {
             && host.hard_state.vote(id)?.is_some();
         let stands = host.hard_state.is_in_doubt(id);
         if !(stands || may_lack && is_cached) {
+            self.was_open.store(true, Ordering::Relaxed);
             return Ok(());
         }
         if !stands {
@@ -119,6 +120,8 @@ impl Group {
                 .set_in_doubt(id, true)
                 .map_err(std::io::Error::other)?;
         }
+        // Not before it is written down: whoever opens the log again goes by that.
+        self.was_open.store(true, Ordering::Relaxed);
         let end = log.end().log_end_offset;
         tracing::warn!(partition = %id, end, "acknowledged records may be missing here: no vote before others have said");
         *self.doubt.0.lock() = Some(Known::Nothing);

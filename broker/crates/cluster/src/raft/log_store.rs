@@ -3,8 +3,9 @@
 //! Invariants
 //! - One entry is one batch, appended in index order; a batch's base offset equals the log end or the append fails
 //!   and ends the group (its supervisor rebuilds it from disk).
-//! - The flush callback fires only after the bytes are durable, in flushed mode; in cached mode after the write.
-//!   Nothing of a failed sync is ever reported as flushed.
+//! - The flush callback fires only after the bytes are durable, in flushed mode and for memberships; in cached mode after
+//!   the write. Nothing of a failed sync is ever reported as flushed. A replica that forgot who else has a vote might take
+//!   itself for the only one (see `doubt` for what else it may forget).
 //! - A vote is returned as saved only when it is durable, and every entry appended before it is durable by then:
 //!   openraft keeps one watermark for both kinds of I/O.
 
@@ -279,13 +280,15 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             self.begin_at(first.log_id.index)?;
         }
         let mut batches = Vec::new();
+        let mut waits = self.is_flushed();
         for entry in entries {
+            waits |= matches!(entry.payload, EntryPayload::Membership(_));
             batches.push(self.to_new_entry(entry, &mut end)?);
         }
         // A page-cache write of what has just been received: shorter than handing the thread's tasks to another one.
         self.log.append(&batches).map_err(io::Error::other)?;
         self.partition.appended(end);
-        if self.is_flushed() {
+        if waits {
             let (order, place) = (Arc::clone(&self.order), self.order.enter(callback));
             self.flusher.submit(Arc::clone(&self.log), move |result| {
                 order.stored(place, result.map(drop).map_err(io::Error::other));

@@ -1,10 +1,13 @@
 //! openraft's own storage suite on the segment files, over the real disk.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use openraft::storage::{IOFlushed, RaftLogStorage as _};
 use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::type_config::TypeConfigExt as _;
 use openraft::{EntryPayload, StorageError};
+use takhin_config::node::Durability;
 use takhin_config::topic::TopicConfig;
 use takhin_runtime::thread::Thread;
 use takhin_runtime::{Env, RealDisk};
@@ -14,7 +17,7 @@ use uuid::Uuid;
 use super::hard_state::{GroupId, HardStateStore};
 use super::log_store::LogStore;
 use super::state_machine::StateMachine;
-use super::types::{RaftEntry, RaftVote, Runtime, TypeConfig, log_id};
+use super::types::{RaftEntry, RaftMembership, RaftVote, Runtime, TypeConfig, Voter, log_id};
 use crate::partition::Partition;
 
 struct Builder;
@@ -80,6 +83,42 @@ fn the_log_on_segment_files_passes_openrafts_storage_suite() {
     runtime
         .block_on(Runtime::scope(7, Suite::test_all(Builder)))
         .unwrap();
+}
+
+/// A replica that lost one with the power might elect itself alone.
+#[test]
+fn memberships_are_stored_only_on_the_disk_also_where_records_are_not() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(Runtime::scope(7, async {
+        let (_dir, mut store, _) = Builder.build().await.unwrap();
+        store.partition.set_config(Arc::new(TopicConfig {
+            durability: Durability::Cached,
+            ..TopicConfig::default()
+        }));
+        let voters = vec![BTreeSet::from([1])];
+        let nodes = BTreeMap::from([(
+            1,
+            Voter {
+                directory: Uuid::nil(),
+            },
+        )]);
+        let membership = RaftMembership::new(voters, nodes).unwrap();
+        let payloads = [EntryPayload::Blank, EntryPayload::Membership(membership)];
+        for (index, payload) in (0..).zip(payloads) {
+            let is_durable = matches!(payload, EntryPayload::Membership(_));
+            let entry = RaftEntry {
+                log_id: log_id(1, index),
+                payload,
+            };
+            let (done, stored) = TypeConfig::oneshot();
+            store.append([entry], IOFlushed::signal(done)).await.unwrap();
+            stored.await.unwrap().unwrap();
+            assert_eq!(store.log.checkpoint().last == store.log.end().last, is_durable);
+        }
+    }));
 }
 
 /// openraft keeps one watermark for both. A round for nothing would make every election wait.
