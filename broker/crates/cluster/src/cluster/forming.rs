@@ -330,6 +330,8 @@ impl Forming<'_> {
                     }
                     standings.push(theirs);
                 }
+                // Nobody knows yet who is there.
+                Err(LinkError::Unreachable { reason, .. }) => missing.push(format!("{address} ({reason})")),
                 Err(error) => missing.push(format!("{address} ({error})")),
             }
         }

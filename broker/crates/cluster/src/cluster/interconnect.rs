@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::exchange::Exchange;
 use crate::links::{Class, Kind, LinkError, Links};
-use crate::raft::Answer;
+use crate::raft::{Answer, describe};
 
 const DONE: u8 = 0;
 const REFUSED: u8 = 1;
@@ -230,7 +230,7 @@ fn to_link_error(node: u32, after: Duration, error: &CallError) -> LinkError {
             Some(reason) => LinkError::NotWanted { node, reason },
             None => LinkError::Unreachable {
                 node,
-                reason: why.to_string(),
+                reason: describe(why),
             },
         },
         CallError::Busy | CallError::TooLarge { .. } | CallError::AnswerTooLarge | CallError::Dropped => {

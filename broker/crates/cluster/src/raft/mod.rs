@@ -38,7 +38,7 @@ pub(crate) use elections::watch as watch_elections;
 pub(crate) use flush::{FlushDriver, flush};
 pub(crate) use group::{Group, GroupSpec};
 pub(crate) use hard_state::keys as group_keys;
-pub(crate) use host::{GroupHost, HostOptions};
+pub(crate) use host::{GroupHost, HostOptions, describe};
 pub(crate) use in_sync::watch as watch_in_sync;
 pub(crate) use inbound::Answer;
 pub(crate) use members::Members;
