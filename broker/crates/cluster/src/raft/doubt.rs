@@ -319,3 +319,95 @@ fn decode_end(mut body: Bytes) -> Result<End, WireError> {
         of,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: u64 = 3;
+
+    fn at(index: u64) -> Option<RaftLogId> {
+        Some(log_id(2, index))
+    }
+
+    /// Where the log of the third of three replicas may have reached, which ends at 5.
+    #[allow(clippy::option_option, reason = "as what is tested")]
+    fn known(ends: &[(u64, Of, u64)], may_give_up: bool) -> Option<Option<RaftLogId>> {
+        let end = |(node, of, index): &(u64, Of, u64)| {
+            (
+                *node,
+                End {
+                    last: at(*index),
+                    of: *of,
+                },
+            )
+        };
+        let ends: Vec<_> = ends.iter().map(end).collect();
+        farthest(OWN, at(5), &[BTreeSet::from([1, 2, OWN])], &ends, may_give_up)
+    }
+
+    #[test]
+    fn a_leader_is_believed_and_otherwise_the_farthest_of_all() {
+        use Of::{InDoubt, Leader, Sound};
+        assert_eq!(known(&[], false), None);
+        assert_eq!(known(&[(1, InDoubt, 4), (2, Leader, 7)], false), Some(at(7)));
+        assert_eq!(known(&[(1, InDoubt, 4), (2, Sound, 9)], false), Some(at(9)));
+        assert_eq!(known(&[(1, InDoubt, 4), (2, InDoubt, 3)], false), Some(at(5)));
+        // Those without doubt elect one of themselves.
+        assert_eq!(known(&[(1, Sound, 4), (2, Sound, 9)], false), None);
+        // The other may have more.
+        assert_eq!(known(&[(1, Sound, 9)], false), None);
+        assert_eq!(known(&[(1, Sound, 9)], true), Some(at(9)));
+        assert_eq!(known(&[], true), None);
+    }
+
+    #[test]
+    fn while_voters_change_both_sets_have_a_word() {
+        let configs = [BTreeSet::from([1, 2, OWN]), BTreeSet::from([2, OWN, 4])];
+        let sound = |node, index| {
+            (
+                node,
+                End {
+                    last: at(index),
+                    of: Of::Sound,
+                },
+            )
+        };
+        let ends = [sound(1, 4), sound(2, 9)];
+        assert_eq!(
+            farthest(OWN, at(5), &configs, &ends, false),
+            None,
+            "4 has not answered"
+        );
+        assert_eq!(farthest(OWN, at(5), &configs, &ends, true), Some(at(9)));
+        let ends = [sound(1, 4), sound(2, 9), sound(4, 1)];
+        assert_eq!(
+            farthest(OWN, at(5), &configs, &ends, false),
+            None,
+            "they elect a leader"
+        );
+    }
+
+    #[test]
+    fn a_replica_in_doubt_votes_for_whom_has_as_much_as_it_may_have_had() {
+        let doubt = Doubt::default();
+        assert!(doubt.may_vote_for(None));
+        *doubt.0.lock() = Some(Known::Nothing);
+        assert!(!doubt.may_vote_for(at(100)));
+        *doubt.0.lock() = Some(Known::UpTo(at(7)));
+        assert!(!doubt.may_vote_for(at(6)) && doubt.may_vote_for(at(7)));
+        assert!(doubt.may_vote_for(Some(log_id(3, 1))), "of a later term");
+    }
+
+    #[test]
+    fn answers_are_read_as_they_were_written() {
+        for of in [Of::Leader, Of::Sound, Of::InDoubt] {
+            for last in [None, at(8)] {
+                let bytes = encode_end(End { last, of });
+                assert_eq!(decode_end(bytes.clone()).unwrap(), End { last, of });
+                assert!(decode_end(bytes.slice(..bytes.len() - 1)).is_err());
+            }
+        }
+        assert!(decode_end(Bytes::from_static(&[3, 0])).is_err());
+    }
+}
