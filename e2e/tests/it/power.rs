@@ -3,14 +3,16 @@
 //! The data directory lies on XFS, whose shutdown drops dirty pages and unwritten log records alike. The third test
 //! takes the broker's syncs away and demands that the loss is then found: without it the first two would prove nothing.
 
+use std::fs;
+
 use anyhow::{Result, ensure};
 use takhin_e2e::checker::Fault;
 use takhin_e2e::disk::Mount;
 use takhin_e2e::rng::Rng;
 use takhin_e2e::writer::{self, Writer};
-use takhin_e2e::{Broker, Kind};
+use takhin_e2e::{Broker, Cluster, Kind, wait, wire};
 
-use crate::crash::{LIMIT, PARTITIONS, load_under_faults};
+use crate::crash::{LIMIT, PARTITIONS, load_under_faults, sound};
 use crate::suite::{Context, Suites, create_topic};
 
 const TOPIC: &str = "power";
@@ -19,6 +21,7 @@ const IMAGE_BYTES: u64 = 600 << 20;
 pub(crate) fn add(suites: &mut Suites) {
     suites.add("power::a_cut_loses_nothing_in_flushed_mode", cuts);
     suites.add("power::a_cut_is_noticed_when_syncs_do_nothing", control);
+    suites.add_takhin("power::what_one_of_three_has_lost_the_others_keep", one_of_three);
 }
 
 fn cuts_per_run(kind: Kind) -> u64 {
@@ -110,4 +113,53 @@ fn control(context: &Context) -> Result<()> {
         "no loss although nothing was synced: the cut or the checker does not work"
     );
     Ok(())
+}
+
+/// Records of a cached topic that two of three brokers have acknowledged from their page caches. One of them loses its own
+/// with the power, the other is killed: until it is back nobody may lead, for the third never had them.
+fn one_of_three(_: &Context) -> Result<()> {
+    let disk = Mount::xfs(IMAGE_BYTES)?;
+    let dir = tempfile::tempdir()?;
+    // A machine that has lost its power begins with another id.
+    let boot = dir.path().join("boot_id");
+    fs::write(&boot, "before\n")?;
+    let mount = format!(
+        "mount --bind {} /proc/sys/kernel/random/boot_id && exec \"$@\"",
+        boot.display()
+    );
+    let mut cluster = Cluster::start_with(3, usize::MAX, |id, broker| {
+        if id == 2 {
+            broker.move_to(&disk.path().join("data"));
+            broker.wrap(&["unshare", "--mount", "sh", "-c", &mount, "sh"]);
+        }
+    })?;
+    let mut connection = wire::Connection::open(cluster.brokers[0].address())?;
+    let cached = [("takhin.durability", "cached")];
+    let error = connection.create_replicated_topic(TOPIC, PARTITIONS, 3, &cached)?;
+    ensure!(error == 0, "CreateTopics {TOPIC}: error {error}");
+    let mut writer = Writer::start(&cluster.bootstrap(), TOPIC, PARTITIONS)?;
+    writer.wait_acked(500, LIMIT)?;
+    cluster.brokers[2].kill();
+    writer.wait_acked(2_000, LIMIT)?;
+    cluster.brokers[1].freeze()?;
+    cluster.brokers[0].kill();
+    disk.cut_power()?;
+    cluster.brokers[1].kill();
+    disk.restore_power()?;
+    fs::write(&boot, "after\n")?;
+    for broker in [1, 2] {
+        cluster.brokers[broker].start_process()?;
+    }
+    let all = f64::from(PARTITIONS);
+    wait::until("the second broker to have doubts", LIMIT, || {
+        let in_doubt = cluster.brokers[1].metric("takhin_replicas_in_doubt");
+        Ok(in_doubt.is_ok_and(|count| count >= all))
+    })?;
+    cluster.start_again(0)?;
+    writer.wait_acked(500, LIMIT)?;
+    wait::until("nobody to be in doubt", LIMIT, || {
+        Ok(cluster.brokers[1].metric("takhin_replicas_in_doubt")? < 1.0)
+    })?;
+    let log = writer.finish()?;
+    sound(&writer::check(&cluster.bootstrap(), TOPIC, &log)?)
 }
