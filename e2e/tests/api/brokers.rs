@@ -1,16 +1,22 @@
 //! What happens to brokers' pods: images that do not come, nodes and their addresses, volumes that grow.
 
 use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use takhin_e2e::kubernetes::{ControlPlane, condition, pods, text};
+use takhin_e2e::wait;
 
-use crate::room::Room;
+use crate::room::{Room, SOON};
 use crate::stage::Suites;
 
 pub(crate) fn add(suites: &mut Suites) {
     suites.add("brokers: a wrong image is mended by a right one", image);
     suites.add("brokers: pods are told rack and address of their node", nodes);
     suites.add("brokers: volumes grow, around pods that stay", volumes);
+    suites.add(
+        "brokers: a file system that grows with the next start has one start",
+        file_system,
+    );
     suites.add(
         "brokers: it is said why there are no volumes, and what to do",
         unprovided,
@@ -155,6 +161,68 @@ fn volumes(plane: &ControlPlane) -> Result<()> {
     for name in ["grows", "stays"] {
         room.kube().delete("StorageClass", "", name)?;
     }
+    room.leave()
+}
+
+/// What a node has to do for it takes as long as it takes: the pod that it does it for is not replaced meanwhile.
+fn file_system(plane: &ControlPlane) -> Result<()> {
+    let room = Room::new(plane, "file-system")?;
+    let operator = room.lone_operator()?;
+    room.kube().apply(&json!({
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": { "name": "offline" },
+        "provisioner": "example.com/none",
+        "allowVolumeExpansion": true,
+    }))?;
+    with_size(&room, "offline", "1Gi")?;
+    let claim = "data-offline-0";
+    room.soon("PersistentVolumeClaim", claim)?;
+    bound(&room, claim, "1Gi")?;
+    let first = room.soon("Pod", "offline-0")?;
+    with_size(&room, "offline", "2Gi")?;
+    asks_for(&room, claim, "2Gi").with_context(|| operator.tail())?;
+    let made: Timestamp = text(&first, "/metadata/creationTimestamp").parse()?;
+    wait::until("a second to pass", SOON, || {
+        Ok(Timestamp::now().as_second() > made.as_second())
+    })?;
+    let pending = json!([{
+        "type": "FileSystemResizePending",
+        "status": "True",
+        "lastTransitionTime": Timestamp::now().to_string(),
+    }]);
+    let status = json!({ "status": { "conditions": pending } });
+    room.kube()
+        .merge_status("PersistentVolumeClaim", &room.name, claim, &status)?;
+    let uid = |pod: &Value| text(pod, "/metadata/uid").to_owned();
+    let second = room
+        .wait("Pod", "offline-0", "to be another one", |now| {
+            (!now.is_null() && uid(now) != uid(&first)).then(|| uid(now))
+        })
+        .with_context(|| operator.tail())?;
+    room.condition(
+        "TakhinCluster",
+        "offline",
+        "StorageExpanded",
+        ("False", "RestartRequired"),
+    )?;
+    // The operator looks again and again, and the pod stays.
+    for seconds in 601..606 {
+        let patch = json!({ "spec": { "rollout": { "timeoutSeconds": seconds } } });
+        let wished = room
+            .kube()
+            .merge("TakhinCluster", &room.name, "offline", &patch)?;
+        let generation = wished.pointer("/metadata/generation");
+        room.wait("TakhinCluster", "offline", "to be looked at", |seen| {
+            let all = seen.pointer("/status/conditions")?.as_array()?;
+            let ready = all.iter().find(|said| said["type"] == "Ready")?;
+            let looked = ready.get("observedGeneration") == generation && ready["reason"] != "Reconciling";
+            looked.then_some(())
+        })?;
+    }
+    let now = room.soon("Pod", "offline-0")?;
+    ensure!(uid(&now) == second, "the pod was replaced while its volume grew");
+    room.kube().delete("StorageClass", "", "offline")?;
     room.leave()
 }
 

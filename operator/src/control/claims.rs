@@ -1,6 +1,6 @@
 //! Claims of volumes: what they wait for, and how they grow.
 
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimCondition, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
@@ -97,11 +97,60 @@ pub(super) fn capacity(claim: &PersistentVolumeClaim) -> Option<u128> {
 
 /// Whether the file system waits for the next start of the pod.
 pub(super) fn needs_restart(claim: &PersistentVolumeClaim) -> bool {
-    let conditions = claim
-        .status
-        .iter()
-        .flat_map(|status| status.conditions.iter().flatten());
-    conditions
-        .into_iter()
-        .any(|condition| condition.type_ == "FileSystemResizePending" && condition.status == "True")
+    resize_pending(claim).is_some()
+}
+
+/// Whether the file system waits for the end of this pod. It does not for that of one made later: as that starts its node has
+/// the file system grow, which it never could if it were replaced for not having done so yet.
+pub(super) fn needs_restart_of(pod: &Pod, claim: &PersistentVolumeClaim) -> bool {
+    let Some(pending) = resize_pending(claim) else {
+        return false;
+    };
+    let runs = pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running");
+    match (&pod.metadata.creation_timestamp, &pending.last_transition_time) {
+        // Both are whole seconds.
+        (Some(made), Some(since)) => made.0 < since.0 || (runs && made.0 == since.0),
+        _ => runs,
+    }
+}
+
+fn resize_pending(claim: &PersistentVolumeClaim) -> Option<&PersistentVolumeClaimCondition> {
+    let mut conditions = claim.status.as_ref()?.conditions.iter().flatten();
+    conditions.find(|condition| condition.type_ == "FileSystemResizePending" && condition.status == "True")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_made_after_its_volume_has_grown_is_left_to_start() {
+        let claim = |status: &str, since: Option<&str>| -> PersistentVolumeClaim {
+            let condition =
+                json!({ "type": "FileSystemResizePending", "status": status, "lastTransitionTime": since });
+            serde_json::from_value(json!({ "status": { "conditions": [condition] } })).unwrap()
+        };
+        let pod = |phase: &str, made: &str| -> Pod {
+            let pod = json!({ "metadata": { "creationTimestamp": made }, "status": { "phase": phase } });
+            serde_json::from_value(pod).unwrap()
+        };
+        let [before, at, after] = [1, 2, 3].map(|second| format!("2026-11-23T10:00:0{second}Z"));
+        let pending = claim("True", Some(&at));
+        for (pod, wanted) in [
+            (pod("Running", &before), true),
+            (pod("Pending", &before), true),
+            (pod("Running", &at), true),
+            (pod("Pending", &at), false),
+            (pod("Pending", &after), false),
+            (pod("Running", &after), false),
+        ] {
+            assert_eq!(needs_restart_of(&pod, &pending), wanted, "{pod:?}");
+        }
+        assert!(!needs_restart_of(
+            &pod("Running", &before),
+            &claim("False", Some(&at))
+        ));
+        assert!(needs_restart_of(&pod("Running", &before), &claim("True", None)));
+        assert!(!needs_restart_of(&pod("Pending", &before), &claim("True", None)));
+    }
 }

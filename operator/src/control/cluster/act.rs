@@ -16,7 +16,7 @@ use super::status::Report;
 use crate::api::{RESTART, SKIP_SCALE_DOWN_CHECK, TakhinCluster};
 use crate::broker_api::{AdminError, BrokerApi};
 use crate::build::{CONFIG_HASH, Names};
-use crate::control::claims::needs_restart;
+use crate::control::claims::needs_restart_of;
 use crate::control::context::Context;
 use crate::control::error::Error;
 use crate::control::pods::stuck;
@@ -390,7 +390,8 @@ fn reasons(seen: &Seen, broker: i32, pod: &Pod) -> Vec<String> {
     } else if pod.annotations().get(RESTART) != template_annotation(set, RESTART) {
         reasons.push("RestartRequested".to_owned());
     }
-    if seen.claims.get(&broker).is_some_and(needs_restart) {
+    let claim = seen.claims.get(&broker);
+    if claim.is_some_and(|claim| needs_restart_of(pod, claim)) {
         reasons.push("VolumeExpansion".to_owned());
     }
     reasons
