@@ -139,6 +139,8 @@ fn container(spec: &TakhinClusterSpec, names: &Names, images: &Images) -> Value 
         "readinessProbe": probe("/readyz", 2, 2),
         // The process only; a lost quorum must not have everybody started again.
         "livenessProbe": probe("/livez", 10, 6),
+        // Why it ended, for the status of the pod and of the cluster.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": container_security(),
         "volumeMounts": [
             { "name": "data", "mountPath": VOLUME },

@@ -209,6 +209,8 @@ fn pod(spec: &PikaSourceSpec, name: &str, image: &str) -> Value {
         "readinessProbe": probe("/readyz", 5, 2),
         // The process only: a source that does not answer is no reason to start again.
         "livenessProbe": probe("/livez", 10, 6),
+        // Why it ended, for the status of the pod and of the source.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": container_security(),
         "volumeMounts": mounts,
     });

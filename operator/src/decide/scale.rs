@@ -2,8 +2,11 @@
 //!
 //! Smaller: the brokers with the highest ids lose their replicas first, their pods afterwards, the highest first. Larger:
 //! the StatefulSet grows at once. A wish that is taken back in the middle keeps what is still there.
+//!
+//! A broker that comes back with another volume is refused by the others under its id, for what it had promised. It loses its
+//! replicas as one that is to go does, is forgotten, and joins anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What brokers say of one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,6 +30,8 @@ pub struct Observed {
     pub members: Option<BTreeMap<i32, Member>>,
     /// Victims that have nothing any more.
     pub empty: Vec<i32>,
+    /// Brokers whose pods say that they have another volume than the one that their id is known with.
+    pub lost: BTreeSet<i32>,
     /// Whether somebody has said that replicas need not be moved.
     pub skip_check: bool,
 }
@@ -38,6 +43,8 @@ pub struct Plan {
     pub replicas: i32,
     /// Brokers that are to lose their replicas.
     pub decommission: Vec<i32>,
+    /// Brokers that are to lose their replicas because they have lost their data, and to join anew.
+    pub renew: Vec<i32>,
     /// Brokers that are kept after all.
     pub recommission: Vec<i32>,
     /// Brokers that are gone for good and only have to be forgotten.
@@ -56,13 +63,22 @@ pub fn decide(observed: &Observed) -> Plan {
         };
     };
     let members = observed.members.clone().unwrap_or_default();
-    let recommission = ids(&members, |id, member| id < wished && member.decommissioning);
-    // What has no pod, has nothing, and was to go.
+    // One that is silent may be about to be forgotten and to join anew; it is kept once it is heard of.
+    let recommission = ids(&members, |id, member| {
+        id < wished && member.decommissioning && !member.silent
+    });
+    let is_lost = |id: i32, member: &Member| member.silent && observed.lost.contains(&id);
+    let is_empty = |member: &Member| member.decommissioning && member.silent && member.replicas == 0;
+    // What has nothing, was to go, and has no pod, or one of another volume.
     let unregister = ids(&members, |id, member| {
-        id >= replicas && id >= wished && member.decommissioning && member.silent && member.replicas == 0
+        is_empty(member) && (id >= replicas && id >= wished || is_lost(id, member))
+    });
+    let renew = ids(&members, |id, member| {
+        id < wished && is_lost(id, member) && !is_empty(member)
     });
     let mut plan = Plan {
         replicas: replicas.max(wished),
+        renew,
         recommission,
         unregister,
         ..Plan::default()
@@ -166,13 +182,75 @@ mod tests {
         assert_eq!(decide(&observed).unregister, [4]);
         set(&mut observed, 4, Member { replicas: 1, ..gone });
         assert_eq!(decide(&observed).unregister, Vec::<i32>::new());
-        // Wished for again.
+        // Wished for again: kept once it is heard of.
         observed.wished = 5;
+        assert_eq!(decide(&observed).recommission, Vec::<i32>::new());
+        set(
+            &mut observed,
+            4,
+            Member {
+                silent: false,
+                ..gone
+            },
+        );
         let plan = decide(&observed);
         assert_eq!(
             (plan.replicas, plan.recommission, plan.decommission),
             (5, vec![4], vec![])
         );
+    }
+
+    #[test]
+    fn who_has_lost_its_data_is_emptied_forgotten_and_not_kept_as_it_was() {
+        let mut observed = five(5);
+        let silent = Member {
+            silent: true,
+            replicas: 6,
+            decommissioning: false,
+        };
+        set(&mut observed, 1, silent);
+        let nothing = Plan {
+            replicas: 5,
+            ..Plan::default()
+        };
+        // One that is away may come back as it was.
+        assert_eq!(decide(&observed), nothing);
+        observed.lost = [1].into();
+        let renew = Plan {
+            renew: vec![1],
+            ..nothing.clone()
+        };
+        assert_eq!(decide(&observed), renew);
+        let going = Member {
+            decommissioning: true,
+            ..silent
+        };
+        set(&mut observed, 1, going);
+        assert_eq!(decide(&observed), renew);
+        set(&mut observed, 1, Member { replicas: 0, ..going });
+        let forgotten = Plan {
+            unregister: vec![1],
+            ..nothing.clone()
+        };
+        assert_eq!(decide(&observed), forgotten);
+        // Its pod has begun again and says nothing yet.
+        observed.lost.clear();
+        assert_eq!(decide(&observed), nothing);
+        // It has found its volume again.
+        set(
+            &mut observed,
+            1,
+            Member {
+                silent: false,
+                ..going
+            },
+        );
+        observed.lost = [1].into();
+        let kept = Plan {
+            recommission: vec![1],
+            ..nothing
+        };
+        assert_eq!(decide(&observed), kept);
     }
 
     #[test]

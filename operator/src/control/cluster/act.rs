@@ -50,22 +50,8 @@ pub(super) async fn leave(
             *broker,
         );
     }
-    if !plan.unregister.is_empty()
-        && let Some(client) = client(context, cluster, seen)
-    {
-        for broker in &plan.unregister {
-            context.fence.pass().await;
-            match client.unregister_broker(*broker).await {
-                Ok(()) => {
-                    let note = format!("broker {broker} has left the cluster");
-                    let kind = (EventType::Normal, "ScaleDownCompleted", "ScaleDown");
-                    let about = of_pod(cluster, seen, *broker);
-                    context.event_about(cluster, Some(about), kind, note).await;
-                }
-                Err(error) => warn!(broker, %error, "broker not unregistered"),
-            }
-        }
-    }
+    unregister(context, cluster, seen, plan).await;
+    renew(context, cluster, seen, &admin, plan, report).await;
     if plan.decommission.is_empty() {
         return;
     }
@@ -95,6 +81,82 @@ pub(super) async fn leave(
         .take()
         .or(waiting_for)
         .filter(|_| plan.replicas > cluster.spec.replicas);
+}
+
+/// Has the cluster forget brokers that have nothing any more.
+async fn unregister(context: &Context, cluster: &TakhinCluster, seen: &Seen, plan: &Plan) {
+    if plan.unregister.is_empty() {
+        return;
+    }
+    let Some(client) = client(context, cluster, seen) else {
+        return;
+    };
+    let lost = seen.lost();
+    for broker in &plan.unregister {
+        context.fence.pass().await;
+        if let Err(error) = client.unregister_broker(*broker).await {
+            warn!(broker, %error, "broker not unregistered");
+            continue;
+        }
+        if lost.contains(broker) {
+            begin_anew(context, cluster, seen, *broker).await;
+            continue;
+        }
+        let note = format!("broker {broker} has left the cluster");
+        let kind = (EventType::Normal, "ScaleDownCompleted", "ScaleDown");
+        let about = of_pod(cluster, seen, *broker);
+        context.event_about(cluster, Some(about), kind, note).await;
+    }
+}
+
+/// A broker that has lost its data is known no longer: its pod, which ended and waits for long until it tries again, is made
+/// anew, and joins as any other.
+async fn begin_anew(context: &Context, cluster: &TakhinCluster, seen: &Seen, broker: i32) {
+    let names = Names::of(cluster, &context.options.domain);
+    let reasons = ["DataLost".to_owned()];
+    if let Err(error) = replace(context, cluster, &names, seen, &names.pod(broker), &reasons).await {
+        // It tries again by itself.
+        warn!(broker, %error, "pod not replaced");
+    }
+}
+
+/// Has the replicas of brokers that have lost their data made elsewhere, where there is room for them.
+async fn renew(
+    context: &Context,
+    cluster: &TakhinCluster,
+    seen: &Seen,
+    admin: &BrokerApi,
+    plan: &Plan,
+    report: &mut Report,
+) {
+    for broker in &plan.renew {
+        let goes_on = match admin.decommission(*broker).await {
+            Ok(progress) => {
+                let why = progress.reasons.first();
+                let why = why.map(|why| format!(" ({})", why.message)).unwrap_or_default();
+                format!(
+                    "its replicas are made on other brokers, then it begins anew; {} left{why}",
+                    progress.replicas
+                )
+            }
+            Err(AdminError::Refused {
+                status: 409, detail, ..
+            }) => format!(
+                "give it that volume again, or raise spec.replicas to {} until it is back: it can begin anew once its \
+                 replicas are on other brokers, but {detail}",
+                cluster.spec.replicas.saturating_add(1)
+            ),
+            Err(error) => error.to_string(),
+        };
+        let pod = format!("{}-{broker}", cluster.name_any());
+        let note =
+            format!("broker {broker} has lost its data: {pod} has another volume than before; {goes_on}");
+        if report.data_lost(cluster, note.clone()) {
+            let kind = (EventType::Warning, "DataLost", "Observe");
+            let about = of_pod(cluster, seen, *broker);
+            context.event_about(cluster, Some(about), kind, note).await;
+        }
+    }
 }
 
 /// Tells of brokers that go with what they have, because somebody insists. They are gone from the StatefulSet with this pass.

@@ -1,6 +1,6 @@
 //! What there is of a cluster: objects of Kubernetes, and what the brokers say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service};
@@ -15,7 +15,7 @@ use crate::build::{ADMIN_PORT, Names};
 use crate::control::claims::unprovided;
 use crate::control::context::Context;
 use crate::control::error::Error;
-use crate::control::pods::stuck;
+use crate::control::pods::{last_words, stuck};
 use crate::control::topics::{address, is_ready};
 use crate::decide::{roll, scale};
 
@@ -171,6 +171,17 @@ impl Seen {
         }
     }
 
+    /// Brokers that ended because the others know another volume by their id: theirs was lost, or mixed up.
+    pub(super) fn lost(&self) -> BTreeSet<i32> {
+        let all = self.pods.iter().filter(|(_, pod)| {
+            // The words of the cluster crate (`LinkError`, `TopicError::NodeIdTaken`), which a test on nodes holds together.
+            let words = last_words(pod).unwrap_or_default();
+            let says = words.contains(" belongs to a broker with ") && words.contains("data directory");
+            says && !is_ready(pod) && pod.metadata.deletion_timestamp.is_none()
+        });
+        all.map(|(id, _)| *id).collect()
+    }
+
     /// What decides over a smaller or larger cluster.
     pub(super) fn scaling(&self, cluster: &TakhinCluster) -> scale::Observed {
         let member = |broker: &Broker| scale::Member {
@@ -185,6 +196,7 @@ impl Seen {
             members: brokers
                 .map(|brokers| brokers.iter().map(|broker| (broker.id, member(broker))).collect()),
             empty: self.empty.clone(),
+            lost: self.lost(),
             skip_check: annotated(cluster, SKIP_SCALE_DOWN_CHECK, "true"),
         }
     }

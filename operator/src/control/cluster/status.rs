@@ -39,6 +39,8 @@ pub(super) struct Report {
     step: Option<String>,
     /// Why the rollout takes too long.
     blocked: Option<String>,
+    /// Brokers without their data, and what becomes of them.
+    lost: Vec<String>,
 }
 
 /// The generation that the conditions speak of.
@@ -57,6 +59,7 @@ impl Report {
             busy: false,
             step: None,
             blocked: None,
+            lost: Vec::new(),
         }
     }
 
@@ -227,30 +230,36 @@ impl Report {
             self.conditions.say("Degraded", Holds::Unknown, "BrokerDown", why);
             return;
         };
-        if !full.is_empty() {
-            let message = format!(
+        let full = (!full.is_empty()).then(|| {
+            format!(
                 "more than {DISK_PERCENT} % of the disk in use: {}",
                 full.join(", ")
-            );
-            self.conditions.say("Degraded", true, "DiskPressure", message);
-        } else if health.healthy {
-            self.conditions
-                .say("Degraded", false, "Healthy", "nothing is wrong");
-        } else {
-            let silent = seen
-                .brokers
-                .iter()
-                .flatten()
-                .any(|broker| broker.state == "silent");
-            let reason = if silent { "BrokerDown" } else { "UnderReplicated" };
-            let reasons: Vec<&str> = health
-                .reasons
-                .iter()
-                .map(|reason| reason.message.as_str())
-                .take(5)
-                .collect();
-            self.conditions.say("Degraded", true, reason, reasons.join("; "));
+            )
+        });
+        if !self.lost.is_empty() {
+            let message = self.lost.join("; ");
+            self.conditions.say("Degraded", true, "DataLost", message);
+            return;
         }
+        if health.healthy {
+            match full {
+                Some(message) => self.conditions.say("Degraded", true, "DiskPressure", message),
+                None => self
+                    .conditions
+                    .say("Degraded", false, "Healthy", "nothing is wrong"),
+            }
+            return;
+        }
+        let silent = seen
+            .brokers
+            .iter()
+            .flatten()
+            .any(|broker| broker.state == "silent");
+        // What is missing now is graver than what may be missing soon.
+        let reason = if silent { "BrokerDown" } else { "UnderReplicated" };
+        let reasons = health.reasons.iter().map(|reason| reason.message.clone()).take(5);
+        let reasons: Vec<String> = reasons.chain(full).collect();
+        self.conditions.say("Degraded", true, reason, reasons.join("; "));
     }
 
     /// Where clients connect. Returns the Services that have no address yet.
@@ -380,6 +389,15 @@ impl Report {
         let news = find(before, "ScaleDownBlocked").is_none_or(|old| old.reason != reason);
         self.conditions.say("ScaleDownBlocked", true, reason, message);
         news
+    }
+
+    /// Says that a broker has lost its data. Returns whether that is news.
+    pub(super) fn data_lost(&mut self, cluster: &TakhinCluster, message: String) -> bool {
+        self.busy = true;
+        self.lost.push(message);
+        let before = cluster.status.as_ref();
+        let before = before.map_or(&[][..], |status| &status.conditions);
+        find(before, "Degraded").is_none_or(|old| old.reason != "DataLost")
     }
 
     /// How far a smaller or larger cluster is.

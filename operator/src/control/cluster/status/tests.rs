@@ -212,10 +212,17 @@ async fn reasons_for_being_degraded() {
         total_bytes: 100_000,
         used_bytes: 85_100,
     };
+    let mut all = seen(3);
     all.brokers.as_mut().unwrap()[1].disk = Some(full);
     let said = says(&observed(&cluster, &all), "Degraded", ("True", "DiskPressure"));
     assert!(said.contains("broker 1"), "{said}");
     told_once(&cluster, &all).await;
+    unwell(&mut all, "orders-0 lacks a replica");
+    let said = says(&observed(&cluster, &all), "Degraded", ("True", "UnderReplicated"));
+    assert!(
+        said.contains("orders-0") && said.contains("of the disk in use"),
+        "{said}"
+    );
     all.health = None;
     says(&observed(&cluster, &all), "Degraded", ("Unknown", "BrokerDown"));
 
@@ -395,25 +402,70 @@ async fn reasons_against_a_smaller_cluster() {
             "LastController",
         ),
     ] {
-        let (env, stop) = (Env::real(), Shutdown::new());
-        let listener = env.net.listen("127.0.0.1:0", "test").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let health = Health::start(&env, &stop);
-        let serving = (env.clone(), stop.clone());
-        env.tasks.spawn("broker", async move {
-            let broken: Arc<dyn Endpoints> = Arc::new(Broken(status, answer));
-            http::serve(&serving.0, listener, health, Some(broken), serving.1).await
-        });
         let cluster = cluster(2);
-        let context = Server::default().context();
-        let mut seen = seen(3);
-        seen.admin = Some(context.http.brokers(vec![address], "token".to_owned()));
-        let mut plan = crate::decide::scale::decide(&seen.scaling(&cluster));
-        assert_eq!(plan.decommission, [2]);
-        let mut report = report(&cluster);
-        act::leave(&context, &cluster, &mut seen, &mut plan, &mut report).await;
+        let (report, plan) = left(&cluster, seen(3), (status, answer)).await;
         says(&report, "ScaleDownBlocked", ("True", reason));
         assert_eq!(plan.replicas, 3, "nobody goes");
-        stop.trigger();
     }
+}
+
+/// What is said and planned where brokers answer everything they are asked to do so.
+async fn left(cluster: &TakhinCluster, mut seen: Seen, (status, answer): (u16, Value)) -> (Report, Plan) {
+    let (env, stop) = (Env::real(), Shutdown::new());
+    let listener = env.net.listen("127.0.0.1:0", "test").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let health = Health::start(&env, &stop);
+    let serving = (env.clone(), stop.clone());
+    env.tasks.spawn("broker", async move {
+        let broken: Arc<dyn Endpoints> = Arc::new(Broken(status, answer));
+        http::serve(&serving.0, listener, health, Some(broken), serving.1).await
+    });
+    let context = Server::default().context();
+    seen.admin = Some(context.http.brokers(vec![address], "token".to_owned()));
+    let mut plan = crate::decide::scale::decide(&seen.scaling(cluster));
+    let mut report = report(cluster);
+    act::leave(&context, cluster, &mut seen, &mut plan, &mut report).await;
+    report.observed(cluster, &Names::of(cluster, "cluster.local"), &seen);
+    stop.trigger();
+    (report, plan)
+}
+
+#[tokio::test]
+async fn a_broker_without_its_data_is_renewed_or_it_is_said_what_to_do() {
+    let ended =
+        "takhin: node id 2 belongs to a broker with another data directory than this one, 7f: start it";
+    let without = || {
+        let mut seen = seen(2);
+        let terminated = json!({ "terminated": { "exitCode": 1, "message": ended } });
+        let container = json!({
+            "name": "broker", "image": "x", "imageID": "", "ready": false, "restartCount": 1,
+            "state": { "waiting": { "reason": "CrashLoopBackOff" } }, "lastState": terminated,
+        });
+        let pod = seen.pods.get_mut(&2).unwrap();
+        pod.status.as_mut().unwrap().container_statuses = Some(vec![object(container)]);
+        seen.brokers.as_mut().unwrap()[2].state = "silent".to_owned();
+        seen
+    };
+    let now = cluster(3);
+    let moves = json!({ "done": false, "replicas": 4, "reasons": [] });
+    let (report, plan) = left(&now, without(), (200, moves)).await;
+    assert_eq!((plan.renew, plan.replicas), (vec![2], 3));
+    let said = says(&report, "Degraded", ("True", "DataLost"));
+    assert!(
+        said.contains("prod-2 has another volume") && said.contains("4 left"),
+        "{said}"
+    );
+    let said = says(&report, "Ready", ("True", "Serving"));
+    assert!(said.contains("node id 2 belongs to"), "{said}");
+    let refused = json!({ "type": "urn:takhin:problem:broker_needed", "detail": "orders needs 3 brokers" });
+    let (report, _) = left(&now, without(), (409, refused)).await;
+    let said = says(&report, "Degraded", ("True", "DataLost"));
+    assert!(
+        said.contains("raise spec.replicas to 4") && said.ends_with("orders needs 3 brokers"),
+        "{said}"
+    );
+    // The same words of a broker that serves are old.
+    let mut seen = without();
+    seen.brokers.as_mut().unwrap()[2].state = "alive".to_owned();
+    assert!(crate::decide::scale::decide(&seen.scaling(&now)).renew.is_empty());
 }
