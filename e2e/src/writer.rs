@@ -102,7 +102,15 @@ impl Writer {
     ///
     /// # Errors
     /// When the producers report a fatal error, or do not get their answers within two minutes.
-    pub fn finish(mut self) -> Result<Vec<Event>> {
+    pub fn finish(self) -> Result<Vec<Event>> {
+        self.finish_timed().map(|(log, _)| log)
+    }
+
+    /// The same, with the longest time that a partition had nothing acknowledged to one of the producers.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub fn finish_timed(mut self) -> Result<(Vec<Event>, Duration)> {
         drop(self.process.stdin());
         let status = self
             .process
@@ -114,7 +122,9 @@ impl Writer {
             process::ending(status),
             self.complaints()
         );
-        parse_log(&self.log()?)
+        let log = self.log()?;
+        let gap = longest_gap(&log).context("the writer does not say how long its gaps were")?;
+        Ok((parse_log(&log)?, gap))
     }
 
     /// Kills the writers and returns the log as far as it got: what has no answer is unknown.
@@ -193,6 +203,13 @@ pub fn check(bootstrap: &str, topic: &str, log: &[Event]) -> Result<Report> {
     Ok(checker::check(log, &found?))
 }
 
+/// The longest of all `G writer partition ms -`.
+fn longest_gap(log: &str) -> Option<Duration> {
+    let gaps = log.lines().filter_map(|line| line.strip_prefix("G "));
+    let longest = gaps.filter_map(|gap| gap.split(' ').nth(2)?.parse().ok());
+    longest.max().map(Duration::from_millis)
+}
+
 /// `S writer partition seq crc` and `A writer partition seq offset`; offset -1 for an answer without one.
 fn parse_log(log: &str) -> Result<Vec<Event>> {
     let mut events = Vec::new();
@@ -215,8 +232,8 @@ fn parse_log(log: &str) -> Result<Vec<Event>> {
                 id,
                 offset: last.parse().ok().filter(|&offset: &i64| offset >= 0),
             },
-            // No answer that proves anything: the record may be there or not.
-            "U" => continue,
+            // No answer that proves anything: the record may be there or not. Gaps are of all of them.
+            "U" | "G" => continue,
             _ => bail!("writer log: {line}"),
         });
     }

@@ -6,6 +6,7 @@ Log lines, in order:
     S writer partition seq crc32     about to be sent
     A writer partition seq offset    acknowledged; offset -1 when the answer had none
     U writer partition seq -         given up without an answer that proves anything
+    G writer partition ms -          at the end: the longest time from one acknowledgement of the partition to the next
 A value is `writer partition seq padding`. Stops sending when standard input ends, waits for the outstanding answers
 and exits with 0; exits with 3 when a producer reports a fatal error, for then its guarantee is gone.
 """
@@ -26,6 +27,7 @@ class Writer:
     def __init__(self, name, bootstrap, topic, partitions, log):
         self.name, self.topic, self.partitions, self.log = name, topic, partitions, log
         self.seqs = [0] * partitions
+        self.answered_at, self.gaps = [None] * partitions, [0.0] * partitions
         self.outstanding = 0
         self.fatal = None
         self.padding = random.Random(name)
@@ -69,6 +71,10 @@ class Writer:
         self.outstanding -= 1
         if error is None:
             offset = message.offset()
+            now, before = time.monotonic(), self.answered_at[partition]
+            if before is not None:
+                self.gaps[partition] = max(self.gaps[partition], now - before)
+            self.answered_at[partition] = now
             known = offset if offset is not None and offset >= 0 else -1
             self.log.write(f"A {self.name} {partition} {seq} {known}\n")
         else:
@@ -98,6 +104,9 @@ def main():
         deadline = time.monotonic() + FLUSH_LIMIT_SECONDS
         for writer in writers:
             writer.producer.flush(max(0.1, deadline - time.monotonic()))
+        for writer in writers:
+            for partition, gap in enumerate(writer.gaps):
+                log.write(f"G {writer.name} {partition} {int(gap * 1000)} -\n")
         left = sum(w.outstanding for w in writers)
         fatal = [str(w.fatal) for w in writers if w.fatal]
     if fatal:

@@ -1,6 +1,7 @@
 //! Changes of a cluster under load, and what befalls it meanwhile: nothing that was acknowledged is lost.
 
 use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 use takhin_e2e::kubernetes::{Ground, condition, text};
 
@@ -13,6 +14,7 @@ pub(crate) fn add(suites: &mut Suites) {
     suites.add("changes::an_image_that_is_not_there_and_then_is", image);
     suites.add_if(local(), "changes::a_node_cut_off_and_back", node);
     suites.add_if(local(), "changes::larger_volumes", volumes);
+    suites.add("changes::a_volume_lost_and_its_broker_renewed", lost);
     suites.add("changes::a_namespace_goes_whole", whole);
 }
 
@@ -36,7 +38,7 @@ fn restart(cluster: &Ground) -> Result<()> {
     })?;
     house.quiet()?;
     ensure!(fewest >= before.len() - 1, "{fewest} brokers were ready at once");
-    house.check(writer)
+    house.check_smooth(writer)
 }
 
 /// Of the operators the one that works is killed; the other one takes over.
@@ -130,7 +132,7 @@ fn image(cluster: &Ground) -> Result<()> {
     ensure!(left == 2, "{left} of three brokers were left alone");
     house.change(&json!({ "spec": { "image": null } }))?;
     house.quiet()?;
-    house.check(writer)
+    house.check_smooth(writer)
 }
 
 /// A broker whose node is cut off is missed, told of, and comes back by itself.
@@ -145,26 +147,88 @@ fn node(cluster: &Ground) -> Result<()> {
     cluster.made()?.connect("n3", true)?;
     eprintln!("        {}", degraded?);
     house.quiet()?;
-    house.check(writer)
+    house.check(writer).map(drop)
 }
 
-/// A larger size makes every broker's volume larger.
+/// A driver of volumes does nothing for a claim that has this annotation.
+const HELD: &str = "takhin.io/e2e-held";
+
+/// A larger size makes every broker's volume larger, also when the operator is killed meanwhile. A broker whose file system
+/// grows only with a start has one; the others stay.
 fn volumes(cluster: &Ground) -> Result<()> {
     let house = House::shared(cluster)?;
     let writer = house.write("grown")?;
+    let (kube, namespace) = (cluster.kube(), house.namespace);
+    let kind = "PersistentVolumeClaim";
+    let before = house.pods()?;
+    let held = |value: Option<&str>| {
+        let patch = json!({ "metadata": { "annotations": { HELD: value } } });
+        kube.merge(kind, namespace, "data-prod-2", &patch).map(drop)
+    };
+    let pending = |conditions: serde_json::Value| {
+        let patch = json!({ "status": { "conditions": conditions } });
+        kube.merge_status(kind, namespace, "data-prod-2", &patch)
+            .map(drop)
+    };
+    held(Some("true"))?;
     house.change(&json!({ "spec": { "storage": { "size": "2Gi" } } }))?;
+    house.reason("StorageExpanded", "Resizing")?;
+    kill_operator(cluster)?;
+    pending(json!([{
+        "type": "FileSystemResizePending",
+        "status": "True",
+        "lastTransitionTime": Timestamp::now().to_string(),
+    }]))?;
+    // The next pod starts although its file system has not grown yet.
+    house.wait("Pod", "prod-2", "to be another one, and ready", |pod| {
+        let other = before.get("prod-2").map(String::as_str) != Some(text(pod, "/metadata/uid"));
+        let (ready, ..) = condition(pod, "Ready")?;
+        (other && ready == "True").then_some(())
+    })?;
+    let replaced = house.pods()?;
+    held(None)?;
+    pending(serde_json::Value::Null)?;
     house.reason("StorageExpanded", "Expanded")?;
     for pod in house.pods()?.keys() {
         let name = format!("data-{pod}");
-        let claim = cluster
-            .kube()
-            .get("PersistentVolumeClaim", house.namespace, &name)?;
+        let claim = kube.get(kind, namespace, &name)?;
         let claim = claim.with_context(|| format!("no claim {name}"))?;
         let size = text(&claim, "/status/capacity/storage");
         ensure!(size == "2Gi", "{name} has {size}");
     }
     house.quiet()?;
-    house.check(writer)
+    let after = house.pods()?;
+    ensure!(after == replaced, "replaced again: {replaced:?}, now {after:?}");
+    for name in ["prod-0", "prod-1"] {
+        ensure!(before.get(name) == after.get(name), "{name} was replaced");
+    }
+    house.check_smooth(writer)
+}
+
+/// A broker whose claim somebody deletes comes back with an empty volume, which the others refuse. It is said what to do, and
+/// that mends it.
+fn lost(cluster: &Ground) -> Result<()> {
+    let house = House::shared(cluster)?;
+    let writer = house.write("lost")?;
+    let namespace = house.namespace;
+    for (kind, name) in [("pvc", "data-prod-2"), ("pod", "prod-2")] {
+        cluster.kubectl(&["delete", kind, name, "-n", namespace, "--wait=false"])?;
+    }
+    let said = house.wait("TakhinCluster", "prod", "to miss the data of a broker", |seen| {
+        let (_, reason, message) = condition(seen, "Degraded")?;
+        (reason == "DataLost").then(|| message.to_owned())
+    })?;
+    eprintln!("        {said}");
+    ensure!(
+        said.contains("prod-2 has another volume") && said.contains("raise spec.replicas to 4"),
+        "{said}"
+    );
+    house.change(&json!({ "spec": { "replicas": 4 } }))?;
+    house.quiet()?;
+    house.change(&json!({ "spec": { "replicas": 3 } }))?;
+    house.quiet()?;
+    ensure!(house.pods()?.len() == 3, "{:?}", house.pods()?);
+    house.check(writer).map(drop)
 }
 
 /// With the namespace everything goes, whatever the order.

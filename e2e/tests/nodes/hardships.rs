@@ -78,7 +78,7 @@ fn deleted(cluster: &Ground) -> Result<()> {
     // The operator asks brokers by its new token, which they have once their node has brought it.
     house.quiet()?;
     house.unchanged(&before)?;
-    house.check(writer)
+    house.check_smooth(writer)
 }
 
 /// Of a node that is drained the broker goes gracefully; while it is away no other may, and it is back when the node is.
@@ -121,7 +121,7 @@ fn drained(cluster: &Ground) -> Result<()> {
         let same = after.get(name) == Some(uid);
         ensure!(same == (name != leaves), "{name} was or was not replaced");
     }
-    house.check(writer)
+    house.check_smooth(writer)
 }
 
 /// Time without an event in which nothing may be written.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use takhin_e2e::kubernetes::{Ground, condition, text};
 use takhin_e2e::wait;
@@ -11,6 +12,9 @@ use takhin_e2e::writer::{self, Writer};
 
 /// Time for pods to come and go, on a machine that is busy with other things.
 pub(crate) const LIMIT: Duration = Duration::from_secs(240);
+
+/// The longest that a partition may have nothing acknowledged while brokers are replaced one by one, drained before.
+const GAP: Duration = Duration::from_secs(5);
 
 /// Partitions of the topic that is written to.
 const PARTITIONS: i32 = 6;
@@ -130,8 +134,10 @@ impl<'a> House<'a> {
                 && at("/status/replicas") == at("/spec/replicas");
             let (ready, ..) = condition(seen, "Ready")?;
             let (moving, ..) = condition(seen, "Progressing")?;
-            let (degraded, ..) = condition(seen, "Degraded")?;
-            (current && whole && [ready, moving, degraded] == ["True", "False", "False"]).then_some(())
+            let (degraded, why, _) = condition(seen, "Degraded")?;
+            // How full the disks of this machine are does not matter here; anything else would be said before that.
+            let well = degraded == "False" || why == "DiskPressure";
+            (current && whole && well && [ready, moving] == ["True", "False"]).then_some(())
         })
     }
 
@@ -202,12 +208,20 @@ impl<'a> House<'a> {
         Ok(writer)
     }
 
+    /// The same as [`Self::check`] after something that clients must hardly notice: no partition was without acknowledgements
+    /// for longer than [`GAP`].
+    pub(crate) fn check_smooth(&self, writer: Writer) -> Result<()> {
+        let gap = self.check(writer)?;
+        ensure!(gap <= GAP, "a partition had nothing acknowledged for {gap:?}");
+        Ok(())
+    }
+
     /// Ends the writing after some more records everywhere, and reads everything back inside: nothing that was acknowledged
-    /// is lost or there twice.
-    pub(crate) fn check(&self, mut writer: Writer) -> Result<()> {
+    /// is lost or there twice. Returns how long a partition had nothing acknowledged.
+    pub(crate) fn check(&self, mut writer: Writer) -> Result<Duration> {
         writer.wait_each(5, LIMIT)?;
         let topic = writer.topic().to_owned();
-        let log = writer.finish()?;
+        let (log, gap) = writer.finish_timed()?;
         // After an outage the names inside may lead to no broker for a moment.
         let mut read = Err(anyhow!("nothing was read"));
         let waited = wait::until("the records to be read back", LIMIT, || {
@@ -216,9 +230,32 @@ impl<'a> House<'a> {
         });
         let report = read?;
         waited?;
-        eprintln!("        {} records acknowledged", report.acked);
+        eprintln!(
+            "        {} records acknowledged, none of them for {:.1} s",
+            report.acked,
+            gap.as_secs_f64()
+        );
         ensure!(report.acked > 0 && report.faults.is_empty(), "{report:?}");
-        Ok(())
+        Ok(gap)
+    }
+
+    /// Seconds from the wish for the cluster until it and every one of its brokers were ready, by the clock of the nodes.
+    pub(crate) fn became_ready_in(&self) -> Result<i64> {
+        let kube = self.cluster.kube();
+        let cluster = kube.get("TakhinCluster", self.namespace, "prod")?;
+        let cluster = cluster.context("no cluster")?;
+        let wished: Timestamp = text(&cluster, "/metadata/creationTimestamp").parse()?;
+        let mut all = kube.list("Pod", self.namespace)?;
+        all.push(cluster);
+        let mut last = wished;
+        for one in &all {
+            let conditions = one.pointer("/status/conditions").and_then(Value::as_array);
+            let mut conditions = conditions.context("no conditions")?.iter();
+            let ready = conditions.find(|said| said["type"] == "Ready" && said["status"] == "True");
+            let ready = ready.with_context(|| format!("not ready: {one:#}"))?;
+            last = last.max(text(ready, "/lastTransitionTime").parse()?);
+        }
+        Ok(last.as_second() - wished.as_second())
     }
 
     /// Takes it away, and waits until the namespace is gone.

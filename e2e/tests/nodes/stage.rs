@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use takhin_e2e::kubernetes::nodes::Cluster;
@@ -24,6 +25,14 @@ const NODES: u8 = 3;
 /// Time for building images.
 const BUILD_LIMIT: Duration = Duration::from_secs(45 * 60);
 
+/// How long it took to install the chart.
+static INSTALLED: OnceLock<Duration> = OnceLock::new();
+
+/// How long it took until the first chart was installed and its operator ready.
+pub(crate) fn installed_in() -> Duration {
+    INSTALLED.get().copied().unwrap_or_default()
+}
+
 /// All tests, in the order in which they run.
 pub(crate) type Suites = stage::Suites<Ground>;
 
@@ -42,7 +51,10 @@ fn set() -> Result<Ground> {
         true => Ground::Existing(Box::new(Existing::find()?)),
         false => Ground::Made(Box::new(Cluster::start(NODES, &[images()?])?)),
     };
+    let begun = Instant::now();
     release(&ground, "charts/takhin-operator").with_context(|| seen(&ground))?;
+    // Of the first one, where there was nothing before.
+    let _ = INSTALLED.set(begun.elapsed());
     Ok(ground)
 }
 

@@ -8,10 +8,13 @@ use takhin_e2e::kubernetes::Ground;
 use takhin_e2e::{kcat, process, tools, wait};
 
 use crate::house::House;
-use crate::stage::Suites;
+use crate::stage::{Suites, installed_in};
 
 /// For what Kubernetes does by itself, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// From nothing but nodes that have the images to three brokers that are ready.
+const READY: Duration = Duration::from_secs(90);
 
 pub(crate) fn add(suites: &mut Suites) {
     suites.add("story::a_cluster_and_a_topic_from_nothing", from_nothing);
@@ -20,6 +23,13 @@ pub(crate) fn add(suites: &mut Suites) {
 /// Pods under the restricted profile, found by the names of Services inside, and by node ports outside.
 fn from_nothing(cluster: &Ground) -> Result<()> {
     let house = House::build(cluster, "story")?;
+    let (installed, ready) = (installed_in(), house.became_ready_in()?);
+    eprintln!(
+        "        installed in {:.1} s, a cluster ready {ready} s after it was wished for",
+        installed.as_secs_f64()
+    );
+    let all = installed + Duration::from_secs(u64::try_from(ready)?);
+    ensure!(all < READY, "chart and cluster took {all:?}");
     house.topic("orders")?;
     let printed = cluster.kubectl(&["get", "takhin", "-n", "story"])?;
     eprintln!("{printed}");

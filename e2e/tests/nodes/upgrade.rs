@@ -38,7 +38,7 @@ fn upgrade(cluster: &Ground) -> Result<()> {
     house.topic("after")?;
     house.quiet()?;
     house.unchanged(&before)?;
-    house.check(writer)
+    house.check_smooth(writer)
 }
 
 /// Whether nothing of `crds/` differs from what the API server has.

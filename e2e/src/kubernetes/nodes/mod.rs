@@ -62,7 +62,10 @@ impl Cluster {
             network::resolv_conf(address(1).into()),
         )?;
         let scheduler = scheduler(&plane)?;
-        let dns = self::dns(&plane, &Path::new(&dns).join("coredns"))?;
+        // `KUBE_TEST_BIN` may be several folders.
+        let mut programs = std::env::split_paths(&dns).map(|folder| folder.join("coredns"));
+        let dns = programs.find(|program| program.exists());
+        let dns = self::dns(&plane, &dns.context("no coredns: mend KUBE_TEST_BIN")?)?;
         let mut images = images.to_vec();
         images.push(pause.into());
         // One after the other: a process ends with the thread that started it, which must be this one.

@@ -17,6 +17,9 @@ use crate::kubernetes::api::{Kube, text};
 /// The class.
 pub const CLASS: &str = "e2e";
 
+/// A claim that has this annotation does not grow.
+const HELD: &str = "/metadata/annotations/takhin.io~1e2e-held";
+
 /// Between two looks at the claims.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -80,6 +83,7 @@ fn serve(kube: &Kube, folders: &BTreeMap<String, PathBuf>) -> Result<()> {
                 make(kube, &claim, text(&claim, place), folder)?;
             }
         } else if text(&claim, "/status/phase") == "Bound"
+            && text(&claim, HELD).is_empty()
             && text(&claim, "/status/capacity/storage") != wanted
         {
             grow(kube, &claim, wanted)?;
