@@ -79,7 +79,19 @@ fn made(plane: &ControlPlane) -> Result<()> {
     room.condition("TakhinCluster", "prod", "Ready", ("False", "StorageNotBound"))?;
     fewer_listeners(&room)?;
 
+    let wished = format!(
+        "takhin_cluster_brokers{{namespace=\"{}\",name=\"prod\",state=\"wished\"}}",
+        room.name
+    );
+    let is = |brokers: f64| {
+        wait::until(format_args!("{wished} to be {brokers}"), SOON, || {
+            Ok((operator.metric(&wished)? - brokers).abs() < 0.5)
+        })
+    };
+    is(3.0)?;
     room.kube().delete("TakhinCluster", &room.name, "prod")?;
+    // Nothing is said any more of what is gone: alerts would go on about it.
+    is(0.0)?;
     for (kind, name) in CHILDREN {
         room.kube().gone(kind, &room.name, name, SOON)?;
     }

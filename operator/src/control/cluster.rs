@@ -22,7 +22,7 @@ use kube::runtime::watcher;
 use kube::{Resource, ResourceExt as _};
 use takhin_runtime::Shutdown;
 use takhin_runtime::telemetry::health::Flag;
-use tracing::{debug, info};
+use tracing::info;
 
 use self::status::Report;
 use super::context::{Context, Known, api, in_each_namespace};
@@ -34,6 +34,9 @@ use crate::decide::scale;
 
 /// Name of the controller.
 const CONTROLLER: &str = "takhincluster";
+
+/// Kind of the resources.
+const KIND: &str = "TakhinCluster";
 
 /// Pause between two looks at a cluster in which nothing happens.
 const IDLE: Duration = Duration::from_secs(30);
@@ -83,10 +86,11 @@ async fn run_one(context: Arc<Context>, shutdown: Shutdown, namespace: Option<St
     let passes = controller
         .graceful_shutdown_on(stopping)
         .run(reconcile, on_error, Arc::clone(&context))
-        .for_each(|done| async move {
+        .for_each(|done| {
             if let Err(error) = done {
-                debug!(%error, "a pass over a cluster failed");
+                passes::noted(&context, (CONTROLLER, KIND), &error);
             }
+            std::future::ready(())
         });
     tokio::select! {
         () = passes => {}
@@ -101,7 +105,7 @@ fn cluster_of<K: Resource>(object: &K) -> Option<ObjectRef<TakhinCluster>> {
 
 async fn reconcile(cluster: Arc<TakhinCluster>, context: Arc<Context>) -> Result<Action, Error> {
     let pass = Box::pin(pass(&cluster, &context));
-    passes::run(&context, (CONTROLLER, "TakhinCluster"), cluster.as_ref(), pass).await
+    passes::run(&context, (CONTROLLER, KIND), cluster.as_ref(), pass).await
 }
 
 fn on_error(cluster: Arc<TakhinCluster>, _: &Error, context: Arc<Context>) -> Action {
@@ -112,7 +116,7 @@ async fn pass(cluster: &TakhinCluster, context: &Context) -> Result<Action, Erro
     let names = Names::of(cluster, &context.options.domain);
     if cluster.metadata.deletion_timestamp.is_some() {
         // What it owns goes with it.
-        metrics::cluster_gone(&names.namespace, &names.cluster);
+        metrics::gone(KIND, &names.namespace, &names.cluster);
         return Ok(Action::await_change());
     }
     let mut report = Report::new(cluster, context.now());

@@ -117,20 +117,17 @@ pub(super) fn ready(kind: &str, namespace: &str, name: &str, ready: bool) {
     READY.with([kind, namespace, name]).set(ready.into());
 }
 
-/// A resource is gone.
+/// A resource is gone, and with it everything that is said of it.
 pub(super) fn gone(kind: &str, namespace: &str, name: &str) {
     READY.remove([kind, namespace, name]);
+    if kind == "TakhinCluster" {
+        BROKERS.remove([namespace, name, "wished"]);
+        BROKERS.remove([namespace, name, "ready"]);
+    }
 }
 
 /// Brokers of a cluster.
 pub(super) fn brokers(namespace: &str, name: &str, wished: i32, ready: i32) {
     BROKERS.with([namespace, name, "wished"]).set(wished.into());
     BROKERS.with([namespace, name, "ready"]).set(ready.into());
-}
-
-/// A cluster is gone.
-pub(super) fn cluster_gone(namespace: &str, name: &str) {
-    gone("TakhinCluster", namespace, name);
-    BROKERS.remove([namespace, name, "wished"]);
-    BROKERS.remove([namespace, name, "ready"]);
 }

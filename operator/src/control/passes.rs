@@ -1,13 +1,17 @@
 //! What every pass has around it: a span, a line in the log when it fails, numbers.
 
-use kube::runtime::controller::Action;
+use kube::runtime::controller::{Action, Error as Ended};
+use kube::runtime::watcher;
 use kube::{Resource, ResourceExt as _};
 use tracing::field::Empty;
-use tracing::{Instrument as _, Span, info_span, warn};
+use tracing::{Instrument as _, Span, debug, info_span, warn};
 
 use super::context::Context;
 use super::error::Error;
 use super::metrics;
+
+/// What a controller's stream says of a pass that did not succeed.
+type ControllerError = Ended<Error, watcher::Error>;
 
 /// A resource in a pass, for people and for numbers.
 #[derive(Debug, Clone, Copy)]
@@ -95,6 +99,22 @@ where
     K: Resource<DynamicType = ()>,
 {
     Action::requeue(context.failed(&key(controller, object)))
+}
+
+/// What a controller's stream says of a pass. A resource without a finalizer is gone before anybody sees that it is deleted:
+/// the pass that is due then finds nothing, and this is where metrics and the count of its failures go.
+pub(super) fn noted(
+    context: &Context,
+    (controller, kind): (&'static str, &'static str),
+    error: &ControllerError,
+) {
+    let Ended::ObjectNotFound(gone) = error else {
+        debug!(%error, controller, "a pass failed");
+        return;
+    };
+    let namespace = gone.namespace.clone().unwrap_or_default();
+    metrics::gone(kind, &namespace, &gone.name);
+    context.succeeded(&format!("{controller} {namespace}/{}", gone.name));
 }
 
 fn key<K: Resource<DynamicType = ()>>(controller: &str, object: &K) -> String {

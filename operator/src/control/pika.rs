@@ -18,7 +18,6 @@ use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::json;
 use takhin_runtime::Shutdown;
 use takhin_runtime::telemetry::health::Flag;
-use tracing::debug;
 
 use self::word::{Readings, Word};
 use super::apply::apply;
@@ -35,6 +34,9 @@ use crate::build::{
 
 /// Name of the controller.
 const CONTROLLER: &str = "pikasource";
+
+/// Kind of the resources.
+const KIND: &str = "PikaSource";
 
 /// Pause between two looks at a source that follows.
 const LOOK: Duration = Duration::from_secs(30);
@@ -78,10 +80,11 @@ async fn run_one(context: Arc<Context>, shutdown: Shutdown, namespace: Option<St
     let passes = controller
         .graceful_shutdown_on(async move { shutdown.wait().await })
         .run(reconcile, on_error, Arc::clone(&context))
-        .for_each(|done| async move {
+        .for_each(|done| {
             if let Err(error) = done {
-                debug!(%error, "a pass over a PikaSource failed");
+                passes::noted(&context, (CONTROLLER, KIND), &error);
             }
+            std::future::ready(())
         });
     tokio::select! {
         () = passes => {}
@@ -91,7 +94,7 @@ async fn run_one(context: Arc<Context>, shutdown: Shutdown, namespace: Option<St
 
 async fn reconcile(source: Arc<PikaSource>, context: Arc<Context>) -> Result<Action, Error> {
     let pass = Box::pin(pass(&source, &context));
-    passes::run(&context, (CONTROLLER, "PikaSource"), source.as_ref(), pass).await
+    passes::run(&context, (CONTROLLER, KIND), source.as_ref(), pass).await
 }
 
 fn on_error(source: Arc<PikaSource>, _: &Error, context: Arc<Context>) -> Action {
@@ -102,7 +105,7 @@ async fn pass(source: &PikaSource, context: &Context) -> Result<Action, Error> {
     let namespace = source.namespace().unwrap_or_default();
     if source.metadata.deletion_timestamp.is_some() {
         // What it owns goes with it.
-        metrics::gone("PikaSource", &namespace, &source.name_any());
+        metrics::gone(KIND, &namespace, &source.name_any());
         return Ok(Action::await_change());
     }
     let mut word = Word::of(source);

@@ -29,6 +29,9 @@ const ROLLOUT_TIMEOUT: i64 = 600;
 /// Share of a disk in use, in percent, above which the cluster counts as degraded.
 const DISK_PERCENT: u64 = 85;
 
+/// Characters of what a rollout waits for.
+const MAX_WAITING: usize = 1000;
+
 /// What is to be said of a cluster after a pass.
 #[derive(Debug, Clone)]
 pub(super) struct Report {
@@ -507,6 +510,15 @@ impl Report {
     pub(super) async fn write(mut self, context: &Context, cluster: &TakhinCluster) -> Result<(), Error> {
         if let Some(message) = self.blocked.take() {
             self.conditions.say("Degraded", true, "RolloutBlocked", message);
+        }
+        if let Some(waiting) = self
+            .status
+            .rollout
+            .as_mut()
+            .and_then(|rollout| rollout.waiting_for.as_mut())
+        {
+            // Many brokers have many names, and the field has an end: a longer one would keep the whole status from being written.
+            *waiting = waiting.chars().take(MAX_WAITING).collect();
         }
         let before = cluster
             .status
