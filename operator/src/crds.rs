@@ -19,6 +19,9 @@ const EMBEDDED: &[&str] = &[
 /// Largest list, map and string that an embedded type may have; without bounds a list in it has no cost.
 const MAX_EMBEDDED_ITEMS: u64 = 64;
 
+/// What Kubernetes reads as a quantity; without it a wrong one would be refused later, without a word on where it is.
+const QUANTITY: &str = "^[+-]?([0-9]+(\\.[0-9]*)?|\\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$";
+
 /// All definitions, in the order in which they are listed everywhere.
 pub fn all() -> Vec<CustomResourceDefinition> {
     vec![TakhinCluster::crd(), Topic::crd(), PikaSource::crd()]
@@ -117,6 +120,10 @@ fn strip(value: &mut Value, is_schema: bool) {
     }
     object.remove("description");
     object.remove("nullable");
+    // In what is embedded these are quantities alone.
+    if object.get("x-kubernetes-int-or-string").is_some() {
+        object.insert("pattern".to_owned(), QUANTITY.into());
+    }
     match object.get("type").and_then(Value::as_str) {
         Some("array") => {
             object

@@ -104,6 +104,8 @@ const RULES: &[Rule] = &[
         &["get", "create", "patch", "delete"],
     ),
     (Scope::Watched, "events.k8s.io", &["events"], &["create", "patch"]),
+    // Why no pod is made for a StatefulSet is told in events only.
+    (Scope::Watched, "", &["events"], &["list"]),
     // Racks, and the addresses of nodes for listeners of type NodePort.
     (Scope::Everywhere, "", &["nodes"], &["get"]),
     // Whether volumes may grow.

@@ -1,6 +1,6 @@
 //! Every rule and every bound of the kinds: what the API server accepts, what it refuses, and what it says then.
 
-mod examples;
+pub(crate) mod examples;
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ pub(crate) fn add(suites: &mut Suites) {
 const NAMESPACE: &str = "default";
 
 /// An object of a kind.
-fn object(kind: &str, name: &str, spec: &Value) -> Value {
+pub(crate) fn object(kind: &str, name: &str, spec: &Value) -> Value {
     json!({
         "apiVersion": "takhin.io/v1alpha1",
         "kind": kind,
@@ -126,7 +126,7 @@ fn bounds(plane: &ControlPlane) -> Result<()> {
     Ok(())
 }
 
-fn schema(plane: &ControlPlane, kind: &str) -> Result<Value> {
+pub(crate) fn schema(plane: &ControlPlane, kind: &str) -> Result<Value> {
     let all = plane.kube().list("CustomResourceDefinition", "")?;
     let found = all
         .iter()

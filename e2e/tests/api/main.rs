@@ -8,6 +8,7 @@ mod brokers;
 mod children;
 mod crds;
 mod crowd;
+mod fields;
 mod helm;
 mod leader;
 mod outage;
@@ -26,6 +27,7 @@ fn main() {
     let mut suites = stage::suites();
     crds::add(&mut suites);
     admission::add(&mut suites);
+    fields::add(&mut suites);
     brokers::add(&mut suites);
     topics::add(&mut suites);
     sources::add(&mut suites);

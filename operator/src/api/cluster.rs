@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use super::cluster_status::{
     BrokerStatus, ListenerStatus, QuorumStatus, RolloutStatus, TakhinClusterStatus,
 };
-use super::shared::{NetworkPolicySpec, SecretKeyRef, annotations_schema, null_is_default};
+use super::shared::{IMAGE, NetworkPolicySpec, SecretKeyRef, annotations_schema, null_is_default};
 
 /// A cluster of Takhin brokers.
 #[derive(Debug, Clone, PartialEq, CustomResource, Serialize, Deserialize, KubeSchema)]
@@ -72,7 +72,7 @@ pub struct TakhinClusterSpec {
     pub replicas: i32,
     /// Image of the broker; by default the operator's. Another one restarts the brokers one after the other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
+    #[schemars(length(min = 1, max = 512), regex(pattern = IMAGE))]
     pub image: Option<String>,
     /// When the image is pulled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -416,6 +416,6 @@ fn namespaces_schema(_: &mut SchemaGenerator) -> Schema {
         "type": "array",
         "maxItems": 256,
         "x-kubernetes-list-type": "set",
-        "items": { "type": "string", "minLength": 1, "maxLength": 63 }
+        "items": { "type": "string", "minLength": 1, "maxLength": 63, "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$" }
     })
 }

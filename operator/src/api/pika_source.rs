@@ -9,7 +9,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::shared::{
-    ClusterRef, NetworkPolicySpec, SecretKeyRef, annotations_schema, conditions_schema, null_is_default,
+    ClusterRef, IMAGE, NetworkPolicySpec, SecretKeyRef, annotations_schema, conditions_schema,
+    null_is_default,
 };
 
 /// Follows a Pika server and writes its data set and its changes to topics of a TakhinCluster.
@@ -77,7 +78,7 @@ pub struct PikaSourceSpec {
     pub network_policy: Option<NetworkPolicySpec>,
     /// Image of takhin-cdc; by default the operator's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
+    #[schemars(length(min = 1, max = 512), regex(pattern = IMAGE))]
     pub image: Option<String>,
     /// Processor and memory of the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -18,6 +18,9 @@ pub struct ClusterRef {
     pub namespace: Option<String>,
 }
 
+/// What can be a reference to an image, whoever may have it.
+pub(super) const IMAGE: &str = "^[a-zA-Z0-9]([-a-zA-Z0-9._:/@]*[a-zA-Z0-9])?$";
+
 /// One key of a Secret in the same namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]

@@ -177,6 +177,15 @@ async fn references(
 ) -> Result<Result<String, (&'static str, String)>, Error> {
     let reference = &source.spec.cluster_ref;
     let of = reference.namespace.as_deref().unwrap_or(namespace);
+    let watched = &context.options.namespaces;
+    if !watched.is_empty() && !watched.iter().any(|one| one == of) {
+        let message = format!(
+            "spec.clusterRef.namespace: this operator does not look after namespace {of}, only after {}: name a cluster \
+             there, or add the namespace to watchNamespaces of the chart",
+            watched.join(", ")
+        );
+        return Ok(Err(("SinkNotAuthorized", message)));
+    }
     let clusters: Api<TakhinCluster> = Api::namespaced(context.client.clone(), of);
     let Some(cluster) = clusters.get_opt(&reference.name).await? else {
         let message = format!("there is no TakhinCluster {} in namespace {of}", reference.name);

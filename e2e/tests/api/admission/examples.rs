@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 /// A key that the maps of [`whole`] have.
-pub(super) const KEY: &str = "one.of-them";
+pub(crate) const KEY: &str = "one.of-them";
 
 /// Fields of types that Kubernetes checks where they are used.
-pub(super) const EMBEDDED: &[&str] = &[
+pub(crate) const EMBEDDED: &[&str] = &[
     "affinity",
     "resources",
     "tolerations",
@@ -23,7 +23,7 @@ pub(super) struct Case {
 }
 
 /// Specs that together have every field.
-pub(super) fn whole() -> Vec<(&'static str, Vec<Value>)> {
+pub(crate) fn whole() -> Vec<(&'static str, Vec<Value>)> {
     let mut ephemeral = cluster();
     ephemeral["storage"] = json!({ "type": "Ephemeral" });
     ephemeral["replicas"] = json!(1);
@@ -116,7 +116,7 @@ pub(super) fn is_refused_by_a_rule(place: &str, value: &Value) -> bool {
 }
 
 /// Whether a place is of a field that a rule refuses altogether.
-pub(super) fn is_refused(place: &str) -> bool {
+pub(crate) fn is_refused(place: &str) -> bool {
     place.contains("/certificate/")
 }
 

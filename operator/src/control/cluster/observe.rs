@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod, Secret, Service};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 use tracing::debug;
@@ -21,6 +21,9 @@ use crate::decide::{roll, scale};
 
 /// Characters of what Kubernetes says of a pod.
 const MAX_WHY: usize = 400;
+
+/// Events that are looked at.
+const MAX_EVENTS: u32 = 50;
 
 /// What was seen in one pass.
 #[derive(Debug, Default)]
@@ -42,6 +45,8 @@ pub(super) struct Seen {
     pub(super) silence: Option<String>,
     /// Why claims get no volume, where waiting does not help.
     pub(super) unprovided: Option<String>,
+    /// Why Kubernetes makes no pod or claim for a broker.
+    pub(super) refused: Option<String>,
     /// Brokers to go that have nothing any more.
     pub(super) empty: Vec<i32>,
 }
@@ -73,8 +78,41 @@ pub(super) async fn observe(
         }
     }
     seen.unprovided = unprovided(context, seen.claims.values()).await?;
+    seen.refused = refused(context, names, &seen).await?;
     ask(context, cluster, names, &mut seen).await?;
     Ok(seen)
+}
+
+/// Why a pod that is missing is not made: a quota, a rule of the namespace, a priority class that is not there. A StatefulSet
+/// says that in events only.
+async fn refused(context: &Context, names: &Names, seen: &Seen) -> Result<Option<String>, Error> {
+    let wished = seen.replicas().unwrap_or(0);
+    let missing: Vec<String> = (0..wished)
+        .filter(|broker| !seen.pods.contains_key(broker))
+        .map(|broker| names.pod(broker))
+        .collect();
+    let Some(set) = seen.set.as_ref().filter(|_| !missing.is_empty()) else {
+        return Ok(None);
+    };
+    let of_set = format!(
+        "involvedObject.uid={},reason=FailedCreate",
+        set.uid().unwrap_or_default()
+    );
+    let api: Api<Event> = Api::namespaced(context.client.clone(), &names.namespace);
+    let few = ListParams::default().fields(&of_set).limit(MAX_EVENTS);
+    let told = api.list(&few).await?.items;
+    // Of the first pod, so that what is told does not change with every attempt at another one.
+    let of = |pod: &String| {
+        let about = told.iter().filter(|event| {
+            let note = event.message.as_deref().unwrap_or_default();
+            note.split(' ').any(|word| word == pod.as_str())
+        });
+        about.max_by_key(|event| event.last_timestamp.as_ref().map(|at| at.0))
+    };
+    Ok(missing
+        .iter()
+        .find_map(of)
+        .and_then(|event| event.message.clone()))
 }
 
 /// Asks the brokers; that they do not answer is something that is observed.
@@ -155,16 +193,19 @@ impl Seen {
         self.set.as_ref()?.spec.as_ref()?.replicas
     }
 
-    /// What keeps the first pod that does not run from running, for people: such as `; prod-2: ErrImagePull: ...`, or nothing.
+    /// What keeps the first pod that does not run from running, for people: such as `; prod-2: ErrImagePull: ...`, or from being
+    /// made, or nothing.
     pub(super) fn stuck(&self) -> String {
         let mut all = self
             .pods
             .values()
             .filter_map(|pod| Some((pod.name_any(), stuck(pod)?)));
+        let cut = |why: &str| why.chars().take(MAX_WHY).collect::<String>();
         let Some((pod, why)) = all.next() else {
-            return String::new();
+            let refused = self.refused.as_deref().map(cut);
+            return refused.map(|why| format!("; {why}")).unwrap_or_default();
         };
-        let why: String = why.chars().take(MAX_WHY).collect();
+        let why = cut(&why);
         match all.count() {
             0 => format!("; {pod}: {why}"),
             more => format!("; {pod}, and {more} more: {why}"),
