@@ -1,6 +1,8 @@
 //! Every field of every kind with a value that cannot be: what the schema knows of it is refused at apply (`admission.rs` tries
 //! the bounds), and everything else is told in a condition. A field of the schema that is in none of the tables fails the test.
 
+mod cases;
+
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, ensure};
@@ -114,15 +116,6 @@ fn type_is_refused(kube: &Kube, kind: &str, place: &str, spec: &Value) -> Result
     Ok(())
 }
 
-/// A spec that is well-formed and cannot be, and the words of the condition that says so.
-struct Case {
-    kind: &'static str,
-    /// The field that it is for.
-    place: &'static str,
-    spec: Value,
-    words: &'static [&'static str],
-}
-
 /// Fields that have neither bounds nor a case, and why.
 const CANNOT_BE_WRONG: &[(&str, &str)] = &[
     // A registry may need no Secret: that one is not there is told by the pull that fails (`brokers.rs`, an image).
@@ -141,7 +134,7 @@ fn is_bounded(schema: &Value) -> bool {
 }
 
 fn known(plane: &ControlPlane) -> Result<()> {
-    let cases = cases();
+    let cases = cases::all();
     let mut there = BTreeSet::new();
     for (kind, _) in whole() {
         for field in fields_of(plane, kind)? {
@@ -178,231 +171,12 @@ fn known(plane: &ControlPlane) -> Result<()> {
     Ok(())
 }
 
-/// What is wrong of a TakhinCluster: the StatefulSet or the Service that would come of it is refused.
-fn of_clusters() -> Vec<Case> {
-    let case = |place, mut spec: Value, words| {
-        spec["replicas"] = json!(1);
-        if spec["storage"].is_null() {
-            spec["storage"] = json!({ "type": "Ephemeral" });
-        }
-        Case {
-            kind: "TakhinCluster",
-            place,
-            spec,
-            words,
-        }
-    };
-    let external = |field: &str, value: Value| {
-        let mut listener = json!({ "name": "external", "port": 9094, "type": "NodePort" });
-        listener[field] = value;
-        json!({ "listeners": [listener] })
-    };
-    let scheduling = |field: &str, value: Value| json!({ "scheduling": { field: value } });
-    let storage = json!({ "type": "PersistentVolumeClaim", "size": "1Gi", "className": "Bad_Class" });
-    let expression = json!({ "matchExpressions": [{ "key": "a", "operator": "Nonsense", "values": ["b"] }] });
-    let required =
-        json!({ "requiredDuringSchedulingIgnoredDuringExecution": { "nodeSelectorTerms": [expression] } });
-    let spread = json!([{ "maxSkew": 0, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway" }]);
-    let large = json!({ "requests": { "memory": "2Gi" }, "limits": { "memory": "1Gi" } });
-    let brokers = json!([{ "broker": 0, "nodePort": 80 }]);
-    vec![
-        case(
-            "/storage/className",
-            json!({ "storage": storage }),
-            &["storageClassName", "Bad_Class"],
-        ),
-        case(
-            "/config/one.of-them",
-            json!({ "config": { "log.retention.msx": "1" } }),
-            &["log.retention.msx", "did you mean"],
-        ),
-        case(
-            "/config/one.of-them",
-            json!({ "config": { "log.retention.ms": "soon" } }),
-            &["log.retention.ms", "soon"],
-        ),
-        case(
-            "/resources",
-            json!({ "resources": large }),
-            &["resources.requests", "2Gi", "memory limit"],
-        ),
-        case(
-            "/scheduling/nodeSelector/one.of-them",
-            scheduling("nodeSelector", json!({ "disk": "a b" })),
-            &["nodeSelector", "a b"],
-        ),
-        case(
-            "/scheduling/affinity",
-            scheduling("affinity", json!({ "nodeAffinity": required })),
-            &["nodeAffinity", "Nonsense"],
-        ),
-        case(
-            "/scheduling/tolerations",
-            scheduling("tolerations", json!([{ "key": "a", "operator": "Nonsense" }])),
-            &["tolerations", "Nonsense"],
-        ),
-        case(
-            "/scheduling/topologySpreadConstraints",
-            scheduling("topologySpreadConstraints", spread),
-            &["maxSkew", "0"],
-        ),
-        case(
-            "/scheduling/priorityClassName",
-            scheduling("priorityClassName", json!("nowhere")),
-            &["PriorityClass", "nowhere"],
-        ),
-        case(
-            "/podMetadata/labels/one.of-them",
-            json!({ "podMetadata": { "labels": { "team": "a b" } } }),
-            &["labels", "a b"],
-        ),
-        case(
-            "/podMetadata/annotations",
-            json!({ "podMetadata": { "annotations": { "a b": "x" } } }),
-            &["annotations", "a b"],
-        ),
-        case(
-            "/listeners/0/serviceAnnotations",
-            external("serviceAnnotations", json!({ "a b": "x" })),
-            &["annotations", "a b"],
-        ),
-        case(
-            "/listeners/0/bootstrapNodePort",
-            external("bootstrapNodePort", json!(80)),
-            &["nodePort", "80", "30000-32767"],
-        ),
-        case(
-            "/listeners/0/brokers/0/nodePort",
-            external("brokers", brokers),
-            &["nodePort", "80", "30000-32767"],
-        ),
-        case(
-            "/listeners/0/networkPolicyPeers",
-            external(
-                "networkPolicyPeers",
-                json!([{ "ipBlock": { "cidr": "10.0.0.0/99" } }]),
-            ),
-            &["cidr", "10.0.0.0/99"],
-        ),
-    ]
-}
-
-fn of_others() -> Vec<Case> {
-    let prod = || json!({ "name": "prod" });
-    let nowhere = || json!({ "name": "nowhere" });
-    let foreign = || json!({ "name": "prod", "namespace": "nowhere" });
-    let topic = |place, spec: Value, words| Case {
-        kind: "Topic",
-        place,
-        spec,
-        words,
-    };
-    let source = |place, field: &str, value: Value, words| {
-        let mut spec = json!({
-            "clusterRef": prod(),
-            "source": { "host": "pika", "port": 9221 },
-            "sink": { "topic": "profiles" },
-        });
-        match spec.pointer_mut(field) {
-            Some(place) => *place = value,
-            None => spec[field.trim_start_matches('/')] = value,
-        }
-        Case {
-            kind: "PikaSource",
-            place,
-            spec,
-            words,
-        }
-    };
-    let with = |field: &str, value: Value| {
-        let mut upstream = json!({ "host": "pika", "port": 9221 });
-        upstream[field] = value;
-        upstream
-    };
-    let secret = with(
-        "passwordSecretRef",
-        json!({ "name": "nowhere", "key": "password" }),
-    );
-    let listing = json!({ "type": "LoadBalancer", "port": 29_333, "serviceAnnotations": { "a b": "x" } });
-    let large = json!({ "requests": { "memory": "2Gi" }, "limits": { "memory": "1Gi" } });
-    let storage = json!({ "size": "1Gi", "className": "Bad_Class" });
-    vec![
-        topic(
-            "/clusterRef/name",
-            json!({ "clusterRef": nowhere() }),
-            &["TakhinCluster nowhere"],
-        ),
-        topic(
-            "/clusterRef/namespace",
-            json!({ "clusterRef": foreign() }),
-            &["namespace nowhere"],
-        ),
-        topic(
-            "/config/one.of-them",
-            json!({ "clusterRef": prod(), "config": { "retention.ms": "soon" } }),
-            &["retention.ms", "soon"],
-        ),
-        topic(
-            "/config/one.of-them",
-            json!({ "clusterRef": prod(), "config": { "retention.msx": "1" } }),
-            &["retention.msx"],
-        ),
-        topic(
-            "/replicationFactor",
-            json!({ "clusterRef": prod(), "replicationFactor": 3 }),
-            &["3", "1"],
-        ),
-        source(
-            "/clusterRef/name",
-            "/clusterRef",
-            nowhere(),
-            &["TakhinCluster nowhere"],
-        ),
-        source(
-            "/clusterRef/namespace",
-            "/clusterRef",
-            foreign(),
-            &["namespace nowhere"],
-        ),
-        source(
-            "/source/passwordSecretRef/name",
-            "/source",
-            secret,
-            &["passwordSecretRef", "Secret nowhere"],
-        ),
-        source(
-            "/source/listedAs/serviceAnnotations",
-            "/source",
-            with("listedAs", listing),
-            &["annotations", "a b"],
-        ),
-        source(
-            "/resources",
-            "/resources",
-            large,
-            &["resources.requests", "2Gi", "memory limit"],
-        ),
-        source(
-            "/storage/className",
-            "/storage",
-            storage,
-            &["storageClassName", "Bad_Class"],
-        ),
-    ]
-}
-
-fn cases() -> Vec<Case> {
-    let mut all = of_clusters();
-    all.extend(of_others());
-    all
-}
-
 fn told(plane: &ControlPlane) -> Result<()> {
     let room = Room::new(plane, "fields")?;
     let operator = room.lone_operator()?;
     room.small_cluster("prod")?;
     let broker = room.broker("prod")?;
-    let cases = cases();
+    let cases = cases::all();
     let name = |number: usize| format!("wrong-{number}");
     for (number, case) in cases.iter().enumerate() {
         room.kube()
