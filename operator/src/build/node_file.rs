@@ -20,6 +20,9 @@ pub(crate) const TOKEN_FILE: &str = "/etc/takhin/admin/token";
 /// Where the volume is in a broker's pod. The data is in a directory below: a file system has one of its own at its root.
 pub(crate) const VOLUME: &str = "/var/lib/takhin";
 
+/// Whether replicas move by themselves.
+const REBALANCE: &str = "takhin.rebalance.enable";
+
 /// What the wished settings come to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeFile {
@@ -54,7 +57,7 @@ pub fn node_file(spec: &TakhinClusterSpec, names: &Names, brokers: i32) -> Resul
         .map(|rebalance| rebalance.mode)
         .unwrap_or_default();
     dynamic.insert(
-        "takhin.rebalance.enable".to_owned(),
+        REBALANCE.to_owned(),
         (rebalance == RebalanceMode::Auto).to_string(),
     );
     let mut file = base(names);
@@ -71,6 +74,13 @@ pub fn node_file(spec: &TakhinClusterSpec, names: &Names, brokers: i32) -> Resul
         Ok(NodeFile { text, hash, dynamic })
     } else {
         Err(faults)
+    }
+}
+
+impl NodeFile {
+    /// Has replicas move off brokers that are to go, and for nothing else.
+    pub fn keep_replicas(&mut self) {
+        self.dynamic.insert(REBALANCE.to_owned(), false.to_string());
     }
 }
 

@@ -165,7 +165,7 @@ async fn work(
     children::ensure_token(context, cluster, names).await?;
     let mut seen = observe::observe(context, cluster, names).await?;
     let mut plan = scale::decide(&seen.scaling(cluster));
-    let file = match node_file(&cluster.spec, names, plan.replicas.max(cluster.spec.replicas)) {
+    let mut file = match node_file(&cluster.spec, names, plan.replicas.max(cluster.spec.replicas)) {
         Ok(file) => file,
         Err(faults) => {
             report.observed(cluster, names, &seen);
@@ -173,6 +173,11 @@ async fn work(
             return Ok(());
         }
     };
+    if !seen.lost().is_empty() {
+        // A broker that comes is to take the replicas of the lost one: moves for evenness that are begun before would count on
+        // the lost one being there, and wait for it.
+        file.keep_replicas();
+    }
     act::leave(context, cluster, &mut seen, &mut plan, report).await;
     seen.services = children::apply(context, cluster, names, &file, plan.replicas).await?;
     let growth = volumes::grow(context, cluster, names, &seen).await?;

@@ -26,6 +26,10 @@ fn only_what_brokers_read_at_start_changes_the_hash() {
     let fixed = file(&[("storage.flush_parallelism", "8")], 3).unwrap();
     assert_ne!(fixed.hash, plain.hash);
     assert!(fixed.text.contains("flush_parallelism"));
+    let mut kept = file(&[("num.partitions", "6")], 3).unwrap();
+    kept.keep_replicas();
+    assert_eq!(kept.dynamic["takhin.rebalance.enable"], "false");
+    assert_eq!((&kept.text, &kept.hash), (&dynamic.text, &dynamic.hash));
     // More seeds are for brokers that begin.
     let more = file(&[], 5).unwrap();
     assert_eq!(more.hash, plain.hash);
