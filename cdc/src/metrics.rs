@@ -44,6 +44,10 @@ families! {
     DUPLICATES: counters Counter<1> = "takhin_cdc_duplicate_items_total", "Items of the binlog that came again and were dropped", ["db"];
     /// Gaps.
     GAPS: counters Counter<1> = "takhin_cdc_gaps_total", "Gaps in the binlog, each of which ends the connection", ["db"];
+    /// Where what is kept on the own disk ends: the file.
+    KEPT_FILE: gauges Gauge<1> = "takhin_cdc_kept_filenum", "File of the binlog up to which changes were received and are in the log", ["db"];
+    /// Where that ends: the offset.
+    KEPT_OFFSET: gauges Gauge<1> = "takhin_cdc_kept_offset", "Offset in that file", ["db"];
     /// Bytes of dumps.
     SNAPSHOT_BYTES: counters Counter<1> = "takhin_cdc_snapshot_received_bytes_total", "Bytes of dumps that were received", ["db"];
     /// Keys of data sets.
@@ -62,15 +66,15 @@ families! {
 pub static QUEUE_BYTES: LazyLock<Gauge> =
     LazyLock::new(|| metrics::gauge("takhin_cdc_queue_bytes", "Bytes received and not yet written"));
 
-/// Bytes of what masters before 3.1 have sent and is kept.
+/// Bytes of what the master has sent and is kept.
 pub static WAL_BYTES: LazyLock<Gauge> = LazyLock::new(|| {
     metrics::gauge(
         "takhin_cdc_wal_bytes",
-        "Bytes of the log of what a master before 3.1 has sent",
+        "Bytes of the logs of what the master has sent",
     )
 });
 
-/// Where what such a master has sent and is kept ends: the file, and the offset.
+/// Where what a master before 3.1 has sent and is kept ends: the file, and the offset.
 pub static WAL_END: LazyLock<(Gauge, Gauge)> = LazyLock::new(|| {
     let file = "File of the binlog up to which a master before 3.1 has sent and it is kept";
     (

@@ -35,6 +35,21 @@ pub struct Progress {
     pub last: Option<LastRecord>,
 }
 
+impl Progress {
+    /// Where a database begins, after so many data sets that have replaced a lost position.
+    pub fn begin(db: &Arc<str>, (position, epoch): (Position, u32)) -> Self {
+        Self {
+            db: Arc::clone(db),
+            position,
+            epoch,
+            logic_id: 0,
+            term: 0,
+            ts_ms: 0,
+            last: None,
+        }
+    }
+}
+
 /// Events that are to be written, and what is to be done then.
 #[derive(Debug)]
 pub struct Work {

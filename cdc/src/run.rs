@@ -1,7 +1,9 @@
 //! One attempt after the other, until it is told to stop.
 
 mod dry;
+mod kept;
 mod legacy;
+mod logs;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,10 +29,10 @@ use crate::metrics::{self, Phase};
 use crate::queue::{Piece, Progress, Queue, Work, queue};
 use crate::sink::{Master, Outlet, SinkError, Topics, Writer};
 use crate::snapshot;
-use crate::source::{Ends, Followed, Redis, Session, SourceError};
+use crate::source::{Ends, Followed, Legacy, Redis, Session, SourceError};
 use crate::trace::{traced, work_span};
 use crate::trouble::Trouble;
-use crate::wal::Wal;
+use crate::wal::{Logs, Wal};
 
 pub use dry::{Shown, dry_run};
 
@@ -59,7 +61,12 @@ struct Runner<'a> {
     client: Client,
     outlet: Outlet,
     file: Arc<PositionFile>,
+    /// What a master before 3.1 has sent,
     wal: Arc<Wal>,
+    /// and what a later one has, of each database.
+    logs: Arc<Logs>,
+    /// Whether they are to be written and begun anew.
+    is_leaving_logs: AtomicBool,
     flags: &'a Flags,
     pause: &'a Pause,
     /// Whether anything was written since the last trouble.
@@ -106,15 +113,16 @@ pub async fn run(
     let runner = Runner::new(config, env, (flags, pause)).await?;
     let mut pauses = Pauses::new(env);
     while !stop.is_triggered() {
-        // What a master before 3.1 has sent is there: it is written whether that one can be reached or not.
+        // What the master has sent is there: it is written whether that one can be reached or not.
         let ended = match runner.wal.position() {
+            None if !runner.logs.begun().is_empty() => Box::pin(runner.with_logs(stop)).await,
             Some(_) if runner.is_lacking.load(Ordering::Relaxed) => Box::pin(runner.take_again(stop)).await,
             Some(_) => Box::pin(runner.with_log(stop)).await,
             None => Box::pin(runner.attempt(stop)).await,
         };
         match ended {
             Ok(Ended::Stopped) => break,
-            Ok(Ended::Again) => {}
+            Ok(Ended::Again) => pauses.again(env, stop).await,
             Err(Trouble::Sink(error)) if error.is_final() => return Err(error.into()),
             Err(trouble) => runner.rest(&trouble, &mut pauses, stop).await,
         }
@@ -137,14 +145,33 @@ struct Pauses {
     next: Duration,
     /// When the last attempt began.
     begin: Instant,
+    /// How many attempts have found out what the next one needs, without a pause.
+    agains: u32,
 }
+
+/// How many attempts may follow one another without a pause.
+const AGAINS: u32 = 5;
 
 impl Pauses {
     fn new(env: &Env) -> Self {
         Self {
             next: PAUSE.0,
             begin: env.clock.instant(),
+            agains: 0,
         }
+    }
+
+    /// Two or three attempts find out what is needed; nobody is to be asked without end.
+    async fn again(&mut self, env: &Env, stop: &Shutdown) {
+        self.agains = if self.begin.elapsed() < LASTED {
+            self.agains + 1
+        } else {
+            0
+        };
+        if self.agains > AGAINS {
+            let _ = env.clock.timeout(PAUSE.1, stop.wait()).await;
+        }
+        self.begin = env.clock.instant();
     }
 }
 
@@ -167,7 +194,11 @@ impl<'a> Runner<'a> {
         file.load()?;
         let (disk, dir) = (Arc::clone(&env.disk), config.wal_dir());
         let max = config.wal.max_size.as_u64();
-        let wal = env.tasks.blocking(move || Wal::open(disk, &dir, max)).await?;
+        let opening = move || {
+            let wal = Wal::open(Arc::clone(&disk), &dir, (Legacy::DB, max))?;
+            Ok::<_, Trouble>((wal, Logs::open(disk, &dir, max)?))
+        };
+        let (wal, logs) = env.tasks.blocking(opening).await?;
         let client = client(config, env);
         let outlet = Outlet::new(&client, config);
         Ok(Self {
@@ -177,6 +208,8 @@ impl<'a> Runner<'a> {
             outlet,
             file: Arc::new(file),
             wal: Arc::new(wal),
+            logs: Arc::new(logs),
+            is_leaving_logs: AtomicBool::new(false),
             flags,
             pause,
             has_written: AtomicBool::new(false),
@@ -232,8 +265,7 @@ impl Runner<'_> {
         let known = checkpoints.clone();
         let (queue, works) = queue(self.config.sink.queue_size.as_u32());
         let writing = (self.writer(topics, &mut checkpoints), works);
-        Box::pin(self.with_session(connected, writing, (&queue, &known), stop)).await?;
-        Ok(Ended::Stopped)
+        Box::pin(self.with_session(connected, writing, (&queue, &known), stop)).await
     }
 
     fn writer<'a>(&'a self, topics: Topics, checkpoints: &'a mut Checkpoints) -> Writer<'a> {
@@ -257,7 +289,7 @@ impl Runner<'_> {
         (writer, works): Writing<'_>,
         (queue, known): (&Queue, &Checkpoints),
         stop: &Shutdown,
-    ) -> Result<(), Trouble> {
+    ) -> Result<Ended, Trouble> {
         let Connected {
             mut redis,
             server,
@@ -274,15 +306,13 @@ impl Runner<'_> {
             session: Some(&session),
         };
         let working = async {
-            tokio::select! {
+            let ended = tokio::select! {
                 biased;
-                written = writer.run(works, master, stop) => written?,
-                failed = self.follow((&session, queue), &mut redis, &server.version, known) => {
-                    return Err(failed);
-                }
-            }
+                written = writer.run(works, master, stop) => written.map(|()| Ended::Stopped)?,
+                followed = self.follow((&session, queue), &mut redis, &server.version, known) => followed?,
+            };
             let _ = self.env.clock.timeout(Session::LEAVE, session.leave()).await;
-            Ok(())
+            Ok(ended)
         };
         let ended = tokio::select! {
             biased;
@@ -384,32 +414,49 @@ impl Runner<'_> {
         read.await.map(Some)
     }
 
-    /// Has the changes of all databases come, and looks how far the master is, until something is wrong.
+    /// Has the changes of all databases come, and looks how far the master is, until something is wrong; or has logs begin that
+    /// they are to come through.
     async fn follow(
         &self,
         (session, queue): (&Session, &Queue),
         redis: &mut Redis,
         version: &str,
         known: &Checkpoints,
-    ) -> Trouble {
-        let dbs = match self.begin((session, queue), redis, version, known).await {
-            Ok(dbs) => dbs,
-            Err(trouble) => return trouble,
-        };
+    ) -> Result<Ended, Trouble> {
+        let begun = self.begin((session, queue), redis, version, known).await?;
         self.flags.source.pass();
+        if self.config.wal.enabled {
+            self.begin_logs(session, version, begun).await?;
+            return Ok(Ended::Again);
+        }
+        let dbs = begun.into_iter().map(|(db, ..)| db).collect();
+        Err(self.look_on(session.followed(), redis, dbs).await.into())
+    }
+
+    /// Looks how far the master is, until it does not answer.
+    async fn look_on(&self, followed: &Followed, redis: &mut Redis, dbs: Vec<String>) -> SourceError {
         let file_size = file_size(redis).await;
         loop {
             match redis.info("replication").await {
                 Ok(text) => {
                     for db in &dbs {
-                        let head = binlog_end(&text, db);
-                        self.look(session.followed(), db, head, file_size);
+                        self.look(followed, db, binlog_end(&text, db), file_size);
                     }
                 }
-                Err(error) => return error.into(),
+                Err(error) => return error,
             }
             self.env.clock.sleep(LOOK).await;
         }
+    }
+
+    /// Has the changes of a database come, or asks only whether they would if they are to come through a log.
+    async fn go_on(&self, session: &Session, db: &str, from: (Position, u32)) -> Result<(), SourceError> {
+        if self.config.wal.enabled {
+            return session.may_follow(db, from.0).await;
+        }
+        session.follow(db, from).await?;
+        follows(db, from.0);
+        Ok(())
     }
 
     async fn begin(
@@ -418,11 +465,11 @@ impl Runner<'_> {
         redis: &mut Redis,
         version: &str,
         known: &Checkpoints,
-    ) -> Result<Vec<String>, Trouble> {
+    ) -> Result<Vec<Begun>, Trouble> {
         let dbs = session.introduce(self.config, version).await?;
-        self.check_databases(&dbs, known)?;
+        self.check_databases(&dbs, known.keys())?;
         let ends = redis.info("replication").await?;
-        let mut lacking = Vec::new();
+        let (mut begun, mut lacking) = (Vec::new(), Vec::new());
         for db in &dbs {
             metrics::set_phase(db, Phase::Connecting);
             let from = match known.get(db) {
@@ -448,14 +495,14 @@ impl Runner<'_> {
                     (end, 0)
                 }
             };
-            match session.follow(db, from).await {
+            match self.go_on(session, db, from).await {
                 Err(lost @ SourceError::PositionLost { .. }) => {
                     self.resync(lost)?;
                     lacking.push((db, "position_lost"));
                 }
                 followed => {
                     followed?;
-                    follows(db, from.0);
+                    begun.push((db.clone(), from.0, from.1));
                 }
             }
         }
@@ -474,15 +521,19 @@ impl Runner<'_> {
                 self.needs_fresh_dump.store(true, Ordering::Relaxed);
             }
             let from = taken?;
-            session.follow(db, (from, epoch)).await?;
-            follows(db, from);
+            self.go_on(session, db, (from, epoch)).await?;
+            begun.push((db.clone(), from, epoch));
         }
-        Ok(dbs)
+        Ok(begun)
     }
 
     /// Whether the master has all databases of which there are positions; whoever names some wants no others.
-    fn check_databases(&self, found: &[String], known: &Checkpoints) -> Result<(), SourceError> {
-        match known.keys().find(|db| !found.contains(db)) {
+    fn check_databases<'k>(
+        &self,
+        found: &[String],
+        mut known: impl Iterator<Item = &'k String>,
+    ) -> Result<(), SourceError> {
+        match known.find(|db| !found.contains(db)) {
             Some(gone) if self.config.filters.databases.is_empty() => Err(SourceError::DatabaseGone {
                 gone: gone.clone(),
                 found: found.to_owned(),
@@ -562,17 +613,8 @@ fn follows(db: &str, from: Position) {
 /// has not written.
 async fn note(queue: &Queue, db: &str, position: Position) {
     let (done, noted) = oneshot::channel();
-    let progress = Progress {
-        db: db.into(),
-        position,
-        epoch: 0,
-        logic_id: 0,
-        term: 0,
-        ts_ms: 0,
-        last: None,
-    };
     let piece = Piece {
-        progress: Some(progress),
+        progress: Some(Progress::begin(&db.into(), (position, 0))),
         done: Some(done),
         ..Piece::default()
     };
@@ -589,6 +631,9 @@ struct Connected {
     server: ServerInfo,
     password: Option<String>,
 }
+
+/// A database, where its changes go on, and how many data sets have replaced a lost position.
+type Begun = (String, Position, u32);
 
 /// What writes, and what it is to write.
 type Writing<'a> = (Writer<'a>, mpsc::Receiver<Work>);

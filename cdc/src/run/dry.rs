@@ -54,6 +54,8 @@ pub async fn dry_run(
     config.checkpoint.dir = scratch.clone();
     config.snapshot.dir = None;
     config.wal.dir = None;
+    // Nothing is kept.
+    config.wal.enabled = false;
     let flags = Flags::new(&Health::start(env, stop));
     let pause = Pause::default();
     let shown = async {
@@ -92,7 +94,9 @@ pub async fn dry_run(
             biased;
             shown = showing => shown,
             () = stop.wait() => Ok(Shown { events: 0, filtered: 0 }),
-            failed = following.follow((&session, &queue), redis, &server.version, &known) => Err(failed),
+            ended = following.follow((&session, &queue), redis, &server.version, &known) => {
+                ended.map(|_| Shown { events: 0, filtered: 0 })
+            }
             error = driver.run(&session, &queue) => Err(error.into()),
         }
     };

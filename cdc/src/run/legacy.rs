@@ -4,7 +4,6 @@ mod data_set;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use takhin_config::cdc::SnapshotMode;
 use takhin_pika::Position;
@@ -13,18 +12,15 @@ use takhin_pika::legacy::{Chain, LastRecord};
 use takhin_runtime::{Env, Shutdown};
 use tracing::{info, warn};
 
+use super::kept::{Feed, keep};
 use super::{Connected, Ended, LOOK, Pauses, Runner, file_size, follows, next_epoch};
 use crate::checkpoint::{Checkpoint, Checkpoints};
-use crate::event::events_of_item;
 use crate::metrics::{self, Phase};
-use crate::queue::{Piece, Progress, Queue, queue};
+use crate::queue::queue;
 use crate::sink::Master;
 use crate::source::{Followed, Legacy, Received, Redis, SourceError, Taker};
 use crate::trouble::Trouble;
-use crate::wal::{Cursor, Wal, WalError, last_record};
-
-/// Pause between two looks for what is kept and was written.
-const TRIM: Duration = Duration::from_millis(200);
+use crate::wal::Wal;
 
 impl Runner<'_> {
     /// Begins to keep what the master sends, from the position that is known, or from now on.
@@ -170,9 +166,15 @@ impl Runner<'_> {
             {
                 return Trouble::from(error);
             }
+            let feed = Feed {
+                wal: &self.wal,
+                db: Legacy::DB.into(),
+                epoch,
+                has_records: true,
+            };
             tokio::select! {
-                error = self.feed((cursor, from, last), (followed, epoch), &queue) => error,
-                error = self.trim() => error,
+                error = self.feed(&feed, (cursor, from, last), followed, &queue) => error,
+                error = self.trim(Legacy::DB, &self.wal) => error,
             }
         };
         let ended = tokio::select! {
@@ -182,67 +184,6 @@ impl Runner<'_> {
         };
         self.ended(followed);
         ended
-    }
-
-    /// Puts what is kept into the queue, as it comes.
-    async fn feed(
-        &self,
-        (mut cursor, mut end, last): (Cursor, Position, Option<LastRecord>),
-        (followed, epoch): (&Followed, u32),
-        queue: &Queue,
-    ) -> Trouble {
-        let db: Arc<str> = Legacy::DB.into();
-        // The topic is to have a position as soon as there is one.
-        let begun = Piece {
-            progress: Some(Progress {
-                db: Arc::clone(&db),
-                position: end,
-                epoch,
-                logic_id: 0,
-                term: 0,
-                ts_ms: 0,
-                last,
-            }),
-            ..Piece::default()
-        };
-        queue.put(begun, 1).await;
-        loop {
-            self.wal.beyond(end).await;
-            let wal = Arc::clone(&self.wal);
-            let read = self.env.tasks.blocking(move || {
-                let commands = wal.read(&mut cursor)?;
-                Ok::<_, Trouble>((commands, cursor))
-            });
-            let (commands, next) = match read.await {
-                Ok(read) => read,
-                Err(trouble) => return trouble,
-            };
-            cursor = next;
-            end = commands.last().map_or(end, |command| command.end);
-            match piece((followed, epoch), &db, &commands) {
-                Ok((piece, len)) => drop(queue.put(piece, len).await),
-                Err(error) => return error.into(),
-            }
-        }
-    }
-
-    /// Deletes what is kept and saved positions have passed, now and then.
-    async fn trim(&self) -> Trouble {
-        loop {
-            self.env.clock.sleep(TRIM).await;
-            if let Err(error) = self.trim_now().await {
-                return error.into();
-            }
-        }
-    }
-
-    async fn trim_now(&self) -> Result<(), WalError> {
-        // Not what was written, or received: what was saved.
-        let Some(saved) = self.file.saved(Legacy::DB) else {
-            return Ok(());
-        };
-        let wal = Arc::clone(&self.wal);
-        self.env.tasks.blocking(move || wal.trim(saved)).await
     }
 
     /// Keeps what the master sends, and looks how far it is, until something is wrong with that.
@@ -348,52 +289,8 @@ struct ToLog<'a> {
 
 impl Taker for ToLog<'_> {
     async fn take(&self, commands: Vec<Received>) -> Result<(), SourceError> {
-        if self.wal.is_full() {
-            warn!(
-                "wal.max_size is reached: nothing more is read from the master until brokers have taken some of it"
-            );
-            self.wal.room().await;
-        }
-        let wal = Arc::clone(self.wal);
-        let kept = self.env.tasks.blocking(move || wal.append(&commands));
-        Ok(kept.await?)
+        keep(self.env, self.wal, commands).await
     }
-}
-
-/// The events of commands, and where to go on then; with their bytes.
-fn piece(
-    (followed, epoch): (&Followed, u32),
-    db: &Arc<str>,
-    commands: &[Received],
-) -> Result<(Piece, usize), SourceError> {
-    let (mut events, mut progress, mut len) = (Vec::new(), None, 0);
-    for received in commands {
-        let Received { item, index, end } = received;
-        if let Some(source) = followed.source() {
-            let made = events_of_item(source, db, item, (*index, *end, epoch));
-            events.extend(made.map_err(|source| SourceError::Item {
-                db: db.to_string(),
-                end: *end,
-                source,
-            })?);
-        }
-        len += item.content.len();
-        progress = Some(Progress {
-            db: Arc::clone(db),
-            position: *end,
-            epoch,
-            logic_id: item.logic_id,
-            term: item.origin,
-            ts_ms: i64::from(item.exec_time) * 1000,
-            last: Some(last_record(received)),
-        });
-    }
-    let piece = Piece {
-        events,
-        progress,
-        ..Piece::default()
-    };
-    Ok((piece, len))
 }
 
 #[cfg(test)]
@@ -435,12 +332,12 @@ mod tests {
             runner.wal.append(&[received(number)]).unwrap();
         }
         let begin = || runner.wal.beginning().unwrap().0;
-        runner.trim_now().await.unwrap();
+        runner.trim_now(Legacy::DB, &runner.wal).await.unwrap();
         assert_eq!(begin(), at(0), "deleted although nothing is saved");
         let saved = Checkpoint::new("s", Legacy::DB, "", at(30), 1);
         let saved = Checkpoints::from([(Legacy::DB.to_owned(), saved)]);
         runner.file.save(&saved).unwrap();
-        runner.trim_now().await.unwrap();
+        runner.trim_now(Legacy::DB, &runner.wal).await.unwrap();
         assert!(begin() > at(0) && begin() <= at(30), "{}", begin());
         assert!(runner.wal.cursor(at(30)).unwrap().is_some());
         assert_eq!(runner.wal.position().unwrap().0, at(60));

@@ -199,6 +199,17 @@ pub enum SourceError {
         /// What it says.
         version: String,
     },
+    /// The master is one before 3.1 now, and there is a log of before.
+    #[error(
+        "{address} is Pika {version} now, and what is in wal.dir is of a master from 3.1 on: choose another checkpoint.dir and \
+         source.id to begin anew"
+    )]
+    Downgraded {
+        /// `HOST:PORT`.
+        address: String,
+        /// What it says.
+        version: String,
+    },
     /// The server runs with several slots per database.
     #[error("{address} runs in sharding mode, which is not supported: classic mode is")]
     Sharding {
@@ -306,7 +317,8 @@ impl SourceError {
             | Self::Sharding { .. }
             | Self::Protocol { .. }
             | Self::NoDryRun { .. }
-            | Self::Upgraded { .. } => "version",
+            | Self::Upgraded { .. }
+            | Self::Downgraded { .. } => "version",
             Self::Wal(_) => "wal",
             Self::Listen(_) => "listen",
             Self::Missing { .. } => "missing",

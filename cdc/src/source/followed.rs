@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
+use takhin_config::CdcConfig;
 use takhin_pika::Position;
 
 use crate::event::Source;
@@ -18,6 +19,19 @@ pub struct Followed {
 }
 
 impl Followed {
+    /// Whom events come from, whether there is a connection to it or not.
+    pub fn of(config: &CdcConfig, version: &str, replication_id: String) -> Self {
+        let followed = Self::default();
+        followed.set_source(Source {
+            id: config.source_id(),
+            host: config.source.host.clone(),
+            port: config.source.port,
+            version: version.to_owned(),
+            replication_id,
+        });
+        followed
+    }
+
     /// Whom events come from; known once the master has said what it is.
     pub fn source(&self) -> Option<&Source> {
         self.source.get()

@@ -2,6 +2,7 @@
 
 mod error;
 mod followed;
+mod inlet;
 mod legacy;
 mod link;
 mod redis;
@@ -12,9 +13,10 @@ mod transfer;
 
 pub use error::SourceError;
 pub use followed::Followed;
+pub use inlet::{Inlet, Message, piece};
 pub use legacy::{Legacy, Received, Taker};
 pub use link::{Ack, Link};
 pub use redis::Redis;
 pub use session::{Ends, Session};
-pub use start::Driver;
+pub use start::{Driver, is_same_binlog};
 pub use transfer::Dump;

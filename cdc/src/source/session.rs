@@ -5,22 +5,26 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use takhin_pika::Position;
 use takhin_pika::binlog::Item;
-use takhin_pika::message::{BinlogOffset, BinlogSyncItem};
+use takhin_pika::message::BinlogSyncItem;
 use takhin_runtime::Env;
 use takhin_runtime::clock::Instant;
 
 use super::error::SourceError;
 use super::followed::Followed;
+use super::inlet::{Inlet, Message};
+use super::legacy::Received;
 use super::link::{Ack, Incoming, Link, Outgoing};
-use crate::event::{Event, events_of_item};
 use crate::metrics;
-use crate::queue::{Piece, Progress, Queue};
 
 /// A database shows that it is followed at least this often: masters forget a slave that is silent for 20 s.
 const PING_AFTER: Duration = Duration::from_secs(5);
+
+/// Bytes that are taken together, where so many are there.
+const TOGETHER: usize = 256 << 10;
 
 /// Pause between two looks for databases that have been silent.
 const PING_TICK: Duration = Duration::from_millis(500);
@@ -67,39 +71,6 @@ struct Db {
     outstanding: usize,
 }
 
-/// What a message says of a database.
-struct Message {
-    events: Vec<Event>,
-    progress: Progress,
-    ack: Ack,
-    len: usize,
-}
-
-impl Message {
-    /// One that says nothing yet.
-    fn new((db, session): (&Arc<str>, i32), (end, epoch): (Position, u32)) -> Self {
-        Self {
-            events: Vec::new(),
-            progress: Progress {
-                db: Arc::clone(db),
-                position: end,
-                epoch,
-                logic_id: 0,
-                term: 0,
-                ts_ms: 0,
-                last: None,
-            },
-            ack: Ack {
-                db: db.to_string(),
-                session,
-                first: BinlogOffset::default(),
-                last: BinlogOffset::default(),
-            },
-            len: 0,
-        }
-    }
-}
-
 impl Session {
     pub(super) fn new(env: Env, link: Link, ends: Ends, timeout: Duration) -> Self {
         Self {
@@ -135,15 +106,20 @@ impl Session {
 
     /// Sends and receives until the connection ends or something is wrong, which is what it returns. Whoever asks the
     /// master for something must have this driven beside it.
-    pub(super) async fn drive(&self, incoming: Incoming, outgoing: Outgoing, queue: &Queue) -> SourceError {
+    pub(super) async fn drive(
+        &self,
+        incoming: Incoming,
+        outgoing: Outgoing,
+        inlet: &impl Inlet,
+    ) -> SourceError {
         tokio::select! {
-            error = self.receive(incoming, queue) => error,
+            error = self.receive(incoming, inlet) => error,
             error = outgoing.run() => error,
             error = self.keep_alive() => error,
         }
     }
 
-    async fn receive(&self, mut incoming: Incoming, queue: &Queue) -> SourceError {
+    async fn receive(&self, mut incoming: Incoming, inlet: &impl Inlet) -> SourceError {
         loop {
             let items = match self.env.clock.timeout(self.timeout, incoming.next()).await {
                 Ok(Ok(items)) => items,
@@ -157,12 +133,45 @@ impl Session {
                     };
                 }
             };
+            if let Err(error) = self.take(items, &mut incoming, inlet).await {
+                return error;
+            }
+        }
+    }
+
+    /// Takes a message, and those that have arrived behind it.
+    async fn take(
+        &self,
+        items: Vec<BinlogSyncItem>,
+        incoming: &mut Incoming,
+        inlet: &impl Inlet,
+    ) -> Result<(), SourceError> {
+        let (mut messages, mut broken) = (Vec::new(), None);
+        let mut next = Some(items);
+        while let Some(items) = next.take() {
             for (db, items) in by_database(items) {
-                if let Err(error) = self.take(&db, items, queue).await {
-                    return error;
+                match self.message(&db, items).await {
+                    Ok(message) => messages.extend(message),
+                    Err(error) => broken = broken.or(Some(error)),
+                }
+            }
+            let len: usize = messages.iter().map(|message: &Message| message.len).sum();
+            if broken.is_none() && len < TOGETHER {
+                match incoming.next().now_or_never() {
+                    Some(Ok(items)) => next = Some(items),
+                    Some(Err(error)) => broken = Some(error),
+                    None => {}
                 }
             }
         }
+        let acks = match messages.is_empty() {
+            true => Vec::new(),
+            false => inlet.take(self.followed.source(), messages).await?,
+        };
+        for ack in &acks {
+            self.acknowledge(ack).await?;
+        }
+        broken.map_or(Ok(()), Err)
     }
 
     /// Masters send nothing while a slave owes them acknowledgements, and nothing of databases whose changes nobody has
@@ -173,32 +182,23 @@ impl Session {
         !dbs.values().any(is_due)
     }
 
-    async fn take(&self, db: &str, items: Vec<BinlogSyncItem>, queue: &Queue) -> Result<(), SourceError> {
+    /// What the items of a database say; `None` if there is nothing to be taken.
+    async fn message(&self, db: &str, items: Vec<BinlogSyncItem>) -> Result<Option<Message>, SourceError> {
         let Some(session) = self.session_of(db) else {
-            return Ok(());
+            return Ok(None);
         };
         let items: Vec<_> = items
             .into_iter()
             .filter(|item| item.session_id == session)
             .collect();
         if items.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         if items.iter().all(|item| item.binlog.is_empty()) {
             self.heard(db);
-            return self.link.ping(db, session).await;
+            return self.link.ping(db, session).await.map(|()| None);
         }
-        let Some(message) = self.read(db, session, items)? else {
-            return Ok(());
-        };
-        let piece = Piece {
-            events: message.events,
-            progress: Some(message.progress),
-            ack: Some(message.ack),
-            done: None,
-        };
-        queue.put(piece, message.len).await;
-        Ok(())
+        self.read(db, session, items)
     }
 
     fn session_of(&self, db: &str) -> Option<i32> {
@@ -222,7 +222,7 @@ impl Session {
         let Some(followed) = dbs.get_mut(db) else {
             return Ok(None);
         };
-        let (Some(mut end), Some(source)) = (followed.end, self.followed.source()) else {
+        let Some(mut end) = followed.end else {
             return Ok(None);
         };
         let mut message = Message::new((&followed.name, session), (end, followed.epoch));
@@ -253,15 +253,10 @@ impl Session {
                     found: item.start,
                 });
             }
-            let events = events_of_item(source, &followed.name, &item, (0, item_end, followed.epoch));
-            let events = events.map_err(wrong)?;
-            message.events.extend(events);
-            message.progress.logic_id = item.logic_id;
-            message.progress.term = item.origin;
-            message.progress.ts_ms = i64::from(item.exec_time) * 1000;
             end = item_end;
+            message.items.push(Received { item, index: 0, end });
         }
-        message.progress.position = end;
+        message.end = end;
         followed.end = Some(end);
         followed.outstanding += 1;
         Ok(Some(message))
@@ -334,7 +329,7 @@ fn by_database(items: Vec<BinlogSyncItem>) -> Vec<(String, Vec<BinlogSyncItem>)>
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use takhin_pika::message::{Node, Slot};
+    use takhin_pika::message::{BinlogOffset, Node, Slot};
 
     use super::*;
     use crate::event::Source;
@@ -400,12 +395,12 @@ mod tests {
             }
         };
         let (queue, mut works) = queue(1 << 20);
-        session.take("db0", vec![sent(6, "old")], &queue).await.unwrap();
-        assert!(works.try_recv().is_err(), "what is of session 6 was taken");
-        session
-            .take("db0", vec![sent(6, "old"), sent(7, "new")], &queue)
-            .await
-            .unwrap();
+        let old = session.message("db0", vec![sent(6, "old")]).await.unwrap();
+        assert!(old.is_none(), "what is of session 6 was taken");
+        let items = vec![sent(6, "old"), sent(7, "new")];
+        let message = session.message("db0", items).await.unwrap().unwrap();
+        let source = session.followed.source();
+        queue.take(source, vec![message]).await.unwrap();
         let work = works.try_recv().unwrap();
         let values: Vec<_> = work.events.iter().map(|event| event.args[1].clone()).collect();
         assert_eq!(values, ["new"]);

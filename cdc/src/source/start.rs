@@ -12,18 +12,24 @@ use takhin_runtime::Env;
 use tracing::warn;
 
 use super::error::SourceError;
+use super::inlet::Inlet;
 use super::link::{Incoming, Link, Outgoing, Tried};
 use super::rsync::{Folder, Modules, Pushing, Receiver};
 use super::session::{Ends, Session};
 use super::transfer::{Dump, Transfer};
 use crate::event::Source;
-use crate::queue::Queue;
+use crate::wal::is_database;
 
 /// What the port that masters of 3.1 to 3.4 push to is above the one that this slave is listed with.
 const PUSH_ABOVE: u16 = 1000;
 
 /// Port under which a slave is listed that has no other. pika_port, which does the same for Redis, uses it.
 pub(super) const LISTED_PORT: u16 = 21_333;
+
+/// Whether two replications have the same binlog, as far as it can be told: masters before 3.5.1 do not say what they have.
+pub fn is_same_binlog(one: &str, other: &str) -> bool {
+    one.is_empty() || other.is_empty() || one == other
+}
 
 /// What drives a session.
 #[derive(Debug)]
@@ -34,8 +40,8 @@ pub struct Driver {
 
 impl Driver {
     /// Sends and receives for the session until something ends it, which is what it returns.
-    pub async fn run(self, session: &Session, queue: &Queue) -> SourceError {
-        session.drive(self.incoming, self.outgoing, queue).await
+    pub async fn run(self, session: &Session, inlet: &impl Inlet) -> SourceError {
+        session.drive(self.incoming, self.outgoing, inlet).await
     }
 }
 
@@ -83,6 +89,16 @@ impl Session {
             replication_id: meta.replication_id.unwrap_or_default(),
         });
         let found: Vec<String> = meta.dbs_info.into_iter().map(|db| db.db_name).collect();
+        // Directories are named after them, and deleted.
+        if let Some(odd) = found.iter().find(|db| !is_database(db)) {
+            return Err(SourceError::Refused {
+                address: self.link.address().to_owned(),
+                what: "MetaSync",
+                reply: format!(
+                    "it names a database {odd:?}, and Pika's are db0, db1 and so on: is it a Pika?"
+                ),
+            });
+        }
         let wanted = &config.filters.databases;
         if let Some(wanted) = wanted.iter().find(|wanted| !found.contains(wanted)) {
             return Err(SourceError::Database {
@@ -109,7 +125,7 @@ impl Session {
             .followed()
             .source()
             .map_or("", |source| &source.replication_id);
-        if replication_id.is_empty() || found.is_empty() || replication_id == found {
+        if is_same_binlog(replication_id, found) {
             return Ok(());
         }
         Err(SourceError::PositionLost {
@@ -128,6 +144,15 @@ impl Session {
         }
     }
 
+    /// The error for a master whose replication has a name that there is no room for.
+    pub fn odd_replication(&self) -> SourceError {
+        SourceError::Refused {
+            address: self.link.address().to_owned(),
+            what: "MetaSync",
+            reply: "its replication_id has more than 64 bytes, and Pika's have 50: is it a Pika?".to_owned(),
+        }
+    }
+
     /// Asks for the changes of a database from a position on, and has them come. `epoch` counts the data sets that have replaced
     /// a lost position.
     ///
@@ -135,11 +160,25 @@ impl Session {
     ///
     /// [`SourceError::PositionLost`] when they cannot be had.
     pub async fn follow(&self, db: &str, (from, epoch): (Position, u32)) -> Result<(), SourceError> {
+        let session = self.try_sync(db, from).await?;
+        self.enter(db, session, Some((from, epoch)));
+        self.link.first_send(db, session, from).await
+    }
+
+    /// Asks whether the changes of a database from a position on can be had, and has none come.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::PositionLost`] when they cannot be had.
+    pub async fn may_follow(&self, db: &str, from: Position) -> Result<(), SourceError> {
+        let session = self.try_sync(db, from).await?;
+        self.enter(db, session, None);
+        Ok(())
+    }
+
+    async fn try_sync(&self, db: &str, from: Position) -> Result<i32, SourceError> {
         match self.link.try_sync(db, from).await? {
-            Tried::Session(session) => {
-                self.enter(db, session, Some((from, epoch)));
-                self.link.first_send(db, session, from).await
-            }
+            Tried::Session(session) => Ok(session),
             Tried::Lost(why) => Err(SourceError::PositionLost {
                 db: db.to_owned(),
                 position: from,

@@ -10,14 +10,20 @@ use crate::source::Received;
 /// What a segment begins with.
 const MAGIC: &[u8; 8] = b"TKCDCWAL";
 
-/// Version of the format; a newer one is refused.
-pub(super) const VERSION: u32 = 1;
+/// Version of the format; a newer one is refused. 1 has no [`Origin`].
+pub(super) const VERSION: u32 = 2;
 
 /// Bytes of a master's version that are kept.
 const MASTER: usize = 16;
 
-/// Bytes before the first record.
+/// Bytes of a replication's name that there is room for.
+pub(super) const REPLICATION: usize = 64;
+
+/// Bytes before the first record, without an [`Origin`].
 pub(super) const HEADER: usize = 8 + 4 + 12 + 12 + 4 + MASTER + 4;
+
+/// Bytes before the first record, with one.
+pub(super) const LONG_HEADER: usize = HEADER + 4 + REPLICATION;
 
 /// Bytes before what a record holds: length and checksum.
 pub(super) const BEFORE: usize = 8;
@@ -37,6 +43,17 @@ pub(super) struct Base {
     pub(super) last: Option<LastRecord>,
     /// The version of the master.
     pub(super) master: String,
+    /// Whose binlog it is; masters before 3.1 do not say.
+    pub(super) origin: Option<Origin>,
+}
+
+/// Whose binlog is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The master's replication; empty before 3.5.1.
+    pub replication_id: String,
+    /// Data sets by which a lost position was replaced.
+    pub epoch: u32,
 }
 
 /// Why a header makes no sense.
@@ -54,17 +71,17 @@ impl Base {
             commands: 0,
         });
         let mut out = MAGIC.to_vec();
-        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&(1 + u32::from(self.origin.is_some())).to_le_bytes());
         for position in [self.end, last.header] {
             out.extend_from_slice(&position.filenum.to_le_bytes());
             out.extend_from_slice(&position.offset.to_le_bytes());
         }
         out.extend_from_slice(&last.commands.to_le_bytes());
-        let mut master = [0; MASTER];
-        for (to, from) in master.iter_mut().zip(self.master.bytes()) {
-            *to = from;
+        out.extend_from_slice(&padded::<MASTER>(&self.master));
+        if let Some(origin) = &self.origin {
+            out.extend_from_slice(&origin.epoch.to_le_bytes());
+            out.extend_from_slice(&padded::<REPLICATION>(&origin.replication_id));
         }
-        out.extend_from_slice(&master);
         out.extend_from_slice(&checksum(&out).to_le_bytes());
         out
     }
@@ -73,30 +90,73 @@ impl Base {
         if bytes.len() < HEADER || !bytes.starts_with(MAGIC) {
             return Err(HeaderError::Damaged);
         }
-        let sum = checksum(&bytes[..HEADER - 4]);
+        let len = header_len(bytes);
+        let summed = bytes;
         bytes.advance(MAGIC.len());
         let version = bytes.get_u32_le();
         if version > VERSION {
             return Err(HeaderError::Newer(version));
         }
+        if summed.len() < len {
+            return Err(HeaderError::Damaged);
+        }
+        let sum = checksum(&summed[..len - 4]);
         let end = Position::new(bytes.get_u32_le(), bytes.get_u64_le());
         let header = Position::new(bytes.get_u32_le(), bytes.get_u64_le());
         let commands = bytes.get_u32_le();
-        let master: Vec<u8> = bytes[..MASTER]
-            .iter()
-            .copied()
-            .filter(|byte| *byte != 0)
-            .collect();
+        let master = text(&bytes[..MASTER]);
         bytes.advance(MASTER);
+        let origin = (len == LONG_HEADER).then(|| Origin {
+            epoch: bytes.get_u32_le(),
+            replication_id: text(&bytes[..REPLICATION]),
+        });
+        if origin.is_some() {
+            bytes.advance(REPLICATION);
+        }
         if bytes.get_u32_le() != sum {
             return Err(HeaderError::Damaged);
         }
         Ok(Self {
             end,
             last: (commands > 0).then_some(LastRecord { header, commands }),
-            master: String::from_utf8_lossy(&master).into_owned(),
+            master,
+            origin,
         })
     }
+
+    /// Bytes of the header.
+    pub(super) fn len(&self) -> usize {
+        match self.origin {
+            None => HEADER,
+            Some(_) => LONG_HEADER,
+        }
+    }
+}
+
+/// Bytes that a header has which begins so.
+pub(super) fn header_len(bytes: &[u8]) -> usize {
+    match bytes.strip_prefix(MAGIC) {
+        Some([1, 0, 0, 0, ..]) => HEADER,
+        _ => LONG_HEADER,
+    }
+}
+
+/// The version of a master as it is kept.
+pub fn version_kept(version: &str) -> String {
+    text(&padded::<MASTER>(version))
+}
+
+fn padded<const N: usize>(text: &str) -> [u8; N] {
+    let mut out = [0; N];
+    for (to, from) in out.iter_mut().zip(text.bytes()) {
+        *to = from;
+    }
+    out
+}
+
+fn text(padded: &[u8]) -> String {
+    let text: Vec<u8> = padded.iter().copied().filter(|byte| *byte != 0).collect();
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// Appends a record.

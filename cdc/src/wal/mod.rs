@@ -1,5 +1,5 @@
-//! What masters before 3.1 have sent and brokers have not acknowledged, on the own disk: such masters send nothing twice for
-//! long, and take no acknowledgements.
+//! What the master has sent of a database and brokers have not acknowledged, on the own disk. Masters before 3.1 send nothing
+//! twice for long, and take no acknowledgements; those from 3.1 on are acknowledged what is here, if that is wanted.
 //!
 //! Segments follow one another without a gap. What holds of them, each with a test that fails without it (`tests`):
 //!
@@ -10,10 +10,12 @@
 //! 4. Anything else that is not what was written is an error, never passed over.
 //! 5. Segments are deleted from the oldest on, each durably before the next, so that what is left has no gap; and only those
 //!    that the saved position has passed.
-//! 6. No more than `max` bytes are kept, and one piece more: then nothing is read from the master.
+//! 6. No more than `max` bytes are kept, and one piece more: then nothing is read from the master. What is full and written is
+//!    deleted, also where it is one segment.
 
 mod error;
 mod format;
+mod logs;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -29,8 +31,9 @@ use takhin_pika::legacy::LastRecord;
 use takhin_runtime::{Disk, File, OpenMode, Published};
 
 pub use error::WalError;
-pub use format::checksum;
-use format::{Base, HEADER, put};
+use format::{Base, REPLICATION, put};
+pub use format::{Origin, checksum, version_kept};
+pub use logs::{Begin, Logs, is_database};
 pub use scan::Cursor;
 
 use crate::metrics;
@@ -50,6 +53,7 @@ const LARGEST: u64 = 64 << 20;
 pub struct Wal {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
+    db: String,
     max: u64,
     segment: u64,
     state: Mutex<State>,
@@ -89,6 +93,13 @@ struct Segment {
     end: Position,
 }
 
+impl Segment {
+    /// Its first record.
+    fn begin(&self) -> Cursor {
+        Cursor::new(self.number, self.base.len() as u64)
+    }
+}
+
 /// What those who wait look at.
 #[derive(Debug, Clone, Copy, Default)]
 struct Marks {
@@ -99,15 +110,17 @@ struct Marks {
 }
 
 impl Wal {
-    /// The log in a directory, as the last process has left it; nothing is created before there is something to keep.
+    /// The log of a database in a directory, as the last process has left it; nothing is created before there is something to
+    /// keep.
     ///
     /// # Errors
     ///
     /// [`WalError`].
-    pub fn open(disk: Arc<dyn Disk>, dir: &Path, max: u64) -> Result<Self, WalError> {
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path, (db, max): (&str, u64)) -> Result<Self, WalError> {
         let wal = Self {
             disk,
             dir: dir.to_owned(),
+            db: db.to_owned(),
             max,
             segment: (max / PARTS).clamp(64 << 10, LARGEST),
             state: Mutex::default(),
@@ -150,12 +163,27 @@ impl Wal {
         Some((first.base.end, first.base.master.clone()))
     }
 
-    /// Begins anew at a position, with nothing kept.
+    /// Whose binlog is kept, where that is known.
+    pub fn origin(&self) -> Option<Origin> {
+        let state = self.state.lock();
+        state.segments.back()?.base.origin.clone()
+    }
+
+    /// Begins anew at a position, with nothing kept. Such a master does not say whose binlog it is.
     ///
     /// # Errors
     ///
     /// [`WalError::Disk`].
     pub fn reset(&self, end: Position, last: Option<LastRecord>, master: &str) -> Result<(), WalError> {
+        self.begin(Base {
+            end,
+            last,
+            master: master.to_owned(),
+            origin: None,
+        })
+    }
+
+    fn begin(&self, base: Base) -> Result<(), WalError> {
         let mut state = self.state.lock();
         let made = self.disk.create_dir_all(&self.dir);
         made.map_err(|source| self.failed("create", &self.dir, source))?;
@@ -163,19 +191,31 @@ impl Wal {
             state.lock = Some(self.take()?);
         }
         let next = state.segments.back().map_or(1, |segment| segment.number + 1);
+        self.delete_all(&mut state)?;
+        (state.last, state.is_torn) = (base.last, false);
+        let segment = self.create(next, base)?;
+        state.segments.push_back(segment);
+        self.tell(&state);
+        Ok(())
+    }
+
+    /// Forgets all of it.
+    ///
+    /// # Errors
+    ///
+    /// [`WalError::Disk`].
+    pub fn clear(&self) -> Result<(), WalError> {
+        let mut state = self.state.lock();
+        let cleared = self.delete_all(&mut state);
+        self.tell(&state);
+        cleared
+    }
+
+    fn delete_all(&self, state: &mut State) -> Result<(), WalError> {
         while let Some(segment) = state.segments.front() {
             self.delete(segment)?;
             state.segments.pop_front();
         }
-        let base = Base {
-            end,
-            last,
-            master: master.to_owned(),
-        };
-        (state.last, state.is_torn) = (last, false);
-        let segment = self.create(next, base)?;
-        state.segments.push_back(segment);
-        self.tell(&state);
         Ok(())
     }
 
@@ -231,13 +271,20 @@ impl Wal {
 
     /// Begins the next segment where the last one is long enough.
     fn roll(&self, state: &mut State) -> Result<(), WalError> {
-        let Some(segment) = state.segments.back().filter(|last| last.len >= self.segment) else {
+        match state.segments.back() {
+            Some(last) if last.len >= self.segment => self.next_segment(state),
+            _ => Ok(()),
+        }
+    }
+
+    fn next_segment(&self, state: &mut State) -> Result<(), WalError> {
+        let Some(segment) = state.segments.back() else {
             return Ok(());
         };
         let base = Base {
             end: segment.end,
             last: state.last,
-            master: segment.base.master.clone(),
+            ..segment.base.clone()
         };
         let next = self.create(segment.number + 1, base)?;
         state.segments.push_back(next);
@@ -258,9 +305,9 @@ impl Wal {
         Ok(Segment {
             number,
             end: base.end,
-            base,
             file,
-            len: HEADER as u64,
+            len: base.len() as u64,
+            base,
         })
     }
 
@@ -271,6 +318,7 @@ impl Wal {
     /// [`WalError::Disk`].
     pub fn trim(&self, saved: Position) -> Result<(), WalError> {
         let mut state = self.state.lock();
+        self.make_room(&mut state, saved)?;
         while !state.is_stuck
             && state.segments.len() > 1
             && let Some(first) = state.segments.front().filter(|first| first.end <= saved)
@@ -281,6 +329,16 @@ impl Wal {
             }
             state.segments.pop_front();
             self.tell(&state);
+        }
+        Ok(())
+    }
+
+    /// Begins another segment where there is one, which fills the log and was written: nothing would ever be kept again.
+    fn make_room(&self, state: &mut State, saved: Position) -> Result<(), WalError> {
+        let is_full = |only: &Segment| only.len >= self.max && only.end <= saved;
+        if state.segments.len() == 1 && !state.is_stuck && state.segments.back().is_some_and(is_full) {
+            self.mend(state)?;
+            self.next_segment(state)?;
         }
         Ok(())
     }
@@ -316,12 +374,25 @@ impl Wal {
             .back()
             .map(|segment| segment.end)
             .unwrap_or_default();
-        metrics::WAL_BYTES.set(i64::try_from(len).unwrap_or(i64::MAX));
-        metrics::WAL_END.0.set(i64::from(end.filenum));
-        metrics::WAL_END
-            .1
-            .set(i64::try_from(end.offset).unwrap_or(i64::MAX));
+        self.show(len, end, state);
         self.changed.update(|marks| *marks = Marks { len, end });
+    }
+
+    fn show(&self, len: u64, end: Position, state: &State) {
+        let number = |of: u64| i64::try_from(of).unwrap_or(i64::MAX);
+        // Other databases have logs too.
+        metrics::WAL_BYTES.add(number(len) - number(self.changed.get().len));
+        let (file, offset) = (i64::from(end.filenum), number(end.offset));
+        metrics::KEPT_FILE.with([&self.db]).set(file);
+        metrics::KEPT_OFFSET.with([&self.db]).set(offset);
+        if state
+            .segments
+            .back()
+            .is_some_and(|last| last.base.origin.is_none())
+        {
+            metrics::WAL_END.0.set(file);
+            metrics::WAL_END.1.set(offset);
+        }
     }
 
     fn path(&self, number: u64) -> PathBuf {
@@ -335,6 +406,12 @@ impl Wal {
             path: path.to_owned(),
             source,
         }
+    }
+}
+
+impl Drop for Wal {
+    fn drop(&mut self) {
+        metrics::WAL_BYTES.add(-i64::try_from(self.changed.get().len).unwrap_or(i64::MAX));
     }
 }
 

@@ -9,7 +9,7 @@ use takhin_pika::Position;
 use takhin_pika::legacy::LastRecord;
 use takhin_runtime::{File, OpenMode};
 
-use super::format::{BEFORE, Base, HEADER, HeaderError, claim, read};
+use super::format::{BEFORE, Base, HeaderError, LONG_HEADER, claim, header_len, read};
 use super::{END, Segment, Wal, WalError, last_record};
 use crate::source::Received;
 
@@ -21,6 +21,12 @@ const TOGETHER: usize = 256 << 10;
 pub struct Cursor {
     segment: u64,
     at: u64,
+}
+
+impl Cursor {
+    pub(super) fn new(segment: u64, at: u64) -> Self {
+        Self { segment, at }
+    }
 }
 
 impl Wal {
@@ -53,13 +59,13 @@ impl Wal {
         let disk = |source| self.failed("read", &path, source);
         let file = self.disk.open(&path, OpenMode::Write).map_err(disk)?;
         let whole = file.len().map_err(disk)?;
-        let mut header = vec![0; usize::try_from(whole).unwrap_or(HEADER).min(HEADER)];
+        let mut header = vec![0; usize::try_from(whole).unwrap_or(LONG_HEADER).min(LONG_HEADER)];
         file.read_exact_at(&mut header, 0).map_err(disk)?;
         let base = match Base::decode(&header) {
             Ok(base) => base,
             Err(HeaderError::Newer(found)) => return Err(WalError::Newer { path, found }),
             // Nothing is written behind a header that is not synced.
-            Err(HeaderError::Damaged) if is_last && whole <= HEADER as u64 => {
+            Err(HeaderError::Damaged) if is_last && whole <= header_len(&header) as u64 => {
                 let removed = self
                     .disk
                     .remove_file(&path)
@@ -69,7 +75,7 @@ impl Wal {
             }
             Err(HeaderError::Damaged) => return Err(damaged(&path, "its header makes no sense")),
         };
-        let (mut at, mut end) = (HEADER as u64, base.end);
+        let (mut at, mut end) = (base.len() as u64, base.end);
         while at < whole {
             match record(&file, at, whole).map_err(disk)? {
                 Some((received, next)) => (at, end) = (next, received.end),
@@ -93,7 +99,7 @@ impl Wal {
     /// The last record of a segment, or before it.
     pub(super) fn last_of(&self, segment: &Segment) -> Result<Option<LastRecord>, WalError> {
         let path = self.path(segment.number);
-        let (mut at, mut last) = (HEADER as u64, segment.base.last);
+        let (mut at, mut last) = (segment.base.len() as u64, segment.base.last);
         while at < segment.len {
             let read = record(&segment.file, at, segment.len);
             let read = read.map_err(|source| self.failed("read", &path, source))?;
@@ -115,7 +121,7 @@ impl Wal {
             return Ok(None);
         };
         let path = self.path(segment.number);
-        let (mut at, mut end) = (HEADER as u64, segment.base.end);
+        let (mut at, mut end) = (segment.base.len() as u64, segment.base.end);
         while end < after && at < segment.len {
             let read = record(&segment.file, at, segment.len);
             let read = read.map_err(|source| self.failed("read", &path, source))?;
@@ -138,14 +144,19 @@ impl Wal {
         loop {
             let (file, len, next) = {
                 let state = self.state.lock();
-                let mut of = state.segments.iter();
-                let Some(segment) = of.find(|segment| segment.number == cursor.segment) else {
+                // What is deleted was written, so that it has been read to its end.
+                let at = cursor.segment;
+                let mut of = state.segments.iter().skip_while(|segment| segment.number < at);
+                let Some(segment) = of.next() else {
                     return Ok(found);
                 };
+                if segment.number > cursor.segment {
+                    *cursor = segment.begin();
+                }
                 (
                     Arc::clone(&segment.file),
                     segment.len,
-                    of.next().map(|next| next.number),
+                    of.next().map(Segment::begin),
                 )
             };
             let path = self.path(cursor.segment);
@@ -159,12 +170,7 @@ impl Wal {
                 found.push(received);
             }
             match next {
-                Some(segment) if found.is_empty() => {
-                    *cursor = Cursor {
-                        segment,
-                        at: HEADER as u64,
-                    }
-                }
+                Some(next) if found.is_empty() => *cursor = next,
                 _ => return Ok(found),
             }
         }

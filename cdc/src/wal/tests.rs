@@ -2,6 +2,7 @@ use bytes::Bytes;
 use takhin_pika::binlog::Item;
 use takhin_runtime::disk::sim::{CrashMode, Fault, FaultRule, Op, SimDisk, When};
 
+use super::format::HEADER;
 use super::*;
 
 const MAX: u64 = 1 << 20;
@@ -22,7 +23,7 @@ fn received(number: u32) -> Received {
 }
 
 fn open(disk: &SimDisk) -> Result<Wal, WalError> {
-    Wal::open(Arc::new(disk.incarnation()), Path::new("/cdc/wal"), MAX)
+    Wal::open(Arc::new(disk.incarnation()), Path::new("/cdc/wal"), ("db0", MAX))
 }
 
 fn begun(disk: &SimDisk) -> Wal {
@@ -30,6 +31,24 @@ fn begun(disk: &SimDisk) -> Wal {
     assert!(wal.position().is_none());
     wal.reset(Position::default(), None, "3.0.16").unwrap();
     wal
+}
+
+/// As of a master from 3.1 on.
+fn begun_of(disk: &SimDisk) -> (Wal, Origin) {
+    let wal = open(disk).unwrap();
+    let origin = Origin {
+        replication_id: "7e035615492b6d81e011c233b5bbb54496c26c23304660271a".to_owned(),
+        epoch: 3,
+    };
+    assert!(origin.fits());
+    let base = Base {
+        end: Position::default(),
+        last: None,
+        master: "3.5.5".to_owned(),
+        origin: Some(origin.clone()),
+    };
+    wal.begin(base).unwrap();
+    (wal, origin)
 }
 
 /// What is kept from a record on.
@@ -240,9 +259,9 @@ fn damage_is_an_error() {
     disk.remove_file(&second).unwrap();
     assert!(error(&disk).contains("does not begin where the one before ends"));
     let file = disk.open(&first, OpenMode::Write).unwrap();
-    file.write_at(&mut [IoSlice::new(&2_u32.to_le_bytes())], 8)
+    file.write_at(&mut [IoSlice::new(&3_u32.to_le_bytes())], 8)
         .unwrap();
-    assert!(error(&disk).contains("has version 2, and this takhin-cdc knows 1 at most"));
+    assert!(error(&disk).contains("has version 3, and this takhin-cdc knows 2 at most"));
 }
 
 /// 5: fails if segments are deleted without telling the medium after each.
@@ -319,4 +338,117 @@ fn as_much_is_kept_as_may_be() {
     );
     // Another one has the directory.
     assert!(matches!(open(&disk), Err(WalError::Locked(_))));
+}
+
+/// 1: whose binlog it is too, from segment to segment.
+#[test]
+fn whose_binlog_it_is_outlives_a_loss_of_power() {
+    for seed in 0..20 {
+        let disk = SimDisk::new(seed);
+        let (mut wal, origin) = begun_of(&disk);
+        for number in 0..40 {
+            if number % 8 == 0 {
+                disk.crash(CrashMode::Power);
+                wal = open(&disk).unwrap();
+            }
+            wal.append(&[received(number)]).unwrap();
+        }
+        assert!(wal.state.lock().segments.len() > 3);
+        wal.trim(received(30).end).unwrap();
+        disk.crash(CrashMode::Power);
+        let wal = open(&disk).unwrap();
+        assert_eq!(wal.origin(), Some(origin), "seed {seed}");
+        assert_eq!(wal.beginning().unwrap().1, "3.5.5");
+        assert_eq!(kept(&wal, 31), numbers(31, 40));
+    }
+}
+
+/// 2: at any byte of the longer header too.
+#[test]
+fn a_file_with_an_origin_may_end_at_any_byte() {
+    let disk = SimDisk::new(1);
+    let (wal, origin) = begun_of(&disk);
+    wal.append(&numbers(0, 2)).unwrap();
+    let (path, whole) = (wal.path(1), wal.state.lock().segments[0].len);
+    drop(wal);
+    let header = format::LONG_HEADER as u64;
+    for cut in (0..whole)
+        .rev()
+        .filter(|cut| cut % 97 == 0 || *cut <= header + 10)
+    {
+        disk.open(&path, OpenMode::Write).unwrap().set_len(cut).unwrap();
+        disk.crash(CrashMode::Process);
+        let wal = open(&disk).unwrap();
+        if cut < header {
+            assert!(wal.position().is_none(), "{cut}");
+            // Deleted: the next ones are shorter still.
+            break;
+        }
+        let left = u32::try_from(wal.position().unwrap().0.offset / 100).unwrap();
+        assert!(u64::from(left) <= cut / 9000, "{cut}: {left}");
+        assert_eq!(wal.origin().as_ref(), Some(&origin));
+        assert_eq!(kept(&wal, 0), numbers(0, left));
+    }
+    for cut in 0..header {
+        let (wal, _) = begun_of(&disk);
+        let path = wal.path(1);
+        drop(wal);
+        disk.open(&path, OpenMode::Write).unwrap().set_len(cut).unwrap();
+        disk.crash(CrashMode::Process);
+        assert!(open(&disk).unwrap().position().is_none(), "{cut}");
+    }
+}
+
+/// 4: another binlog would be written under the wrong name.
+#[test]
+fn no_byte_of_whose_binlog_it_is_can_be_spoiled_unnoticed() {
+    let disk = SimDisk::new(5);
+    let (wal, _) = begun_of(&disk);
+    wal.append(&numbers(0, 2)).unwrap();
+    let path = wal.path(1);
+    drop(wal);
+    for at in 0..format::LONG_HEADER as u64 {
+        disk.corrupt(&path, at).unwrap();
+        disk.crash(CrashMode::Process);
+        assert!(open(&disk).is_err(), "{at}");
+        disk.corrupt(&path, at).unwrap();
+    }
+    disk.crash(CrashMode::Process);
+    assert!(open(&disk).is_ok());
+}
+
+/// 6: what is larger than all of the log fills it with one segment, which nothing would ever follow.
+#[test]
+fn one_piece_may_fill_the_log() {
+    let disk = SimDisk::new(7);
+    let wal = begun(&disk);
+    let mut large = received(0);
+    large.item.content = Bytes::from(vec![b'x'; usize::try_from(MAX).unwrap()]);
+    wal.append(&[large.clone()]).unwrap();
+    let mut cursor = wal.cursor(Position::default()).unwrap().unwrap();
+    assert_eq!(wal.read(&mut cursor).unwrap(), [large]);
+    assert!(wal.is_full());
+    wal.trim(Position::new(0, 50)).unwrap();
+    assert!(wal.is_full(), "what is not saved was deleted");
+    wal.trim(received(0).end).unwrap();
+    assert!(!wal.is_full());
+    assert_eq!(wal.position().unwrap().0, received(0).end);
+    wal.append(&numbers(1, 3)).unwrap();
+    // Whoever has read the segment that is gone goes on in the next one.
+    assert_eq!(wal.read(&mut cursor).unwrap(), numbers(1, 3));
+    disk.crash(CrashMode::Power);
+    assert_eq!(kept(&open(&disk).unwrap(), 1), numbers(1, 3));
+}
+
+#[test]
+fn what_is_forgotten_is_gone() {
+    let disk = SimDisk::new(8);
+    let (wal, _) = begun_of(&disk);
+    for number in 0..30 {
+        wal.append(&[received(number)]).unwrap();
+    }
+    wal.clear().unwrap();
+    assert!(wal.position().is_none() && !wal.is_full());
+    disk.crash(CrashMode::Power);
+    assert!(open(&disk).unwrap().position().is_none());
 }

@@ -13,6 +13,7 @@ mod errors;
 mod events;
 mod faults;
 mod legacy;
+mod logs;
 mod pushed;
 mod replay;
 mod snapshot;

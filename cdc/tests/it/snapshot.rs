@@ -43,7 +43,7 @@ fn read_all(broker: &Broker, cdc: &Cdc) -> (Vec<Read>, Vec<Read>) {
     (snapshot, binlog)
 }
 
-fn check(broker: &Broker, cdc: &Cdc, version: &str) {
+pub(crate) fn check(broker: &Broker, cdc: &Cdc, version: &str) {
     let (snapshot, binlog) = read_all(broker, cdc);
     takhin_pika_testing::replayed::check(version, &snapshot, &binlog);
 }

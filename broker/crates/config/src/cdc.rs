@@ -156,12 +156,16 @@ section! {
 }
 
 section! {
-    /// What masters before 3.1 have sent and is not written yet: they take no acknowledgements, so that it is kept here. Masters
-    /// from 3.1 on keep it themselves.
+    /// A log of what the master has sent and is not written yet. Masters before 3.1 take no acknowledgements, so that there is
+    /// always one of them; those from 3.1 on keep their binlog until it is written, unless it is kept here.
     CdcWal {
+        /// Whether there is one of masters from 3.1 on too: they are acknowledged what is in it, and delete their binlog by their
+        /// own rules however long brokers are away. It costs a sync of the disk on the way of every change.
+        enabled: bool = false;
         /// Directory for it, created if missing; by default `wal` in `checkpoint.dir`. No other process may use it.
         dir: Option<PathBuf> = None;
-        /// Most bytes of it; when they are used up nothing more is read from the master.
+        /// Most bytes of it, shared out evenly between the databases; when they are used up nothing more is read from the
+        /// master.
         max_size: ByteSize = ByteSize::gib(4), in ByteSize::mib(1)..=ByteSize::gib(1024);
     }
 }
@@ -417,7 +421,7 @@ impl CdcConfig {
         self.snapshot.dir.clone().unwrap_or_else(default)
     }
 
-    /// Where what masters before 3.1 have sent is kept.
+    /// Where what the master has sent is kept.
     pub fn wal_dir(&self) -> PathBuf {
         let default = || self.checkpoint.dir.join("wal");
         self.wal.dir.clone().unwrap_or_else(default)

@@ -11,8 +11,8 @@ use takhin_pika::info::{Family, legacy_binlog_end};
 use takhin_runtime::Shutdown;
 use tracing::{info, warn};
 
+use super::super::kept::TRIM;
 use super::super::{Connected, Ended, LONG_PAUSE, LOOK, Runner, file_size, follows};
-use super::TRIM;
 use crate::metrics::{self, Phase};
 use crate::queue::Queue;
 use crate::snapshot;

@@ -21,7 +21,6 @@ use super::error::SourceError;
 use super::followed::Followed;
 use super::redis::{Redis, address};
 use super::start::LISTED_PORT;
-use crate::event::Source;
 
 /// What the port that the master connects to is above the one that this slave is listed with.
 const LISTEN_ABOVE: u16 = 1000;
@@ -93,16 +92,8 @@ impl Legacy {
 
     /// Whom events of such a master come from, whether there is a connection to it or not.
     pub fn followed(config: &CdcConfig, version: &str) -> Arc<Followed> {
-        let followed = Followed::default();
-        followed.set_source(Source {
-            id: config.source_id(),
-            host: config.source.host.clone(),
-            port: config.source.port,
-            version: version.to_owned(),
-            // It has nothing that tells its binlog from that of another one.
-            replication_id: String::new(),
-        });
-        Arc::new(followed)
+        // It has nothing that tells its binlog from that of another one.
+        Arc::new(Followed::of(config, version, String::new()))
     }
 
     /// Whether the databases that are wanted are those that such a master has.
