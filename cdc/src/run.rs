@@ -5,6 +5,7 @@ mod kept;
 mod legacy;
 mod logs;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -73,6 +74,8 @@ struct Runner<'a> {
     has_written: AtomicBool,
     /// Whether the next dump is to be a new one.
     needs_fresh_dump: AtomicBool,
+    /// Databases whose data set this process has taken.
+    taken: Mutex<BTreeSet<String>>,
     /// What a master before 3.1 has said to lack: whoever asks again has it make a dump again.
     refused: Mutex<Option<Position>>,
     /// Of such a master: whether its data set is being taken, and whether it is to be taken again.
@@ -123,6 +126,12 @@ pub async fn run(
         match ended {
             Ok(Ended::Stopped) => break,
             Ok(Ended::Again) => pauses.again(env, stop).await,
+            Ok(Ended::Complete) => {
+                info!(
+                    "snapshot.mode is initial_only, and the data set is written: nothing more is to be done"
+                );
+                stop.wait().await;
+            }
             Err(Trouble::Sink(error)) if error.is_final() => return Err(error.into()),
             Err(trouble) => runner.rest(&trouble, &mut pauses, stop).await,
         }
@@ -138,6 +147,8 @@ enum Ended {
     Stopped,
     /// It has found out what the next one needs.
     Again,
+    /// There is nothing more to be done.
+    Complete,
 }
 
 /// Pauses before the next attempt.
@@ -214,6 +225,7 @@ impl<'a> Runner<'a> {
             pause,
             has_written: AtomicBool::new(false),
             needs_fresh_dump: AtomicBool::new(false),
+            taken: Mutex::default(),
             refused: Mutex::new(None),
             is_taking: AtomicBool::new(false),
             is_lacking: AtomicBool::new(false),
@@ -306,11 +318,17 @@ impl Runner<'_> {
             session: Some(&session),
         };
         let working = async {
+            // What it has written is noted everywhere, also where it was not told to stop.
+            let over = Shutdown::new();
+            let mut writing = Box::pin(writer.run(works, master, &over));
             let ended = tokio::select! {
                 biased;
-                written = writer.run(works, master, stop) => written.map(|()| Ended::Stopped)?,
+                () = stop.wait() => Ended::Stopped,
+                written = &mut writing => return written.map(|()| Ended::Stopped),
                 followed = self.follow((&session, queue), &mut redis, &server.version, known) => followed?,
             };
+            over.trigger();
+            writing.await?;
             let _ = self.env.clock.timeout(Session::LEAVE, session.leave()).await;
             Ok(ended)
         };
@@ -386,6 +404,15 @@ impl Runner<'_> {
             SyncProtocol::Legacy => server.family == Family::Legacy,
             SyncProtocol::Pb => matches!(server.family, Family::Pb | Family::PbRsync),
         };
+        let mode = self.config.snapshot.mode;
+        if server.family == Family::Legacy && matches!(mode, SnapshotMode::Always | SnapshotMode::InitialOnly)
+        {
+            return Err(SourceError::SnapshotMode {
+                address: redis.address().to_owned(),
+                version: server.version,
+                wanted: mode.as_str(),
+            });
+        }
         match is_wanted {
             true => Ok(Connected {
                 redis,
@@ -425,6 +452,9 @@ impl Runner<'_> {
     ) -> Result<Ended, Trouble> {
         let begun = self.begin((session, queue), redis, version, known).await?;
         self.flags.source.pass();
+        if self.is_over() {
+            return Ok(Ended::Complete);
+        }
         if self.config.wal.enabled {
             self.begin_logs(session, version, begun).await?;
             return Ok(Ended::Again);
@@ -473,6 +503,14 @@ impl Runner<'_> {
         for db in &dbs {
             metrics::set_phase(db, Phase::Connecting);
             let from = match known.get(db) {
+                Some(checkpoint) if self.is_over() => {
+                    begun.push((db.clone(), checkpoint.position(), checkpoint.epoch));
+                    continue;
+                }
+                Some(_) if self.is_due(db) => {
+                    lacking.push((db, "always"));
+                    continue;
+                }
                 Some(checkpoint) => {
                     let position = checkpoint.position();
                     let checked = session.check_origin(db, position, &checkpoint.replication_id);
@@ -485,7 +523,7 @@ impl Runner<'_> {
                         position => position?,
                     }
                 }
-                None if self.config.snapshot.mode == SnapshotMode::Initial => {
+                None if self.config.is_data_set_taken() => {
                     lacking.push((db, "initial"));
                     continue;
                 }
@@ -508,23 +546,48 @@ impl Runner<'_> {
         }
         // Others go on meanwhile.
         for (db, reason) in lacking {
-            self.flags.source.pass();
-            metrics::set_phase(db, Phase::Snapshot);
-            metrics::RESYNCS.with([reason]).inc();
-            info!(db, reason, "taking the data set");
-            let is_fresh = self.needs_fresh_dump.swap(false, Ordering::Relaxed);
             let epoch = next_epoch(known.get(db));
-            let taking = snapshot::take(self.env, self.config, session, queue, (db, is_fresh, epoch));
-            let taken = traced(work_span!("take data set", db, reason), taking).await;
-            if matches!(&taken, Err(SourceError::Snapshot { .. })) {
-                // The dump that the master has may be the fault.
-                self.needs_fresh_dump.store(true, Ordering::Relaxed);
-            }
-            let from = taken?;
-            self.go_on(session, db, (from, epoch)).await?;
+            let from = self.take_data_set((session, queue), (db, reason), epoch).await?;
             begun.push((db.clone(), from, epoch));
         }
         Ok(begun)
+    }
+
+    /// Takes the data set of a database, and has its changes come.
+    async fn take_data_set(
+        &self,
+        (session, queue): (&Session, &Queue),
+        (db, reason): (&str, &'static str),
+        epoch: u32,
+    ) -> Result<Position, Trouble> {
+        self.flags.source.pass();
+        metrics::set_phase(db, Phase::Snapshot);
+        metrics::RESYNCS.with([reason]).inc();
+        info!(db, reason, "taking the data set");
+        let is_fresh = self.needs_fresh_dump.swap(false, Ordering::Relaxed);
+        let wanted = (db, is_fresh, epoch, reason);
+        let taking = snapshot::take(self.env, self.config, session, queue, wanted);
+        let taken = traced(work_span!("take data set", db, reason), taking).await;
+        if matches!(&taken, Err(SourceError::Snapshot { .. })) {
+            // The dump that the master has may be the fault.
+            self.needs_fresh_dump.store(true, Ordering::Relaxed);
+        }
+        let from = taken?;
+        self.taken.lock().insert(db.to_owned());
+        if !self.is_over() {
+            self.go_on(session, db, (from, epoch)).await?;
+        }
+        Ok(from)
+    }
+
+    /// Whether nothing is to be done once there is a position.
+    fn is_over(&self) -> bool {
+        self.config.snapshot.mode == SnapshotMode::InitialOnly
+    }
+
+    /// Whether the data set of a database is to be taken although there is a position.
+    fn is_due(&self, db: &str) -> bool {
+        self.config.snapshot.mode == SnapshotMode::Always && !self.taken.lock().contains(db)
     }
 
     /// Whether the master has all databases of which there are positions; whoever names some wants no others.

@@ -5,7 +5,6 @@ mod data_set;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use takhin_config::cdc::SnapshotMode;
 use takhin_pika::Position;
 use takhin_pika::info::{Family, legacy_binlog_end};
 use takhin_pika::legacy::{Chain, LastRecord};
@@ -33,7 +32,7 @@ impl Runner<'_> {
         Legacy::check(self.config)?;
         let (end, last) = match checkpoints.get(Legacy::DB) {
             Some(known) => (known.position(), known.last.map(LastRecord::from)),
-            None if self.config.snapshot.mode == SnapshotMode::Initial => {
+            None if self.config.is_data_set_taken() => {
                 (self.receive_data_set(&mut connected, "initial").await?, None)
             }
             None => {

@@ -98,8 +98,8 @@ impl Runner<'_> {
     pub(super) async fn with_logs(&self, stop: &Shutdown) -> Result<Ended, Trouble> {
         let kept = Kept::new(self.logs.begun());
         let followed = Followed::of(self.config, &kept.version, kept.replication_id.clone());
-        if !self.config.wal.enabled {
-            info!("wal.enabled is false: what is in wal.dir is written first");
+        if !self.config.wal.enabled || self.is_over() || kept.logs.keys().any(|db| self.is_due(db)) {
+            info!("what is in wal.dir is written first");
             self.is_leaving_logs.store(true, Ordering::Relaxed);
         }
         let receiving = async {

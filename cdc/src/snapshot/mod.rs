@@ -34,16 +34,17 @@ pub async fn take(
     config: &CdcConfig,
     session: &Session,
     queue: &Queue,
-    (db, is_fresh, epoch): (&str, bool, u32),
+    (db, is_fresh, epoch, reason): (&str, bool, u32, &'static str),
 ) -> Result<takhin_pika::Position, SourceError> {
     let dump = session.receive_dump(config, db, is_fresh).await?;
-    write((env, config), session.followed(), queue, (db, epoch), &dump).await?;
+    let of = (db, epoch, reason);
+    write((env, config), session.followed(), queue, of, &dump).await?;
     session.remove_dump(db, &dump).await;
     Ok(dump.info.position)
 }
 
-/// Writes a data set that was received; `epoch` counts those that have replaced a lost position, this one among them. All of it has been acknowledged, and the position noted at which the changes go on, when
-/// it returns.
+/// Writes a data set that was received; `epoch` counts those that have replaced a position, this one among them. All of it has
+/// been acknowledged, and the position noted at which the changes go on, when it returns.
 ///
 /// # Errors
 ///
@@ -52,7 +53,7 @@ pub async fn write(
     (env, config): (&Env, &CdcConfig),
     followed: &Followed,
     queue: &Queue,
-    (db, epoch): (&str, u32),
+    (db, epoch, reason): (&str, u32, &'static str),
     dump: &Dump,
 ) -> Result<(), SourceError> {
     let begin = env.clock.instant();
@@ -65,7 +66,7 @@ pub async fn write(
         id: format!("{}-{now_ms:x}", dump.uuid.get(..8).unwrap_or("0")).into(),
         position: dump.info.position,
         is_exact: is_exact(&source.version),
-        reason: if epoch > 0 { "position_lost" } else { "initial" },
+        reason,
     };
     info!(db, position = %reference.position, files = dump.files.len(), "writing the data set");
     let writing = Writing {

@@ -129,6 +129,18 @@ pub enum SourceError {
         /// The setting.
         wanted: &'static str,
     },
+    /// The data set of such a master is taken in other ways only.
+    #[error(
+        "snapshot.mode is {wanted}, and {address} is Pika {version}: of masters before 3.1 there are initial, when_needed and no_data"
+    )]
+    SnapshotMode {
+        /// `HOST:PORT`.
+        address: String,
+        /// What it says.
+        version: String,
+        /// The setting.
+        wanted: &'static str,
+    },
     /// The program that speaks rsync cannot be run.
     #[error(
         "snapshot.rsync: cannot run {program}: {source}; masters before 3.5 push their data set with it: install the package \
@@ -318,6 +330,7 @@ impl SourceError {
             | Self::Protocol { .. }
             | Self::NoDryRun { .. }
             | Self::Upgraded { .. }
+            | Self::SnapshotMode { .. }
             | Self::Downgraded { .. } => "version",
             Self::Wal(_) => "wal",
             Self::Listen(_) => "listen",

@@ -352,6 +352,17 @@ fn what_cannot_work_is_said() {
             .contains("filters.databases has db1, which the master lacks: it has db0")
     });
 
+    let mut cdc = Cdc::new(&first, broker.kafka);
+    cdc.listed();
+    cdc.set("snapshot.mode=always");
+    cdc.start();
+    until("the mode", || {
+        cdc.says().contains("snapshot.mode is always, and")
+            && cdc
+                .says()
+                .contains("of masters before 3.1 there are initial, when_needed and no_data")
+    });
+
     let other = master("2.3.6");
     other.legacy(|legacy| legacy.refuses_life = true);
     let mut cdc = Cdc::new(&other, broker.kafka);

@@ -171,3 +171,92 @@ fn a_lost_position_takes_the_data_set_again() {
     let is_other = |event: &Read| event.text("event_id").starts_with("7e035615.1:");
     assert!(binlog.iter().all(is_other), "{:?}", binlog[0]);
 }
+
+/// Data sets that the master was asked for.
+fn asked(master: &Master) -> usize {
+    let requests = master.requests();
+    requests
+        .iter()
+        .filter(|request| request.db_sync.is_some())
+        .count()
+}
+
+fn is_saved(cdc: &Cdc, master: &Master) -> bool {
+    ["db0", "db1"]
+        .iter()
+        .all(|db| cdc.saved(db) == Some(master.end(db)))
+}
+
+/// Once for each start, not for each connection; also where what came before is in a log.
+#[test]
+fn at_each_start() {
+    let broker = Broker::shared();
+    for has_log in [false, true] {
+        let Replayed { master, version, .. } = Replayed::start("4.0.1").unwrap();
+        let mut cdc = Cdc::new(&master, broker.kafka);
+        cdc.set("snapshot.mode=always")
+            .set(&format!("wal.enabled={has_log}"));
+        for start in 1..=2 {
+            cdc.start_and_wait();
+            until("the data sets are written", || {
+                cdc.log().matches("the data set is written").count() == 2 * start && is_saved(&cdc, &master)
+            });
+            assert_eq!(asked(&master), 2 * start);
+            let tries = master.tried().len();
+            master.restart();
+            until("it follows again", || master.tried().len() >= tries + 2);
+            assert_eq!(asked(&master), 2 * start);
+            if start == 1 {
+                assert!(cdc.stop().success());
+            }
+        }
+        let (snapshot, mut binlog) = read_all(broker, &cdc);
+        // Those before the last data set are under other ids.
+        binlog.retain(|event| event.text("event_id").starts_with("7e035615.1:"));
+        takhin_pika_testing::replayed::check(version, &snapshot, &binlog);
+        let again = cdc.metric("takhin_cdc_full_resyncs_total{reason=\"always\"}");
+        assert!((again - 2.0).abs() < f64::EPSILON, "{again}");
+    }
+}
+
+/// The master keeps nothing for whoever wants no changes, and they can be had later.
+#[test]
+fn the_data_set_and_nothing_more() {
+    let broker = Broker::shared();
+    let Replayed { master, version, .. } = Replayed::start("3.5.5").unwrap();
+    let mut cdc = Cdc::new(&master, broker.kafka);
+    cdc.set("snapshot.mode=initial_only");
+    for _ in 0..2 {
+        cdc.start_and_wait();
+        until("it is done", || {
+            cdc.log().contains("nothing more is to be done") && master.slaves().is_empty()
+        });
+        assert_eq!((asked(&master), master.tried().len()), (2, 0));
+        assert!(cdc.is_ready());
+        assert!(cdc.stop().success());
+    }
+    cdc.lose_file();
+    // The position is in the topic too.
+    cdc.set("snapshot.mode=when_needed");
+    cdc.start_and_wait();
+    until("everything is written", || is_saved(&cdc, &master));
+    assert_eq!(asked(&master), 2);
+    let snapshot = read_until(broker.kafka, &cdc.topic("snapshot"), "the data set", |read| {
+        let ends = read.iter().filter(|event| event.text("op") == "snapshot_end");
+        ends.count() == 8
+    });
+    let events = |db: &str| cdc.metric(&format!("takhin_cdc_events_total{{db=\"{db}\",kind=\"binlog\"}}"));
+    until("the events are counted", || {
+        events("db0") > 0.0 && events("db1") > 0.0
+    });
+    let wanted = events("db0") + events("db1");
+    let binlog = read_until(broker.kafka, &cdc.topic("binlog"), "the changes", |read| {
+        distinct(read) as f64 >= wanted
+    });
+    takhin_pika_testing::replayed::check(version, &snapshot, &binlog);
+    assert!(cdc.stop().success());
+    let lost = ["db0", "db1"].map(|db| (db.to_owned(), Position::new(900, 0)));
+    cdc.go_on_from(&Settings::default().replication_id, &lost.into());
+    cdc.start();
+    until("they are taken again", || asked(&master) == 4);
+}

@@ -138,7 +138,9 @@ section! {
 section! {
     /// The data set as it was before the changes.
     CdcSnapshot {
-        /// Whether it is taken where there is no position: `initial` takes it, `no_data` begins with the changes from now on.
+        /// When it is taken: `initial` where there is no position (and where it is lost, unless source.on_position_lost is stop),
+        /// `initial_only` as well, and then there are no changes, `when_needed` where there is none or it is lost, `always` at
+        /// each start, `no_data` never: the changes from now on.
         mode: SnapshotMode = SnapshotMode::Initial;
         /// Directory for the master's dump while it is received and read, as large as the data set on the master's disk; by
         /// default `snapshot` in `checkpoint.dir`. What is in it is deleted.
@@ -243,10 +245,16 @@ choice! {
 }
 
 choice! {
-    /// Whether the data set is taken.
+    /// When the data set is taken; the names are Debezium's.
     SnapshotMode {
         /// Where there is no position.
         Initial = "initial";
+        /// Where there is no position, and nothing more.
+        InitialOnly = "initial_only";
+        /// Where there is no position, or it is lost.
+        WhenNeeded = "when_needed";
+        /// At each start.
+        Always = "always";
         /// Never: changes from now on.
         NoData = "no_data";
     }
@@ -337,7 +345,7 @@ pub fn load_cdc(sources: &Sources) -> Result<CdcConfig, ConfigError> {
 /// Rules that one setting alone does not break.
 fn check(config: &CdcConfig, reader: &mut Reader) {
     let is_bootstrap_set = reader.is_set("sink.bootstrap");
-    let is_resync_set = reader.is_set("source.on_position_lost");
+    let is_lost_set = reader.is_set("source.on_position_lost");
     let mut fault = |path: &str, message: String| {
         let origin = reader.origins.get(path).cloned().unwrap_or(Origin::Default);
         reader.fault(path, &origin, message);
@@ -366,11 +374,16 @@ fn check(config: &CdcConfig, reader: &mut Reader) {
             );
         }
     }
-    if is_resync_set
-        && config.source.on_position_lost == OnPositionLost::Resync
-        && config.snapshot.mode == SnapshotMode::NoData
-    {
-        let message = "is resync, which takes the data set, and snapshot.mode is no_data: change one of them";
+    let contradicts = match (config.source.on_position_lost, config.snapshot.mode) {
+        (OnPositionLost::Resync, SnapshotMode::NoData) => {
+            Some("is resync, which takes the data set, and snapshot.mode is no_data: change one of them")
+        }
+        (OnPositionLost::Stop, SnapshotMode::WhenNeeded) => {
+            Some("is stop, and snapshot.mode is when_needed, which takes the data set: change one of them")
+        }
+        _ => None,
+    };
+    if let Some(message) = contradicts.filter(|_| is_lost_set) {
         fault("source.on_position_lost", message.to_owned());
     }
     for database in &config.filters.databases {
@@ -412,7 +425,16 @@ impl CdcConfig {
 
     /// Whether the data set is taken again where a position is lost.
     pub fn is_resynced(&self) -> bool {
-        self.source.on_position_lost == OnPositionLost::Resync && self.snapshot.mode == SnapshotMode::Initial
+        match self.snapshot.mode {
+            SnapshotMode::WhenNeeded => true,
+            SnapshotMode::NoData => false,
+            _ => self.source.on_position_lost == OnPositionLost::Resync,
+        }
+    }
+
+    /// Whether the data set is taken where there is no position.
+    pub fn is_data_set_taken(&self) -> bool {
+        self.snapshot.mode != SnapshotMode::NoData
     }
 
     /// Where the master's dump is received.

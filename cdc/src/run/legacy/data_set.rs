@@ -79,7 +79,11 @@ impl Runner<'_> {
             (self.env, self.config),
             followed,
             queue,
-            (Legacy::DB, epoch),
+            (
+                Legacy::DB,
+                epoch,
+                if epoch > 0 { "position_lost" } else { "initial" },
+            ),
             dump,
         )
         .await;
