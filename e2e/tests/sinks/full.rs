@@ -18,6 +18,7 @@ const SIZE: u64 = 8 << 20;
 pub(crate) fn add(suites: &mut Suites) {
     suites.add("full::positions", Kind::Takhin, positions);
     suites.add("full::log_of_a_master_before_3_1", Kind::Takhin, log);
+    suites.add("full::log_of_a_master_from_3_1_on", Kind::Takhin, logs);
     suites.add("full::data_set", Kind::Takhin, data_set);
 }
 
@@ -123,6 +124,48 @@ fn log(broker: &Broker) -> Result<()> {
     unstuff(&files)?;
     wait::until("everything is written", LIMIT, || Ok(is_written(&cdc))).with_context(|| cdc.tail())?;
     writer.check(&read_until(broker, "pika.full-log.binlog", |read| {
+        writer.is_whole(read)
+    })?);
+    Ok(())
+}
+
+/// The master is told of nothing that there is no room for.
+fn logs(broker: &Broker) -> Result<()> {
+    let mount = Mount::memory(SIZE)?;
+    let master = Master::start(Settings {
+        databases: 2,
+        ..Settings::default()
+    })?;
+    let mut writer = Numbers::new(3);
+    let mut cdc = Cdc::new("full-logs", master.port(), &broker.bootstrap())?;
+    cdc.set("snapshot.mode=no_data")
+        .set("wal.enabled=true")
+        .set(&format!("wal.dir={}", mount.path().join("wal").display()));
+    cdc.start()?;
+    cdc.wait_ready()?;
+    let is_written = |cdc: &Cdc| {
+        ["db0", "db1"].iter().all(|db| {
+            let end = master.end(db);
+            cdc.saved(db) == Some((end.filenum.into(), end.offset))
+        })
+    };
+    writer.write(&master, 100);
+    wait::until("everything is written", LIMIT, || Ok(is_written(&cdc))).with_context(|| cdc.tail())?;
+    let files = stuff(&mount.path());
+    writer.write(&master, 4000);
+    says(&cdc, &["wal.dir: cannot write", "No space left on device"])?;
+    for db in ["db0", "db1"] {
+        ensure!(
+            master.acked(db) < Some(master.end(db)),
+            "{db}: all is acknowledged"
+        );
+    }
+    cdc.kill();
+    cdc.start()?;
+    says(&cdc, &["wal.dir: cannot write"])?;
+    unstuff(&files)?;
+    wait::until("everything is written", LIMIT, || Ok(is_written(&cdc))).with_context(|| cdc.tail())?;
+    writer.check(&read_until(broker, "pika.full-logs.binlog", |read| {
         writer.is_whole(read)
     })?);
     Ok(())

@@ -5,6 +5,7 @@
 //! `TAKHIN_CDC_BIN` and `TAKHIN_BIN`, or the newest builds.
 #![allow(clippy::unwrap_used, reason = "what makes no sense fails the test")]
 
+mod amid;
 mod contents;
 mod full;
 mod guards;
@@ -20,6 +21,7 @@ fn main() {
     arguments.test_threads = Some(1);
     let mut suites = stage::Suites::default();
     contents::add(&mut suites);
+    amid::add(&mut suites);
     once::add(&mut suites);
     guards::add(&mut suites);
     full::add(&mut suites);

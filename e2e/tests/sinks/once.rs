@@ -14,6 +14,11 @@ use crate::stage::{Suites, read, read_until};
 pub(crate) fn add(suites: &mut Suites) {
     suites.add("once::killed_at_any_point", Kind::Kafka, killed);
     suites.add("once::killed_at_any_point_before_3_1", Kind::Kafka, killed_legacy);
+    suites.add(
+        "once::killed_at_any_point_with_a_log",
+        Kind::Kafka,
+        killed_with_logs,
+    );
     suites.add("once::a_second_one_takes_over", Kind::Kafka, second);
     suites.add("once::away_for_longer_than_a_transaction", Kind::Kafka, away);
     suites.add("once::brokers_killed", Kind::Kafka, brokers);
@@ -122,6 +127,39 @@ fn killed_legacy(broker: &Broker) -> Result<()> {
     }
     wait::until("everything is written", LIMIT, || Ok(is_written(&cdc))).with_context(|| cdc.tail())?;
     check(broker, "legacy", &writer)?;
+    Ok(())
+}
+
+/// What is acknowledged is in a log on the own disk, and the master has deleted it.
+fn killed_with_logs(broker: &Broker) -> Result<()> {
+    let master = two_databases()?;
+    let mut writer = Numbers::new(35);
+    let mut cdc = cdc("logs", &master, broker)?;
+    cdc.set("sink.batch_size=4KiB").set("wal.enabled=true");
+    cdc.start()?;
+    cdc.wait_ready()?;
+    for round in 0..8 {
+        writer.write(&master, 400);
+        moments(&writer, || is_acknowledged(&master))?;
+        cdc.kill();
+        for db in ["db0", "db1"] {
+            let acked = master.acked(db).map_or(0, |acked| acked.filenum);
+            master.purge(db, acked);
+        }
+        if round % 3 == 1 {
+            master.restart();
+        }
+        writer.write(&master, 20);
+        cdc.start()?;
+    }
+    wait::until("everything is written", LIMIT, || {
+        Ok(["db0", "db1"].iter().all(|db| {
+            let end = master.end(db);
+            cdc.saved(db) == Some((end.filenum.into(), end.offset))
+        }))
+    })
+    .with_context(|| cdc.tail())?;
+    check(broker, "logs", &writer)?;
     Ok(())
 }
 
