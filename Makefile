@@ -64,7 +64,8 @@ bench: ## side by side with Apache Kafka; ARGS="--quick"
 bench-cdc: ## takhin-cdc between a scripted master and takhin; ARGS="--sink kafka"
 	@.ci/tools cc git rocksdb
 	@bash e2e/setup/install.sh >/dev/null
-	cargo build --release --locked -p takhin-broker -p takhin-cdc
+	@if [ -z "$${TAKHIN_BIN:-}" ]; then cargo build --release --locked -p takhin-broker; fi
+	cargo build --release --locked -p takhin-cdc
 	cargo build --release --locked -p takhin-pika-dump --example write-dump
 	cargo run --release --locked -p takhin-e2e --bin cdc-bench -- $(ARGS)
 
