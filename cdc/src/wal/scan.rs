@@ -13,7 +13,7 @@ use super::format::{BEFORE, Base, HeaderError, LONG_HEADER, claim, header_len, r
 use super::{END, Segment, Wal, WalError, last_record};
 use crate::source::Received;
 
-/// Bytes of records that are read together; one record may have more.
+/// Bytes that are read together; one record may have more.
 const TOGETHER: usize = 256 << 10;
 
 /// The next record that is to be read.
@@ -77,8 +77,10 @@ impl Wal {
         };
         let (mut at, mut end) = (base.len() as u64, base.end);
         while at < whole {
-            match record(&file, at, whole).map_err(disk)? {
-                Some((received, next)) => (at, end) = (next, received.end),
+            match records(&file, at, whole).map_err(disk)? {
+                Some((commands, next)) => {
+                    (at, end) = (next, commands.last().map_or(end, |command| command.end));
+                }
                 None if is_last => {
                     let cut = file.set_len(at).and_then(|()| file.sync_data());
                     cut.map_err(|source| self.failed("cut", &path, source))?;
@@ -101,10 +103,10 @@ impl Wal {
         let path = self.path(segment.number);
         let (mut at, mut last) = (segment.base.len() as u64, segment.base.last);
         while at < segment.len {
-            let read = record(&segment.file, at, segment.len);
+            let read = records(&segment.file, at, segment.len);
             let read = read.map_err(|source| self.failed("read", &path, source))?;
-            let (received, next) = read.ok_or_else(|| damaged(&path, "a record makes no sense"))?;
-            (at, last) = (next, Some(last_record(&received)));
+            let (commands, next) = read.ok_or_else(|| damaged(&path, "a record makes no sense"))?;
+            (at, last) = (next, commands.last().map(last_record).or(last));
         }
         Ok(last)
     }
@@ -160,20 +162,42 @@ impl Wal {
                 )
             };
             let path = self.path(cursor.segment);
-            let mut bytes = 0;
-            while cursor.at < len && bytes < TOGETHER {
-                let read = record(&file, cursor.at, len);
+            if cursor.at < len {
+                let read = records(&file, cursor.at, len);
                 let read = read.map_err(|source| self.failed("read", &path, source))?;
-                let (received, next) = read.ok_or_else(|| damaged(&path, "a record makes no sense"))?;
-                bytes += received.item.content.len();
-                cursor.at = next;
-                found.push(received);
+                (found, cursor.at) = read.ok_or_else(|| damaged(&path, "a record makes no sense"))?;
             }
             match next {
                 Some(next) if found.is_empty() => *cursor = next,
                 _ => return Ok(found),
             }
         }
+    }
+}
+
+/// The records from a place on that are read together, and where the next one is; `None` if the first is not whole.
+fn records(file: &Arc<dyn File>, at: u64, whole: u64) -> std::io::Result<Option<(Vec<Received>, u64)>> {
+    let left = usize::try_from(whole.saturating_sub(at)).unwrap_or(TOGETHER);
+    let mut block = vec![0; left.min(TOGETHER)];
+    file.read_exact_at(&mut block, at)?;
+    // The commands keep it.
+    let block = Bytes::from(block);
+    let (mut found, mut begin) = (Vec::new(), 0);
+    while let Some((len, sum)) = claim(&block[begin..]) {
+        let end = begin + BEFORE + len;
+        if end > block.len() {
+            break;
+        }
+        let Some(received) = read(block.slice(begin + BEFORE..end), sum) else {
+            break;
+        };
+        found.push(received);
+        begin = end;
+    }
+    match found.is_empty() {
+        false => Ok(Some((found, at + begin as u64))),
+        // It is longer, or makes no sense.
+        true => Ok(record(file, at, whole)?.map(|(received, next)| (vec![received], next))),
     }
 }
 
