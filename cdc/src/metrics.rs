@@ -1,9 +1,10 @@
 //! Numbers of this program; the operator reads some of them.
 
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicI64, Ordering};
 
+use parking_lot::Mutex;
 use takhin_runtime::Clock;
+use takhin_runtime::clock::Instant;
 use takhin_runtime::telemetry::metrics::{self, Counter, Family, Gauge};
 
 macro_rules! families {
@@ -16,6 +17,8 @@ macro_rules! families {
 families! {
     /// 1 for the phase that a database is in.
     PHASE: gauges Gauge<2> = "takhin_cdc_phase", "1 for the phase that a database is in", ["db", "phase"];
+    /// The source, which no other process is to have.
+    SOURCE: gauges Gauge<1> = "takhin_cdc_source", "1 for the source.id that this process writes for; no two are to have one", ["source"];
     /// Position: the file.
     POSITION_FILE: gauges Gauge<1> = "takhin_cdc_source_position_filenum", "File of the binlog up to which changes were written", ["db"];
     /// Position: the offset.
@@ -107,12 +110,12 @@ pub static OVERSIZE: LazyLock<Counter> = LazyLock::new(|| {
     )
 });
 
-/// When the position file was written last, in milliseconds since 1970; 0 for never.
-static SAVED: AtomicI64 = AtomicI64::new(0);
+/// When the position file was written last; not by the time of day, which people change.
+static SAVED: Mutex<Option<Instant>> = Mutex::new(None);
 
 /// Notes that the position file was written.
-pub fn saved(now_ms: i64) {
-    SAVED.store(now_ms, Ordering::Relaxed);
+pub fn saved(now: Instant) {
+    *SAVED.lock() = Some(now);
 }
 
 /// Registers what is computed when it is asked for.
@@ -121,10 +124,8 @@ pub fn register(clock: Clock) {
         "takhin_cdc_checkpoint_age_seconds",
         "Time since the position file was written",
         move || {
-            let saved = SAVED.load(Ordering::Relaxed);
-            #[allow(clippy::cast_precision_loss, reason = "ages are shorter than centuries")]
-            let age = clock.now_ms().saturating_sub(saved) as f64 / 1000.0;
-            (saved > 0).then_some(age)
+            let saved = *SAVED.lock();
+            saved.map(|saved| clock.instant().saturating_duration_since(saved).as_secs_f64())
         },
     );
 }

@@ -114,6 +114,7 @@ pub async fn run(
     stop: &Shutdown,
 ) -> Result<(), Trouble> {
     let runner = Runner::new(config, env, (flags, pause)).await?;
+    metrics::SOURCE.with([&config.source_id()]).set(1);
     let mut pauses = Pauses::new(env);
     while !stop.is_triggered() {
         // What the master has sent is there: it is written whether that one can be reached or not.

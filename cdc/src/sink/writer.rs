@@ -239,7 +239,7 @@ impl<'a> Writer<'a> {
             self.note(&round, master);
             let (file, checkpoints) = (Arc::clone(&self.file), self.checkpoints.clone());
             self.env.tasks.blocking(move || file.save(&checkpoints)).await?;
-            metrics::saved(self.env.clock.now_ms());
+            metrics::saved(self.env.clock.instant());
             if !self.outlet.is_transactional() {
                 self.topic_due
                     .get_or_insert_with(|| self.env.clock.instant() + self.topic_interval);

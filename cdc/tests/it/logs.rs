@@ -203,6 +203,10 @@ fn a_clean_stop_leaves_nothing_to_be_sent_again() {
         cdc.start_and_wait();
         writer.write(&master, 150);
         wait(&cdc, &master);
+        let series = format!("takhin_cdc_source{{source=\"source-{}\"}}", cdc.cluster);
+        assert!((cdc.metric(&series) - 1.0).abs() < f64::EPSILON);
+        let age = cdc.metric("takhin_cdc_checkpoint_age_seconds");
+        assert!((0.0..60.0).contains(&age), "{age}");
         assert!(cdc.stop().success());
         until("it has taken leave", || master.slaves().is_empty());
     }
