@@ -309,12 +309,12 @@ keys! {
     "takhin.durability" String OneOf(Durability::WORDS), "flushed", Some("takhin.durability"),
         Acts(|config, value| config.durability = durability(value.text())),
         "When a record counts as written: flushed once it is on the medium, cached once it is in the page cache. \
-         cached can lose acknowledged records when replicas lose power: a majority of them, or one that has not caught up \
-         again when the leader fails too.";
+         cached can lose acknowledged records when a majority of the replicas loses power, or has syncs fail, at the same \
+         time.";
     "unclean.leader.election.enable" Boolean Bool, "false", Some("unclean.leader.election.enable"),
         Acts(|config, value| config.unclean_leader_election = value.bool()),
-        "Whether a majority of a cached topic's replicas that have all lost power may go on without waiting for the others, \
-         and give up what only these have. A flushed topic never needs it.";
+        "Whether replicas of a cached topic that may lack acknowledged records, because power or a sync has failed, may go on \
+         as a majority without waiting for the others, and give up what only these have. A flushed topic never needs it.";
 }
 
 fn throttled(list: &str) -> ThrottledReplicas {

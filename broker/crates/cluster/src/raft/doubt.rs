@@ -18,13 +18,14 @@
 //!   has it. A leader's log holds all that is committed, and what it may still count as committed because of lost
 //!   acknowledgements came before it was asked. Without a leader, each committed entry is in the log of some replica that
 //!   has answered, or of none. So a candidate that gets this vote has all of it (Raft section 5.4.1).
-//! - A doubt outlives the process: it stands in the journal. The journal is not synced for it: another loss of power is
-//!   another doubt.
+//! - A doubt outlives the process: it stands in the journal, and so does that records may be in the page cache alone,
+//!   before the first one is acknowledged from there.
 //!
 //! With `unclean.leader.election.enable` the answers of a majority are enough where nobody leads: what only the missing
 //! replicas have is given up.
 
 use std::collections::BTreeSet;
+use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -38,6 +39,7 @@ use takhin_config::node::Durability;
 use takhin_runtime::Shutdown;
 use takhin_storage::{Log, PreviousStop, RecoveryAction, RecoveryReport};
 
+use super::flush::flush;
 use super::group::Group;
 use super::host::GroupHost;
 use super::types::{RaftLogId, Voter, log_id};
@@ -63,12 +65,20 @@ enum Known {
 
 /// Whether a replica is in doubt.
 #[derive(Default)]
-pub(super) struct Doubt(Mutex<Option<Known>>);
+pub(super) struct Doubt(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    /// `None` without doubt.
+    known: Option<Known>,
+    /// How many doubts there have been: what was asked because of one says nothing of a later one.
+    number: u64,
+}
 
 impl Doubt {
     /// Whether the replica may vote for a candidate whose log ends with `last`.
     pub(super) fn may_vote_for(&self, last: Option<RaftLogId>) -> bool {
-        match *self.0.lock() {
+        match self.0.lock().known {
             None => true,
             Some(Known::Nothing) => false,
             Some(Known::UpTo(end)) => last >= end,
@@ -77,7 +87,42 @@ impl Doubt {
 
     /// Whether there is any.
     pub(super) fn is_any(&self) -> bool {
-        self.0.lock().is_some()
+        self.0.lock().known.is_some()
+    }
+
+    fn begin(&self) {
+        let mut state = self.0.lock();
+        state.known = Some(Known::Nothing);
+        state.number += 1;
+    }
+
+    /// The number of the doubt, while there is one.
+    fn number(&self) -> Option<u64> {
+        let state = self.0.lock();
+        state.known.map(|_| state.number)
+    }
+
+    fn learn(&self, number: u64, end: Option<RaftLogId>) {
+        let mut state = self.0.lock();
+        if state.number == number && state.known.is_some() {
+            state.known = Some(Known::UpTo(end));
+        }
+    }
+
+    /// The number of the doubt, if a log that ends at `last` ends it.
+    fn overcome_by(&self, last: Option<RaftLogId>) -> Option<u64> {
+        let state = self.0.lock();
+        matches!(state.known, Some(Known::UpTo(end)) if last >= end).then_some(state.number)
+    }
+
+    /// Ends the doubt of this number; whether it was still the last one.
+    fn end(&self, number: u64) -> bool {
+        let mut state = self.0.lock();
+        let is_last = state.number == number;
+        if is_last {
+            state.known = None;
+        }
+        is_last
     }
 }
 
@@ -100,40 +145,55 @@ enum Of {
 }
 
 impl Group {
-    /// Finds out, when the log has been opened, whether the replica is in doubt.
-    pub(super) fn recall(&self, host: &GroupHost, log: &Log, report: &RecoveryReport) -> std::io::Result<()> {
-        let id = self.spec.id;
-        let lost_power = !self.was_open.load(Ordering::Relaxed) && host.previous == PreviousStop::PowerLoss;
+    /// Remembers what opening the log has cut, until it is written down.
+    pub(super) fn note_cut(&self, report: &RecoveryReport) {
         // What a failed sync may have lost is cut without being damaged.
         let is_cut = |action: &RecoveryAction| matches!(action, RecoveryAction::Cut { damage: None, .. });
-        let may_lack = lost_power || report.actions.iter().any(is_cut);
-        // Who has no vote has answered for nothing.
-        let is_cached = self.spec.partition.config().durability == Durability::Cached
-            && host.hard_state.vote(id)?.is_some();
-        let stands = host.hard_state.is_in_doubt(id);
-        if !(stands || may_lack && is_cached) {
-            self.was_open.store(true, Ordering::Relaxed);
-            return Ok(());
+        if report.actions.iter().any(is_cut) {
+            self.was_cut.store(true, Ordering::Relaxed);
         }
-        if !stands {
-            host.hard_state
-                .set_in_doubt(id, true)
-                .map_err(std::io::Error::other)?;
+    }
+
+    /// Finds out, when the log has been opened, whether the replica is in doubt, and what is to be known of it at the next start.
+    pub(super) async fn recall(
+        &self,
+        host: &GroupHost,
+        log: &Arc<Log>,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let id = self.spec.id;
+        let lost_power = !self.was_open.load(Ordering::Relaxed) && host.previous == PreviousStop::PowerLoss;
+        let may_lack = lost_power || self.was_cut.load(Ordering::Relaxed);
+        let is_cached = self.spec.partition.config().durability == Durability::Cached;
+        let was_cached = is_cached || host.hard_state.is_cached(id);
+        // Who has no vote has answered for nothing.
+        let is_new = may_lack && was_cached && host.hard_state.vote(id)?.is_some();
+        if is_new {
+            host.hard_state.set_in_doubt(id, true).await?;
         }
         // Not before it is written down: whoever opens the log again goes by that.
         self.was_open.store(true, Ordering::Relaxed);
-        let end = log.end().log_end_offset;
-        tracing::warn!(partition = %id, end, "acknowledged records may be missing here: no vote before others have said");
-        *self.doubt.0.lock() = Some(Known::Nothing);
+        self.was_cut.store(false, Ordering::Relaxed);
+        if is_cached {
+            host.hard_state.set_cached(id, true).await?;
+        } else if was_cached && !is_new {
+            // It was altered meanwhile: now all is on the disk.
+            flush(&host.flusher, log).await?;
+            host.hard_state.set_cached(id, false).await?;
+        }
+        if is_new || host.hard_state.is_in_doubt(id) {
+            let end = log.end().log_end_offset;
+            tracing::warn!(partition = %id, end, "acknowledged records may be missing here: no vote before others have said");
+            self.doubt.begin();
+        }
         Ok(())
     }
 
     /// Asks the other replicas, if this one is in doubt and open.
     async fn ask_others(&self, host: &GroupHost) {
-        let Some(raft) = self.raft().filter(|_| self.doubt.is_any()) else {
+        let (Some(raft), Some(number)) = (self.raft(), self.doubt.number()) else {
             return;
         };
-        if self.overcome(host) {
+        if self.overcome(host).await {
             return;
         }
         let membership = raft.server_metrics().borrow_watched().membership_config.clone();
@@ -171,24 +231,28 @@ impl Group {
         let ends: Vec<(u64, End)> = join_all(asked).await.into_iter().flatten().collect();
         let may_give_up = self.spec.partition.config().unclean_leader_election;
         if let Some(end) = farthest(host.node, own, &configs, &ends, may_give_up) {
-            *self.doubt.0.lock() = Some(Known::UpTo(end));
-            self.overcome(host);
+            self.doubt.learn(number, end);
+            self.overcome(host).await;
         }
     }
 
     /// Ends the doubt if the log has reached what is known; whether it has.
-    fn overcome(&self, host: &GroupHost) -> bool {
-        let mut doubt = self.doubt.0.lock();
-        let is_over = matches!(*doubt, Some(Known::UpTo(end)) if self.last() >= end);
-        if !is_over {
+    async fn overcome(&self, host: &GroupHost) -> bool {
+        let Some(number) = self.doubt.overcome_by(self.last()) else {
             return false;
-        }
-        if let Err(error) = host.hard_state.set_in_doubt(self.spec.id, false) {
+        };
+        if let Err(error) = host.hard_state.set_in_doubt(self.spec.id, false).await {
             tracing::warn!(partition = %self.spec.id, %error, "in doubt still");
             return false;
         }
-        *doubt = None;
-        drop(doubt);
+        if !self.doubt.end(number) {
+            // Another one has begun meanwhile, and may have been written down before.
+            let again = host.hard_state.set_in_doubt(self.spec.id, true).await;
+            if let Err(error) = again {
+                tracing::warn!(partition = %self.spec.id, %error, "in doubt until the broker ends only");
+            }
+            return false;
+        }
         if let Some(raft) = self.raft() {
             raft.runtime_config().elect(true);
         }
@@ -263,7 +327,12 @@ fn farthest(
         true => is_majority(&has_said),
         false => configs.iter().flatten().all(|node| has_said(*node)),
     };
-    let lasts = ends.iter().map(|(_, end)| end.last);
+    // A replica that has no vote cannot lead, whatever it has.
+    let votes = |node: &u64| configs.iter().any(|config| config.contains(node));
+    let lasts = ends
+        .iter()
+        .filter(|(node, _)| votes(node))
+        .map(|(_, end)| end.last);
     enough.then(|| lasts.max().flatten().max(last))
 }
 
@@ -392,11 +461,37 @@ mod tests {
     fn a_replica_in_doubt_votes_for_whom_has_as_much_as_it_may_have_had() {
         let doubt = Doubt::default();
         assert!(doubt.may_vote_for(None));
-        *doubt.0.lock() = Some(Known::Nothing);
+        doubt.begin();
         assert!(!doubt.may_vote_for(at(100)));
-        *doubt.0.lock() = Some(Known::UpTo(at(7)));
+        doubt.learn(1, at(7));
         assert!(!doubt.may_vote_for(at(6)) && doubt.may_vote_for(at(7)));
         assert!(doubt.may_vote_for(Some(log_id(3, 1))), "of a later term");
+        assert_eq!(
+            (doubt.overcome_by(at(6)), doubt.overcome_by(at(7))),
+            (None, Some(1))
+        );
+        // What was answered to an earlier doubt says nothing of this one.
+        doubt.begin();
+        doubt.learn(1, at(7));
+        assert!(!doubt.may_vote_for(at(7)) && !doubt.end(1) && doubt.is_any());
+        doubt.learn(2, at(8));
+        assert!(doubt.may_vote_for(at(8)) && doubt.end(2) && !doubt.is_any());
+    }
+
+    #[test]
+    fn a_replica_without_a_vote_is_not_waited_for() {
+        let end = |node, index| {
+            (
+                node,
+                End {
+                    last: at(index),
+                    of: Of::InDoubt,
+                },
+            )
+        };
+        let ends = [end(1, 4), end(2, 7), end(4, 10)];
+        let configs = [BTreeSet::from([1, 2, OWN])];
+        assert_eq!(farthest(OWN, at(5), &configs, &ends, false), Some(at(7)));
     }
 
     #[test]

@@ -73,8 +73,10 @@ struct Watch {
     doubts: BTreeMap<GroupId, Doubt>,
     /// The last entry of each group, and when it was found to be another one than before.
     written: BTreeMap<GroupId, (u64, Option<Instant>)>,
-    /// Brokers that have begun anew since the last look.
+    /// Brokers that have begun anew since all groups were looked at.
     begun_anew: BTreeSet<u64>,
+    /// Groups that the next look passes over at first, of those that nobody waits for.
+    skip: usize,
     /// [`Links::changes`] at the last look.
     links: u64,
     /// How late this node itself was lately: for so long it may not have read what others have said.
@@ -98,6 +100,8 @@ struct Doubt {
     is_asked_for: bool,
     /// The turn in which this node campaigned last.
     campaigned: Option<u128>,
+    /// The turn in which it was looked at last.
+    looked_at: Option<u128>,
     /// The leader that is doubted: it comes last, for whatever the reason is, it has one.
     left: Option<u64>,
 }
@@ -135,7 +139,7 @@ pub(crate) async fn watch(host: Arc<GroupHost>, groups: impl Fn() -> Vec<Arc<Gro
         } else {
             groups.retain(|group| watch.doubts.contains_key(&group.spec.id));
         }
-        watch.look_at_all(&host, groups, begun).await;
+        watch.look_at_all(&host, groups, all, begun).await;
     }
 }
 
@@ -148,6 +152,7 @@ impl Watch {
             doubts: BTreeMap::new(),
             written: BTreeMap::new(),
             begun_anew: BTreeSet::new(),
+            skip: 0,
             links: 0,
             late: Late::new(SUSPECT, MAX_LATE),
         }
@@ -155,15 +160,26 @@ impl Watch {
 
     /// Looks at these groups, first at those that were written to last: somebody waits for them. Where many have lost their
     /// leader, what the others' elections cost would make these wait.
-    async fn look_at_all(&mut self, host: &GroupHost, mut groups: Vec<Arc<Group>>, begun: Instant) {
+    async fn look_at_all(
+        &mut self,
+        host: &GroupHost,
+        mut groups: Vec<Arc<Group>>,
+        all: bool,
+        begun: Instant,
+    ) {
         let written = |group: &Arc<Group>| self.written.get(&group.spec.id).and_then(|(_, at)| *at);
         groups.sort_by_cached_key(|group| std::cmp::Reverse(written(group)));
         let now = host.env.clock.instant();
         let busy =
             groups.partition_point(|group| written(group).is_some_and(|at| now.duration_since(at) < BUSY));
+        // Some may stay without a leader for long: the next look goes on behind those that this one has come to.
+        if let Some(skip) = self.skip.checked_rem(groups.len() - busy) {
+            groups[busy..].rotate_left(skip);
+        }
         let mut left = IDLE_AT_ONCE;
         for (place, group) in groups.iter().enumerate() {
             if left == 0 {
+                self.skip = self.skip.wrapping_add(place - busy);
                 self.round_at = None;
                 return;
             }
@@ -172,6 +188,10 @@ impl Watch {
                 None => self.look_at_parked(host, group, begun),
             };
             left -= usize::from(has_acted && place >= busy);
+        }
+        self.skip = 0;
+        if all {
+            self.begun_anew.clear();
         }
     }
 
@@ -215,14 +235,11 @@ impl Watch {
             let before = self.peers.get(node).and_then(|before| before.incarnation);
             (before.is_some() && before != peer.incarnation).then_some(u64::from(*node))
         };
-        self.begun_anew = state.iter().filter_map(has_begun_anew).collect();
-        for node in self
-            .begun_anew
-            .iter()
-            .filter_map(|node| i32::try_from(*node).ok())
-        {
+        let begun_anew: Vec<u64> = state.iter().filter_map(has_begun_anew).collect();
+        for node in begun_anew.iter().filter_map(|node| i32::try_from(*node).ok()) {
             host.leaders.begun_anew(node);
         }
+        self.begun_anew.extend(begun_anew);
         let gone = peers.iter().filter(|node| host.links.is_gone(**node));
         host.leaders
             .set_gone(gone.filter_map(|node| i32::try_from(*node).ok()).collect());
@@ -287,16 +304,23 @@ impl Watch {
         if present.len() <= voters.len() / 2 || doubt.campaigned == Some(turn) {
             return false;
         }
+        let turn_number = usize::try_from(turn).unwrap_or(usize::MAX);
+        let is_mine = present[turn_number % present.len()] == host.node;
+        if doubt.looked_at.replace(turn) == Some(turn) && !is_mine {
+            return false;
+        }
         // Openraft refuses what follows only when the group has stopped, which its supervisor sees.
         let _ = raft
             .handle_transfer_leader(TransferLeaderRequest::new(vote, NOBODY, None))
             .await;
-        let turn_number = usize::try_from(turn).unwrap_or(usize::MAX);
-        let is_mine = present[turn_number % present.len()] == host.node;
+        if group.doubt.is_any() {
+            // It may stay so for long, and others are not to wait for it.
+            return false;
+        }
         let yields = draining.contains(&host.node)
             && turn_number < present.len()
             && has_other_in_sync(host, id, &present, &draining);
-        if is_mine && !yields && !group.doubt.is_any() {
+        if is_mine && !yields {
             doubt.campaigned = Some(turn);
             if founding && group.is_founder(host) {
                 // An error means that another founder was quicker.
@@ -319,6 +343,7 @@ impl Watch {
             since: now,
             is_asked_for: is_news && !vote.is_committed(),
             campaigned: None,
+            looked_at: None,
             left,
         };
         if is_news {

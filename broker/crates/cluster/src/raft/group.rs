@@ -69,8 +69,10 @@ pub(crate) struct Group {
     pub(super) receives: AtomicBool,
     /// Whether this replica may lack what it has answered for.
     pub(super) doubt: Arc<Doubt>,
-    /// Whether the log was opened before in this process.
+    /// Whether the log was opened before in this process, with all that it may lack written down.
     pub(super) was_open: AtomicBool,
+    /// Whether a failed sync has cost it something that is not written down yet.
+    pub(super) was_cut: AtomicBool,
     pub(super) stop: Shutdown,
     stopped: watch::Receiver<bool>,
     /// Held while leadership is being passed on.
@@ -126,6 +128,7 @@ impl Group {
             receives: AtomicBool::new(false),
             doubt: Arc::default(),
             was_open: AtomicBool::new(false),
+            was_cut: AtomicBool::new(false),
             stop,
             stopped,
             passing: tokio::sync::Mutex::default(),

@@ -6,6 +6,7 @@
 //! state  (kind 2)  version u8, applied log id, membership's log id (each: present u8, term u64, index u64),
 //!                  membership length u32, membership (see `hidden`)
 //! doubt  (kind 3)  version u8; there while the replica is in doubt (see `doubt`)
+//! cached (kind 4)  version u8; there while entries may count as stored that are in the page cache alone
 //! ```
 //!
 //! Invariants
@@ -31,6 +32,7 @@ const VERSION: u8 = 1;
 const VOTE: u8 = 1;
 const STATE: u8 = 2;
 const DOUBT: u8 = 3;
+const CACHED: u8 = 4;
 
 /// What a state machine had applied when it was last written down.
 #[derive(Debug, Clone, Default)]
@@ -76,10 +78,28 @@ impl HardStateStore {
         self.journal.get(&key(group, DOUBT)).is_some()
     }
 
-    /// Writes down whether the replica is in doubt, without waiting for the disk.
-    pub(crate) fn set_in_doubt(&self, group: GroupId, is_so: bool) -> Result<(), JournalError> {
-        let value = is_so.then(|| vec![VERSION]);
-        self.journal.put(&[(key(group, DOUBT), value)], false)
+    /// Writes down whether the replica is in doubt; durable on return.
+    pub(crate) async fn set_in_doubt(&self, group: GroupId, is_so: bool) -> Result<(), JournalError> {
+        self.mark(key(group, DOUBT), is_so).await
+    }
+
+    /// Whether entries may have counted as stored that were in the page cache alone.
+    pub(crate) fn is_cached(&self, group: GroupId) -> bool {
+        self.journal.get(&key(group, CACHED)).is_some()
+    }
+
+    /// Writes that down, if it is news; durable on return.
+    pub(crate) async fn set_cached(&self, group: GroupId, is_so: bool) -> Result<(), JournalError> {
+        if self.is_cached(group) == is_so {
+            return Ok(());
+        }
+        self.mark(key(group, CACHED), is_so).await
+    }
+
+    async fn mark(&self, key: Vec<u8>, is_there: bool) -> Result<(), JournalError> {
+        let change = (key, is_there.then(|| vec![VERSION]));
+        let journal = Arc::clone(&self.journal);
+        self.tasks.blocking(move || journal.put(&[change], true)).await
     }
 
     pub(crate) fn state(&self, group: GroupId) -> io::Result<GroupState> {
@@ -107,8 +127,8 @@ impl HardStateStore {
 }
 
 /// What the journal holds of a group, to be forgotten with its log.
-pub(crate) fn keys(group: GroupId) -> [Vec<u8>; 3] {
-    [VOTE, STATE, DOUBT].map(|kind| key(group, kind))
+pub(crate) fn keys(group: GroupId) -> [Vec<u8>; 4] {
+    [VOTE, STATE, DOUBT, CACHED].map(|kind| key(group, kind))
 }
 
 fn key(group: GroupId, kind: u8) -> Vec<u8> {

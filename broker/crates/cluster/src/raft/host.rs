@@ -9,13 +9,13 @@ use parking_lot::RwLock;
 use takhin_config::node::Durability;
 use takhin_config::topic::TopicConfig;
 use takhin_runtime::Env;
-use takhin_storage::{Flusher, Log, LogManager, LogOptions, LogStatus, PreviousStop, RecoveryReport};
+use takhin_storage::{Flusher, Log, LogManager, LogOptions, LogStatus, PreviousStop};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
 use super::copy::Copies;
 use super::flush::flush;
-use super::group::{Group, GroupSpec};
+use super::group::Group;
 use super::hard_state::{GroupId, GroupState, HardStateStore, decode_state};
 use crate::leaders::Leaders;
 use crate::links::Links;
@@ -72,8 +72,6 @@ pub(crate) struct GroupHost {
 pub(crate) struct OpenedLog {
     pub(crate) log: Arc<Log>,
     pub(crate) state: GroupState,
-    /// What opening it did.
-    pub(super) report: RecoveryReport,
 }
 
 /// Why a group did not start.
@@ -143,7 +141,8 @@ impl GroupHost {
         self.opening.acquire().await.ok()
     }
 
-    pub(super) async fn open_log(self: &Arc<Self>, spec: &GroupSpec) -> Result<OpenedLog, OpenError> {
+    pub(super) async fn open_log(self: &Arc<Self>, group: &Group) -> Result<OpenedLog, OpenError> {
+        let spec = &group.spec;
         let failed = |e: &dyn std::error::Error| OpenError::Failed(describe(e));
         let (manager, id) = (Arc::clone(&self.manager), spec.id.into());
         let options = log_options(&spec.partition.config());
@@ -152,6 +151,7 @@ impl GroupHost {
         for action in &report.actions {
             tracing::warn!(partition = %spec.id, ?action, "recovery");
         }
+        group.note_cut(&report);
         if let LogStatus::Damaged(at) = log.status() {
             spec.partition.attach_damaged(Arc::clone(&log));
             let (path, position) = (at.path.display(), at.position);
@@ -162,7 +162,7 @@ impl GroupHost {
         }
         self.read_note(spec.id).await.map_err(OpenError::Failed)?;
         let state = self.hard_state.state(spec.id).map_err(|e| failed(&e))?;
-        Ok(OpenedLog { log, state, report })
+        Ok(OpenedLog { log, state })
     }
 
     /// A log that came as a copy brings along what was applied at its end; it is durable here before the copy forgets it.
@@ -190,6 +190,18 @@ impl GroupHost {
     /// becomes flushed has its log synced first.
     pub(crate) async fn configure(&self, group: &Group, config: &Arc<TopicConfig>) {
         let partition = &group.spec.partition;
+        let id = group.spec.id;
+        if config.durability == Durability::Cached
+            && let Err(error) = self.hard_state.set_cached(id, true).await
+        {
+            // Until it can be told after a loss of power, nothing counts before it is on the disk.
+            tracing::warn!(partition = %id, %error, "stays flushed until the broker begins anew");
+            partition.set_config(Arc::new(TopicConfig {
+                durability: Durability::Flushed,
+                ..TopicConfig::clone(config)
+            }));
+            return;
+        }
         partition.set_config(Arc::clone(config));
         let Some(log) = partition.log() else {
             // Opening: it goes by the configuration that it finds then.
@@ -197,8 +209,12 @@ impl GroupHost {
         };
         log.set_options(log_options(config));
         // A failure shows as the log's state, and the group's supervisor sees to it.
-        if config.durability == Durability::Flushed && log.unsynced_bytes() > 0 {
-            let _ = flush(&self.flusher, &log).await;
+        if config.durability == Durability::Flushed
+            && (log.unsynced_bytes() == 0 || flush(&self.flusher, &log).await.is_ok())
+            && !group.doubt.is_any()
+            && let Err(error) = self.hard_state.set_cached(id, false).await
+        {
+            tracing::warn!(partition = %id, %error, "counts as cached until the broker begins anew");
         }
     }
 

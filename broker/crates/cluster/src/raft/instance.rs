@@ -139,12 +139,12 @@ impl Group {
     async fn open(self: &Arc<Self>, host: &Arc<GroupHost>) -> Result<Instance, OpenError> {
         let _slot = host.opening_slot().await;
         let spec = &self.spec;
-        let opened = host.open_log(spec).await?;
+        let opened = host.open_log(self).await?;
         let log = opened.log;
         check_vote(host, spec.id, &log)?;
         let state = opened.state;
         check_applied(&state, &log)?;
-        let recalled = self.recall(host, &log, &opened.report);
+        let recalled = self.recall(host, &log).await;
         recalled.map_err(|e| OpenError::Failed(e.to_string()))?;
         spec.partition
             .attach(Arc::clone(&log), log.end().last.map_or(0, |id| id.term.into()));

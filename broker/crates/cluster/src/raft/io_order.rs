@@ -39,6 +39,11 @@ impl<C> Default for IoOrder<C> {
 }
 
 impl<C: Stored> IoOrder<C> {
+    /// Whether nothing is on its way.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.lock().waiting.is_empty()
+    }
+
     /// Enters `completion` behind all others. Returns its place.
     pub(crate) fn enter(&self, completion: C) -> u64 {
         let mut queue = self.queue.lock();

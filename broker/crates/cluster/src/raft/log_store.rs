@@ -263,7 +263,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &RaftVote) -> Result<(), io::Error> {
         // A round of its own for nothing, and the one before it, would make every election wait.
-        if self.is_flushed() && self.log.checkpoint().last != self.log.end().last {
+        let waits = self.is_flushed() || !self.order.is_empty();
+        if waits && self.log.checkpoint().last != self.log.end().last {
             flush(&self.flusher, &self.log).await.map_err(io::Error::other)?;
         }
         self.hard_state.save_vote(self.group, vote).await

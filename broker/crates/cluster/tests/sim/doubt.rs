@@ -1,11 +1,14 @@
 //! Replicas of `cached` topics that come back without what they had acknowledged from the page cache.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use takhin_cluster::{Acks, Partition};
+use takhin_cluster::{Acks, ConfigTarget, NewTopic, Partition};
+use takhin_config::alter::{Change, Operation};
 use takhin_runtime::Env;
-use takhin_runtime::sim::{CrashMode, Machine, Sim, SimNet};
+use takhin_runtime::sim::{CrashMode, Fault, FaultRule, Machine, Op, Sim, SimNet, When};
+use uuid::Uuid;
 
 use crate::nodes::{NAMES, Running, TOPIC, boot, boot_all, converge, leader, leader_of, until};
 use crate::world::{Producer, batch};
@@ -15,6 +18,9 @@ const UNCLEAN: (&str, &str) = ("unclean.leader.election.enable", "true");
 
 /// Many times as long as an election takes.
 const LONG: Duration = Duration::from_secs(20);
+
+/// Partitions that wait: several times as many as are looked at before the next look.
+const WAITING: usize = 200;
 
 /// Looks for unsynced bytes of cached topics.
 const SYNCED: Duration = Duration::from_secs(12);
@@ -242,5 +248,100 @@ fn replicas_of_flushed_topics_vote_at_once() {
         boot(&machines, 1, &running);
         until(&env, "the second leads", || leads(&running, 1)).await;
         assert_eq!(replica(&running, 1).unwrap().offsets().high_watermark, 10);
+    });
+}
+
+/// What counts is how its records were acknowledged, not how the next ones are to be.
+#[test]
+fn a_topic_that_is_flushed_by_now_has_lost_what_it_had_cached() {
+    with_losses(121, async |env, machines, net| {
+        let (running, mut producer) = begin(&env, &machines, &net, &[CACHED]).await;
+        lose_power(&machines, &running, 1);
+        let first = Arc::clone(&running.lock()[&0]);
+        // The third hears of the change, and goes on lacking what the second does.
+        machines[2].disk().arm(FaultRule {
+            op: Op::Write,
+            path: first.image().topic(TOPIC).unwrap().id.to_string(),
+            when: When::Probability(1.0),
+            fault: Fault::Eio,
+        });
+        net.heal_all();
+        let edit = (
+            "takhin.durability".to_owned(),
+            Operation::Set("flushed".to_owned()),
+        );
+        let target = ConfigTarget::Topic(TOPIC.to_owned());
+        let change = Change::Edit(vec![edit]);
+        first.alter_config(&target, &change, false).await.unwrap();
+        env.clock.sleep(SYNCED).await;
+        drop(first);
+        net.isolate(NAMES[0]);
+        machines[2].disk().clear_faults();
+        until(&env, "the third is open", || end(&running, 2) == 5).await;
+        boot(&machines, 1, &running);
+        back(&env, &running, 1).await;
+        let has_lost = end(&running, 1) < 10;
+        env.clock.sleep(LONG).await;
+        assert!(![1, 2].into_iter().any(|place| leads(&running, place)));
+        net.heal_all();
+        let found = converge(&env, &running).await;
+        assert!(found.iter().all(|replica| replica.len() == 10), "{found:?}");
+        until(&env, "nobody is in doubt", || in_doubt(&running) == 0).await;
+        write(&env, &running, &mut producer, 3).await;
+        has_lost
+    });
+}
+
+/// However many wait for a broker that may have more, the others find a leader at once.
+#[test]
+fn partitions_that_wait_hold_up_no_others() {
+    let mut sim = Sim::new(131);
+    let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
+    let net = sim.net().clone();
+    sim.run(|env| async move {
+        let running = boot_all(&machines);
+        drop(leader(&env, &running).await);
+        let first = Arc::clone(&running.lock()[&0]);
+        let many = NewTopic {
+            name: "many".into(),
+            partitions: vec![vec![1, 2, 3]; WAITING],
+            overrides: [("takhin.durability".to_owned(), "cached".to_owned())].into(),
+        };
+        let many = first.create_topic(many).await.unwrap().id;
+        // Some of them come behind those that wait, in whatever order.
+        let mut others = Vec::new();
+        for number in 0..6 {
+            let other = NewTopic {
+                name: format!("other-{number}"),
+                partitions: vec![vec![1, 2, 3]],
+                overrides: BTreeMap::new(),
+            };
+            others.push(first.create_topic(other).await.unwrap().id);
+        }
+        let is_led = |place: usize, topic: Uuid, index: usize| {
+            let node = running.lock().get(&place).cloned();
+            let partition = node.and_then(|node| node.partition(topic, i32::try_from(index).unwrap()));
+            partition.is_some_and(|it| it.leadership().is_some())
+        };
+        until(&env, "the first leads all", || {
+            leads(&running, 0)
+                && (0..WAITING).all(|index| is_led(0, many, index))
+                && others.iter().all(|other| is_led(0, *other, 0))
+        })
+        .await;
+        converge(&env, &running).await;
+        drop(first);
+        lose_power(&machines, &running, 1);
+        net.isolate(NAMES[0]);
+        boot(&machines, 1, &running);
+        back(&env, &running, 1).await;
+        let others_led = || {
+            let led = |other: &Uuid| [1, 2].into_iter().any(|place| is_led(place, *other, 0));
+            others.iter().all(led)
+        };
+        let took = until(&env, "the others are led", others_led).await;
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        assert!(in_doubt(&running) >= WAITING, "nobody waits");
+        assert!(![1, 2].into_iter().any(|place| is_led(place, many, 0)));
     });
 }
