@@ -68,6 +68,9 @@ const LEADER_WAIT: Duration = Duration::from_secs(10);
 /// How soon partitions are looked at again where nobody tells of a change.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
+/// Pause before something is written down again that has to be.
+const REMEMBER_AGAIN: Duration = Duration::from_secs(1);
+
 /// What a node brings to its cluster.
 #[derive(Debug, Clone)]
 pub struct ClusterOptions {
@@ -378,6 +381,10 @@ impl Cluster {
     }
 
     /// Starts, changes and stops groups until they are those of `image`.
+    ///
+    /// Invariant: no replica is made or deleted for an image that is older than one for which any was before, also before
+    /// a restart (see [`Self::catch_up`]). An older image may know another replica by the same directory, and newer ones
+    /// would have its files deleted then.
     async fn reconcile(&self, image: &Image) {
         let _turn = self.reconciling.lock().await;
         let mut wanted = BTreeMap::new();
@@ -401,13 +408,18 @@ impl Cluster {
             let wanted = wanted.get(id);
             wanted.is_some_and(|(_, placement)| self.voter(placement) == group.spec.voter)
         };
+        let (gone, is_changing) = {
+            let groups = self.exchange.groups.read();
+            let gone = groups.iter().filter(|(id, group)| !is_wanted(id, group));
+            let gone: Vec<PartitionId> = gone.map(|(id, _)| *id).collect();
+            let is_changing = !gone.is_empty() || wanted.keys().any(|id| !groups.contains_key(id));
+            (gone, is_changing)
+        };
+        if is_changing && !self.remember(image).await {
+            return;
+        }
         let gone: Vec<Arc<Group>> = {
             let mut groups = self.exchange.groups.write();
-            let gone: Vec<PartitionId> = groups
-                .iter()
-                .filter(|(id, group)| !is_wanted(id, group))
-                .map(|(id, _)| *id)
-                .collect();
             gone.iter().filter_map(|id| groups.remove(id)).collect()
         };
         for group in gone {
@@ -438,6 +450,27 @@ impl Cluster {
         )
         .await;
         self.reconciled.update(|done| *done = image.end_offset);
+    }
+
+    /// Writes down that replicas are made and deleted for this image; `false` if the node stops before it could.
+    async fn remember(&self, image: &Image) -> bool {
+        let known = self.host.hard_state.image();
+        if known.is_ok_and(|known| known >= image.end_offset) {
+            return true;
+        }
+        while let Err(error) = self.host.hard_state.set_image(image.end_offset).await {
+            tracing::warn!(%error, "replicas are made and deleted once the journal can be written");
+            if self
+                .env
+                .clock
+                .timeout(REMEMBER_AGAIN, self.stop.wait())
+                .await
+                .is_ok()
+            {
+                return false;
+            }
+        }
+        true
     }
 
     fn start_group(

@@ -175,11 +175,27 @@ impl Cluster {
             formed = forming.run() => formed?,
             reason = wait_for_failure(metadata) => return Err(broken(reason)),
         }
+        tokio::select! {
+            biased;
+            caught_up = self.catch_up() => caught_up.map_err(|e| broken(e.to_string()))?,
+            reason = wait_for_failure(metadata) => return Err(broken(reason)),
+        }
         let cluster_id = self.image().cluster_id.clone();
         if let Some(data_dir) = &mut *self.data_dir.lock() {
             data_dir.set_cluster_id(&cluster_id)?;
         }
         self.interconnect.identify(self.host.directory, &cluster_id);
+        Ok(())
+    }
+
+    /// Returns once the image is as new as the newest one that replicas here were made or deleted for. What this broker hears
+    /// first of how far its own metadata log is committed may be less.
+    async fn catch_up(&self) -> std::io::Result<()> {
+        let seen = self.host.hard_state.image()?;
+        let mut image = self.image();
+        while image.end_offset < seen {
+            image = self.controller.image_after(image.end_offset).await;
+        }
         Ok(())
     }
 

@@ -7,6 +7,9 @@
 //!                  membership length u32, membership (see `hidden`)
 //! doubt  (kind 3)  version u8; there while the replica is in doubt (see `doubt`)
 //! cached (kind 4)  version u8; there while entries may count as stored that are in the page cache alone
+//!
+//! key    "node.image"
+//! image  version u8, offset i64: the end of the newest image that replicas here were made or deleted for
 //! ```
 //!
 //! Invariants
@@ -33,6 +36,8 @@ const VOTE: u8 = 1;
 const STATE: u8 = 2;
 const DOUBT: u8 = 3;
 const CACHED: u8 = 4;
+
+const IMAGE: &[u8] = b"node.image";
 
 /// What a state machine had applied when it was last written down.
 #[derive(Debug, Clone, Default)]
@@ -71,6 +76,28 @@ impl HardStateStore {
             .blocking(move || journal.put(&[change], true))
             .await
             .map_err(io::Error::other)
+    }
+
+    /// The end of the newest image that replicas here were made or deleted for; -1 if there was none.
+    pub(crate) fn image(&self) -> io::Result<i64> {
+        let Some(value) = self.journal.get(IMAGE) else {
+            return Ok(-1);
+        };
+        match value[..] {
+            [VERSION, ref end @ ..] if end.len() == 8 => Ok((&mut &*end).get_i64()),
+            _ => Err(io::Error::other(
+                "node.image in the journal cannot be decoded: start the release that wrote it",
+            )),
+        }
+    }
+
+    /// Writes it down; durable on return.
+    pub(crate) async fn set_image(&self, end: i64) -> Result<(), JournalError> {
+        let mut value = vec![VERSION];
+        value.put_i64(end);
+        let journal = Arc::clone(&self.journal);
+        let put = (IMAGE.to_vec(), Some(value));
+        self.tasks.blocking(move || journal.put(&[put], true)).await
     }
 
     /// Whether the replica was in doubt when this was written down last. A newer release that says more of it says this too.

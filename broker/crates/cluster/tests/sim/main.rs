@@ -29,6 +29,7 @@ mod quorum;
 mod rebalance;
 mod refusals;
 mod retention;
+mod returned;
 mod scenarios;
 mod stories;
 mod throttle;
