@@ -193,6 +193,14 @@ impl Cluster {
     async fn catch_up(&self) -> std::io::Result<()> {
         let seen = self.host.hard_state.image()?;
         let mut image = self.image();
+        if image.end_offset < seen {
+            let heard = image.end_offset;
+            tracing::info!(
+                heard,
+                seen,
+                "waiting for metadata as new as those that replicas here were made for"
+            );
+        }
         while image.end_offset < seen {
             image = self.controller.image_after(image.end_offset).await;
         }
