@@ -158,26 +158,28 @@ impl Exchange {
     }
 
     fn copy(&self, mut body: Bytes, answer: Answer) {
-        let id = match group_of(&mut body) {
-            Ok(id) => id,
-            Err(error) => return answer(Err(error.to_string())),
+        let group = match self.group_asked(&mut body) {
+            Ok(group) => group,
+            Err(reason) => return answer(Err(reason)),
         };
-        let group = self.groups.read().get(&id).cloned();
-        let (Some(group), Some(cluster)) = (group, self.cluster.get().and_then(Weak::upgrade)) else {
-            return answer(Err(format!("no replica of partition {id} is here")));
+        let Some(cluster) = self.cluster.get().and_then(Weak::upgrade) else {
+            return answer(Err("the broker is starting".to_owned()));
         };
         let receiving = async move { answer(cluster.receive(&group, body).await) };
         drop(self.env.tasks.spawn("receive a copy", receiving));
     }
 
-    fn recall(&self, mut body: Bytes, answer: Answer) {
-        let id = match group_of(&mut body) {
-            Ok(id) => id,
-            Err(error) => return answer(Err(error.to_string())),
-        };
+    /// The group of a partition that a request names, taken off it.
+    fn group_asked(&self, body: &mut Bytes) -> Result<Arc<Group>, String> {
+        let id = group_of(body).map_err(|e| e.to_string())?;
         let group = self.groups.read().get(&id).cloned();
-        let Some(group) = group else {
-            return answer(Err(format!("no replica of partition {id} is here")));
+        group.ok_or_else(|| format!("no replica of partition {id} is here"))
+    }
+
+    fn recall(&self, mut body: Bytes, answer: Answer) {
+        let group = match self.group_asked(&mut body) {
+            Ok(group) => group,
+            Err(reason) => return answer(Err(reason)),
         };
         let recalling = async move { answer(group.answer_doubt(body).await) };
         drop(self.env.tasks.spawn("recall", recalling));

@@ -213,7 +213,7 @@ impl Group {
                 .map(|(id, voter)| (*id, voter.clone()))
                 .collect();
         }
-        let own = self.last();
+        let Ok(own) = self.last() else { return };
         let others = nodes.iter().filter(|(node, _)| *node != host.node);
         let asked = others.map(async |(node, voter)| {
             let target = u32::try_from(*node).ok()?;
@@ -238,9 +238,8 @@ impl Group {
 
     /// Ends the doubt if the log has reached what is known; whether it has.
     async fn overcome(&self, host: &GroupHost) -> bool {
-        let Some(number) = self.doubt.overcome_by(self.last()) else {
-            return false;
-        };
+        let number = self.last().ok().and_then(|last| self.doubt.overcome_by(last));
+        let Some(number) = number else { return false };
         if let Err(error) = host.hard_state.set_in_doubt(self.spec.id, false).await {
             tracing::warn!(partition = %self.spec.id, %error, "in doubt still");
             return false;
@@ -277,15 +276,14 @@ impl Group {
             } else {
                 Of::Sound
             };
-            let last = self.ground().ok_or("the partition is not open")?.log.end().last;
-            let last = last.map(|id| log_id(id.term.into(), id.index));
+            let last = self.last().map_err(str::to_owned)?;
             return Ok(encode_end(End { last, of }));
         };
         let term = u64::try_from(epoch).map_err(|e| e.to_string())?;
         if !self.is_confirmed(term).await {
             return Err("no majority confirms this leader".to_owned());
         }
-        let last = self.last();
+        let last = self.last().map_err(str::to_owned)?;
         if asks < last {
             // openraft may believe that it has all; it learns better with the next entry. This one changes nothing.
             // Refused only when leadership is lost or passed on, which another question tells.
@@ -294,9 +292,11 @@ impl Group {
         Ok(encode_end(End { last, of: Of::Leader }))
     }
 
-    fn last(&self) -> Option<RaftLogId> {
-        let last = self.ground()?.log.end().last?;
-        Some(log_id(last.term.into(), last.index))
+    /// The last entry of the log. That there is none, only a log can say: whoever took a partition that is closing for an
+    /// empty one would lose a doubt.
+    fn last(&self) -> Result<Option<RaftLogId>, &'static str> {
+        let last = self.ground().ok_or("the partition is not open")?.log.end().last;
+        Ok(last.map(|id| log_id(id.term.into(), id.index)))
     }
 }
 
@@ -356,9 +356,7 @@ pub(crate) async fn watch(host: Arc<GroupHost>, groups: impl Fn() -> Vec<Arc<Gro
 
 /// Group and voter as of every request | the asker's last entry: see [`wire`].
 fn encode_question(group: &Group, voter: &Voter, last: Option<RaftLogId>) -> Vec<Bytes> {
-    let mut out = BytesMut::new();
-    wire::put_group(&mut out, group.spec.id);
-    out.put_slice(voter.directory.as_bytes());
+    let mut out = wire::addressed(group.spec.id, voter);
     wire::put_log_id(&mut out, last.as_ref());
     vec![out.freeze()]
 }

@@ -24,7 +24,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes};
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, try_join_all};
 use futures_util::stream::{self, StreamExt as _};
@@ -416,9 +416,7 @@ pub(crate) async fn watch(
 }
 
 fn encode(group: &Group, voter: &super::types::Voter, order: &Order) -> Vec<Bytes> {
-    let mut out = BytesMut::new();
-    wire::put_group(&mut out, group.spec.id);
-    out.put_slice(voter.directory.as_bytes());
+    let mut out = wire::addressed(group.spec.id, voter);
     wire::put_vote(&mut out, &order.vote);
     out.put_u64(order.last);
     vec![out.freeze()]

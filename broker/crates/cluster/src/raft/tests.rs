@@ -85,14 +85,18 @@ fn the_log_on_segment_files_passes_openrafts_storage_suite() {
         .unwrap();
 }
 
-/// A replica that lost one with the power might elect itself alone.
-#[test]
-fn memberships_are_stored_only_on_the_disk_also_where_records_are_not() {
+fn on_one_thread(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(Runtime::scope(7, async {
+    runtime.block_on(Runtime::scope(7, test));
+}
+
+/// A replica that lost one with the power might elect itself alone.
+#[test]
+fn memberships_are_stored_only_on_the_disk_also_where_records_are_not() {
+    on_one_thread(async {
         let (_dir, mut store, _) = Builder.build().await.unwrap();
         store.partition.set_config(Arc::new(TopicConfig {
             durability: Durability::Cached,
@@ -118,17 +122,13 @@ fn memberships_are_stored_only_on_the_disk_also_where_records_are_not() {
             stored.await.unwrap().unwrap();
             assert_eq!(store.log.checkpoint().last == store.log.end().last, is_durable);
         }
-    }));
+    });
 }
 
 /// openraft keeps one watermark for both. A round for nothing would make every election wait.
 #[test]
 fn a_vote_waits_for_the_entries_before_it_and_for_nothing_else() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(Runtime::scope(7, async {
+    on_one_thread(async {
         let (_dir, mut store, _) = Builder.build().await.unwrap();
         let entry = RaftEntry {
             log_id: log_id(1, 0),
@@ -141,5 +141,5 @@ fn a_vote_waits_for_the_entries_before_it_and_for_nothing_else() {
         // From now on it would wait for ever.
         store.flusher.close();
         store.save_vote(&RaftVote::new(3, 1)).await.unwrap();
-    }));
+    });
 }

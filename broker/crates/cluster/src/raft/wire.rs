@@ -67,9 +67,10 @@ impl Pieces {
 
     /// To one replica, as the sender's membership names it.
     fn to(group: GroupId, voter: &Voter) -> Self {
-        let mut pieces = Self::of(group);
-        pieces.open.put_slice(voter.directory.as_bytes());
-        pieces
+        Self {
+            open: addressed(group, voter),
+            ..Self::default()
+        }
     }
 
     fn append(&mut self, body: Bytes) {
@@ -83,6 +84,14 @@ impl Pieces {
         }
         self.done
     }
+}
+
+/// The beginning of a message to one replica, as the sender's membership names it.
+pub(super) fn addressed(group: GroupId, voter: &Voter) -> BytesMut {
+    let mut out = BytesMut::new();
+    put_group(&mut out, group);
+    out.put_slice(voter.directory.as_bytes());
+    out
 }
 
 pub(super) fn put_group(out: &mut BytesMut, group: GroupId) {

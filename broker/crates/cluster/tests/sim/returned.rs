@@ -1,76 +1,16 @@
-//! A replica that left a broker and came back to it: the directory holds another one than before.
+//! A broker that begins anew and hears at first of older metadata than it has acted upon. Where a replica of its has left and
+//! come back since, it would take the files for those of the one that left, and delete them with the next image.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use takhin_cluster::{Acks, NewTopic};
-use takhin_runtime::Env;
+use takhin_cluster::NewTopic;
 use takhin_runtime::sim::{CrashMode, Machine, Sim};
 use takhin_storage::{DataDir, Expected};
 use uuid::Uuid;
 
-use crate::nodes::{NAMES, Running, TOPIC, boot, boot_all, converge, leader, reassign, until};
-use crate::world::{Producer, batch};
-
-async fn move_to(env: &Env, running: &Running, replicas: &[i32]) {
-    let asked = Arc::clone(&running.lock()[&1]);
-    reassign(&asked, Some(replicas.to_vec())).await;
-    until(env, "the replicas are moved", || {
-        let nodes = running.lock();
-        nodes.values().all(|node| {
-            let image = node.image();
-            let topic = image.topic(TOPIC).unwrap();
-            let is_here = node.partition(topic.id, 0).is_some();
-            image.reassigning.is_empty()
-                && topic.partitions[0].replicas == replicas
-                && is_here == replicas.contains(&node.node_id())
-        })
-    })
-    .await;
-}
-
-/// What a broker hears first of how far its metadata are committed may be from before its replica left. Opened as the one of
-/// then, the files would be deleted as those of one that has left, and there are no others.
-#[test]
-fn the_only_replica_is_there_after_a_restart() {
-    for seed in 141..149 {
-        let mut sim = Sim::new(seed);
-        let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
-        sim.net()
-            .set_default_delay(Duration::from_micros(100)..=Duration::from_millis(2));
-        sim.run(|env| async move {
-            let running = boot_all(&machines);
-            drop(leader(&env, &running).await);
-            converge(&env, &running).await;
-            for replicas in [&[1, 2][..], &[2, 3], &[1]] {
-                move_to(&env, &running, replicas).await;
-            }
-            let mut producer = Producer {
-                pending: Some(10),
-                ..Producer::default()
-            };
-            let led = leader(&env, &running).await;
-            led.produce(batch(1, &producer, 10), Acks::All)
-                .unwrap()
-                .await
-                .unwrap();
-            producer.answered(10);
-            drop(led);
-            for _ in 0..4 {
-                // Whoever is the controller then finds out by halves how far the others are.
-                for (place, machine) in machines.iter().enumerate() {
-                    running.lock().remove(&place);
-                    machine.crash(CrashMode::Process);
-                    boot(&machines, place, &running);
-                }
-                until(&env, "all are back", || running.lock().len() == NAMES.len()).await;
-                let led = leader(&env, &running).await;
-                assert_eq!(led.offsets().high_watermark, 10, "seed {seed}");
-            }
-        });
-    }
-}
+use crate::nodes::{NAMES, TOPIC, boot, boot_all, converge, leader, until};
 
 /// As `raft/hard_state.rs` writes it.
 const IMAGE: &[u8] = b"node.image";
