@@ -15,7 +15,7 @@ TAG ?= dev
 FUZZ_TARGETS := frame_decode request_decode record_batch segment_recovery \
     pika_binlog_item pika_resp pika_frame pika_legacy pika_dump
 
-.PHONY: help build run images test test-api e2e verify fix generate bench bench-cdc compat fuzz coverage sim chaos failover
+.PHONY: help build run images test test-api e2e verify fix generate bench bench-cdc compat fuzz coverage sim chaos failover many
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
@@ -66,6 +66,7 @@ bench-cdc: ## takhin-cdc between a scripted master and takhin; ARGS="--sink kafk
 	@bash e2e/setup/install.sh >/dev/null
 	@if [ -z "$${TAKHIN_BIN:-}" ]; then cargo build --release --locked -p takhin-broker; fi
 	cargo build --release --locked -p takhin-cdc
+	cargo build --release --locked -p takhin-cdc --example write-again
 	cargo build --release --locked -p takhin-pika-dump --example write-dump
 	cargo run --release --locked -p takhin-e2e --bin cdc-bench -- $(ARGS)
 
@@ -98,6 +99,10 @@ chaos: ## real brokers under real faults, SEEDS=10 FIRST=1 ARGS="--faults kill,c
 failover: ## how long clients wait for another leader, by kind of failure; ARGS="--kills 50 --partitions 1000"
 	@$(MAKE) --no-print-directory chaos-tools
 	@cargo run -q --locked -p takhin-e2e --bin chaos -- failover $(ARGS)
+
+many: ## what 10,000 partitions cost of which few are written to; ARGS="--partitions 10000 --active 500"
+	@$(MAKE) --no-print-directory chaos-tools
+	@cargo run -q --locked -p takhin-e2e --bin chaos -- many $(ARGS)
 
 .PHONY: chaos-tools
 chaos-tools:

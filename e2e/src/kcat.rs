@@ -111,6 +111,16 @@ fn parse_placements(listed: &str) -> Result<Vec<Placement>> {
     Ok(found)
 }
 
+/// The addresses of all brokers, from lines such as `broker 2 at 127.0.0.1:9092 (controller)`.
+pub fn brokers(bootstrap: &str) -> Result<Vec<String>> {
+    let listed = list(bootstrap, None)?;
+    let brokers = listed
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("broker "));
+    let address = |line: &str| line.split(' ').nth(2).map(str::to_owned);
+    Ok(brokers.filter_map(address).collect())
+}
+
 /// The id of the controller, if there is one, from a line such as `broker 2 at 127.0.0.1:9092 (controller)`.
 pub fn controller(bootstrap: &str) -> Result<Option<i32>> {
     let listed = list(bootstrap, None)?;

@@ -118,6 +118,15 @@ impl Broker {
         self
     }
 
+    /// Other addresses for clients, the admin API and other brokers, from the next start on.
+    pub fn relocate(&mut self) -> Result<()> {
+        [self.kafka, self.admin, self.controller] = free_addresses()?;
+        self.settings.retain(|(key, _)| key != "rpc.bind");
+        let peer = self.controller.to_string();
+        self.set("rpc.bind", &peer);
+        Ok(())
+    }
+
     /// Another data directory, from the next start on.
     pub fn move_to(&mut self, data: &Path) -> &mut Self {
         data.clone_into(&mut self.data);

@@ -5,11 +5,11 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use takhin_e2e::kcat::{Placement, placements};
+use takhin_e2e::kcat::{self, Placement, placements};
 use takhin_e2e::process::{self, Running};
 use takhin_e2e::rng::Rng;
 use takhin_e2e::writer::{self, Writer};
-use takhin_e2e::{Cluster, broker, tools, wait, wire};
+use takhin_e2e::{Broker, Cluster, broker, tools, wait, wire};
 
 use crate::crash::{LIMIT, PARTITIONS, sound};
 use crate::suite::{Context, Suites};
@@ -22,14 +22,23 @@ const KILLS: u64 = 9;
 pub(crate) fn add(suites: &mut Suites) {
     suites.add_takhin("cluster::the_death_of_any_broker_loses_nothing", kill_loop);
     suites.add_takhin("cluster::brokers_restart_in_turn_under_load", rolling_restart);
+    suites.add_takhin(
+        "cluster::brokers_that_come_back_elsewhere_are_found_without_their_seeds",
+        elsewhere,
+    );
     suites.add_takhin("cluster::one_command_runs_three_brokers", one_command);
+}
+
+/// The topic that is created through this broker.
+fn own_topic(broker: &Broker) -> String {
+    format!("{TOPIC}-{}", broker.address().port())
 }
 
 pub(crate) fn create(cluster: &Cluster) -> Result<()> {
     // Any broker takes what only the controller can do.
     for broker in &cluster.brokers {
         let mut connection = wire::Connection::open(broker.address())?;
-        let name = format!("{TOPIC}-{}", broker.address().port());
+        let name = own_topic(broker);
         let error = connection.create_replicated_topic(&name, PARTITIONS, 3, &[])?;
         ensure!(
             error == 0,
@@ -78,6 +87,57 @@ fn rolling_restart(_: &Context) -> Result<()> {
     writer.wait_acked(1_000, LIMIT)?;
     let log = writer.finish()?;
     sound(&writer::check(&cluster.bootstrap(), TOPIC, &log)?)
+}
+
+/// All brokers move to other addresses, one after the other under load and then all at once, until the list of seeds that
+/// they were founded with leads nowhere.
+fn elsewhere(_: &Context) -> Result<()> {
+    let mut cluster = Cluster::start(3)?;
+    create(&cluster)?;
+    // One for each of the clients.
+    let topics: Vec<String> = cluster.brokers.iter().map(own_topic).collect();
+    for (place, topic) in topics.iter().enumerate() {
+        // A client begins anew with the addresses it was given when it loses all others.
+        let mut writer = Writer::start(&cluster.bootstrap(), topic, PARTITIONS)?;
+        writer.wait_acked(1_000, LIMIT)?;
+        cluster.brokers[place].kill();
+        cluster.brokers[place].relocate()?;
+        cluster.start_again(place)?;
+        is_found(&cluster)?;
+        writer.wait_acked(1_000, LIMIT)?;
+        let log = writer.finish()?;
+        sound(&writer::check(&cluster.bootstrap(), topic, &log)?)?;
+    }
+    for broker in &mut cluster.brokers {
+        broker.kill();
+    }
+    for broker in &mut cluster.brokers {
+        broker.start_process()?;
+    }
+    for broker in &mut cluster.brokers {
+        broker.wait_ready()?;
+    }
+    is_found(&cluster)
+}
+
+/// Waits until every broker sends clients to where all are now, and all replicas are in sync.
+fn is_found(cluster: &Cluster) -> Result<()> {
+    let mut now: Vec<String> = cluster.brokers.iter().map(Broker::bootstrap).collect();
+    now.sort_unstable();
+    for broker in &cluster.brokers {
+        let bootstrap = broker.bootstrap();
+        wait::until(
+            format_args!("{bootstrap} to tell of {now:?} with all replicas in sync"),
+            LIMIT,
+            || {
+                let mut told = kcat::brokers(&bootstrap)?;
+                told.sort_unstable();
+                let placements = placements(&bootstrap, TOPIC)?;
+                Ok(told == now && placements.iter().all(|p| p.in_sync == p.replicas.len()))
+            },
+        )?;
+    }
+    Ok(())
 }
 
 /// Kafka's own tool has the first replica of every partition lead.

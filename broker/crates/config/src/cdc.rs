@@ -119,7 +119,7 @@ section! {
         oversize: Oversize = Oversize::Stop;
         /// Memory for what was received and not yet written; when it is used up nothing more is read from the master, which
         /// keeps the rest.
-        queue_size: ByteSize = ByteSize::mib(64), in ByteSize::mib(1)..=ByteSize::gib(4);
+        queue_size: ByteSize = ByteSize::mib(32), in ByteSize::mib(1)..=ByteSize::gib(4);
     }
 }
 
@@ -150,7 +150,8 @@ section! {
             in Limit::At(ByteSize::kib(64))..=Limit::Unlimited;
         /// The program `rsync`, 3.1 or newer. Masters before 3.5 push their dump with it; it is not used for others.
         rsync: PathBuf = PathBuf::from("rsync");
-        /// How long a master before 3.5 may take until it pushes the first bytes: it makes the dump meanwhile, or serves others.
+        /// How long a master may take to make its dump: until it lists the files of it, and one before 3.5, which may serve others
+        /// meanwhile, until it pushes the first bytes.
         push_wait: Duration = Duration::from_secs(1800), in Duration::from_secs(1)..=Duration::from_secs(86_400);
         /// Databases of the dump that are read at a time, each on a thread.
         parallelism: u16 = 2, in 1..=16;

@@ -192,6 +192,19 @@ impl LogManager {
         }
     }
 
+    /// Whether opening the log cuts what a failed write or sync may have lost; `false` for one that is not there.
+    ///
+    /// # Errors
+    ///
+    /// `Io` if the note of a failed sync cannot be read.
+    pub fn has_failed(&self, partition: TopicPartition) -> Result<bool, LogError> {
+        match self.slots.lock().get(&partition) {
+            Some(Slot::Open { log, .. }) => return Ok(matches!(log.status(), LogStatus::Failed { .. })),
+            Some(Slot::Opening | Slot::Closed) | None => {}
+        }
+        Log::sync_has_failed(&*self.cx.disk, &self.path(partition))
+    }
+
     /// Opens a log, or the copy that is to take its place.
     fn open_newest(
         &self,

@@ -6,6 +6,7 @@
 
 mod failover;
 mod faults;
+mod many;
 mod network;
 mod proxy;
 mod stage;
@@ -35,6 +36,8 @@ enum Command {
     Run(Settings),
     /// How long clients wait for another leader, measured by a client; judges nothing
     Failover(failover::Settings),
+    /// What many partitions cost of which few are written to, and how long they take to be led after a kill of all brokers
+    Many(many::Settings),
     /// The kinds of faults
     List,
     /// What `run` puts between brokers when links are to be slow
@@ -79,6 +82,10 @@ fn main() -> Result<ExitCode> {
         Command::Failover(settings) => {
             network::enter()?;
             failover::run(&settings).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Many(settings) => {
+            network::enter()?;
+            many::run(&settings).map(|()| ExitCode::SUCCESS)
         }
         Command::Run(settings) => {
             let kinds = kinds(&settings.faults, settings.old_binary.is_some())?;

@@ -181,7 +181,9 @@ impl Exchange {
             Ok(group) => group,
             Err(reason) => return answer(Err(reason)),
         };
-        let recalling = async move { answer(group.answer_doubt(body).await) };
+        let cluster = self.cluster.get().and_then(Weak::upgrade);
+        let is_led = cluster.is_some_and(|cluster| cluster.host.hears_leader(group.spec.id));
+        let recalling = async move { answer(group.answer_doubt(body, is_led).await) };
         drop(self.env.tasks.spawn("recall", recalling));
     }
 

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use takhin_runtime::Env;
 use uuid::Uuid;
@@ -29,6 +30,9 @@ use crate::survey::{is_skewed, skew};
 
 /// Pause between two rounds of questions.
 const ROUND: Duration = Duration::from_millis(200);
+
+/// Pause between two looks whether the metadata log is open.
+const OPENING: Duration = Duration::from_millis(10);
 
 /// How long one seed may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -173,6 +177,8 @@ pub(super) struct Forming<'a> {
     pub(super) metadata: &'a Arc<Group>,
     pub(super) controller: &'a Controller,
     pub(super) options: &'a ClusterOptions,
+    /// Where other brokers were when this one ran last, by id: its seeds may be where nobody is any more.
+    pub(super) remembered: BTreeMap<u32, String>,
 }
 
 impl Forming<'_> {
@@ -182,9 +188,15 @@ impl Forming<'_> {
     /// [`FormingError`]: a person has to act.
     pub(super) async fn run(&self) -> Result<(), FormingError> {
         let mut report_at = self.env.clock.instant() + REPORT;
+        self.links.add_peers(self.remembered.clone());
         loop {
             let waiting_for = match self.metadata.is_initialized().await {
-                true => {
+                // A member would be judged as a broker that comes anew.
+                None => {
+                    self.env.clock.sleep(OPENING).await;
+                    continue;
+                }
+                Some(true) => {
                     self.exchange.standing.lock().is_member = true;
                     if self.is_entered() {
                         return Ok(());
@@ -194,7 +206,7 @@ impl Forming<'_> {
                         None => continue,
                     }
                 }
-                false => {
+                Some(false) => {
                     let seeds = self.ask_seeds().await;
                     let judged = seeds.and_then(|seeds| Ok((self.judge(seeds.answers)?, seeds.found)));
                     let (verdict, found) = match judged {
@@ -247,16 +259,32 @@ impl Forming<'_> {
         let seeds = self.ask_seeds().await?;
         let mut standing = self.exchange.standing.lock().clone();
         let answers = seeds.answers.into_values();
-        for member in answers.flatten().filter(|standing| standing.is_member) {
+        let mut members: Vec<Standing> = answers.flatten().collect();
+        members.extend(self.ask_remembered(&seeds.found).await);
+        // Links refuse brokers of clusters with other ids, but one may know its id as little as this broker does.
+        members.retain(|member| member.is_member && member.cluster_name == standing.cluster_name);
+        // The controller cannot tell a broker of itself that it does not know the address of yet.
+        let told = controller_of(&members, self.options.broker.id);
+        // It knows best where everybody is, apart from those who have answered just now.
+        members.sort_by_key(|member| member.controller == member.node);
+        let answered: Vec<i32> = members.iter().map(|member| member.node).collect();
+        for member in members {
             standing.addresses.extend(member.addresses);
+        }
+        for (node, address) in &self.remembered {
+            if let Ok(id) = i32::try_from(*node)
+                && answered.contains(&id)
+            {
+                standing.addresses.insert(id, address.clone());
+            }
         }
         // Nor those of the others' logs, where all were away.
         standing.addresses.extend(seeds.found);
-        match self
+        let heard = self
             .metadata
             .leader()
-            .and_then(|leader| i32::try_from(leader).ok())
-        {
+            .and_then(|leader| i32::try_from(leader).ok());
+        match told.or(heard) {
             Some(leader) if leader != self.options.broker.id => {
                 standing.controller = leader;
                 self.join(&standing).await.map(Some)
@@ -296,23 +324,32 @@ impl Forming<'_> {
             .filter_map(|(node, address)| Some((i32::try_from(*node).ok()?, address.clone())))
             .collect();
         for (node, address) in peers {
-            let answer = self
-                .links
-                .call(node, Class::Control, 0, Kind::Standing, Vec::new(), ANSWER)
-                .await
-                .and_then(|body| {
-                    let reason = |e: serde_json::Error| LinkError::Refused {
-                        node,
-                        reason: e.to_string(),
-                    };
-                    serde_json::from_slice(&body).map_err(reason)
-                });
+            let answer = self.standing_of(node).await;
             if let Err(LinkError::NotWanted { reason, .. }) = answer {
                 return Err(FormingError::NotWanted { address, reason });
             }
             answers.insert(address, answer);
         }
         Ok(Seeds { answers, found })
+    }
+
+    /// How those stand who are not found by the seeds, as far as they are still where they were.
+    async fn ask_remembered(&self, found: &BTreeMap<i32, String>) -> Vec<Standing> {
+        let is_found = |node: &u32| i32::try_from(*node).is_ok_and(|id| found.contains_key(&id));
+        let others = self.remembered.keys().filter(|node| !is_found(node));
+        let asked = join_all(others.map(|node| self.standing_of(*node))).await;
+        asked.into_iter().flatten().collect()
+    }
+
+    async fn standing_of(&self, node: u32) -> Result<Standing, LinkError> {
+        let asked = self
+            .links
+            .call(node, Class::Control, 0, Kind::Standing, Vec::new(), ANSWER);
+        let reason = |e: serde_json::Error| LinkError::Refused {
+            node,
+            reason: e.to_string(),
+        };
+        serde_json::from_slice(&asked.await?).map_err(reason)
     }
 
     fn judge(&self, answers: Answers) -> Result<Verdict, FormingError> {
@@ -393,6 +430,25 @@ impl Forming<'_> {
             Err(error) => Ok(format!("controller {controller} ({error})")),
         }
     }
+}
+
+/// Whom members take for the controller, broker `own` apart: whoever says so of itself, else the one that most name.
+fn controller_of(members: &[Standing], own: i32) -> Option<i32> {
+    let mut words: BTreeMap<i32, usize> = BTreeMap::new();
+    for member in members
+        .iter()
+        .filter(|member| member.controller >= 0 && member.controller != own)
+    {
+        let weight = match member.controller == member.node {
+            true => members.len(),
+            false => 1,
+        };
+        *words.entry(member.controller).or_default() += weight;
+    }
+    words
+        .into_iter()
+        .max_by_key(|(_, words)| *words)
+        .map(|(controller, _)| controller)
 }
 
 /// Whether two seeds can be of one cluster.

@@ -154,10 +154,10 @@ fn flush_cached(cluster: &Cluster, groups: &[Arc<Group>], from_bytes: u64) {
     }
 }
 
-/// Once every log has been opened and led, a later kill is only a kill: a power loss before this run is overcome.
+/// Once every log has been opened, a later kill is only a kill: a power loss before this run is overcome, or it is
+/// written down what it may have cost.
 async fn watch_recovery(cluster: Arc<Cluster>) {
-    let opened =
-        cluster.each_partition(|partition| partition.log().is_some() && cluster.is_led(&partition.id()));
+    let opened = cluster.each_partition(|partition| partition.log().is_some());
     tokio::select! {
         biased;
         () = cluster.stop.wait() => return,

@@ -169,6 +169,7 @@ impl Cluster {
             metadata: &self.metadata_group,
             controller: &self.controller,
             options: &self.options,
+            remembered: self.host.hard_state.peers(),
         };
         tokio::select! {
             biased;

@@ -23,8 +23,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Links to the brokers of each new image, and an announcer for each of them.
 pub(super) async fn follow(cluster: Arc<Cluster>) {
     let mut announcers: BTreeMap<u32, takhin_runtime::JoinHandle<()>> = BTreeMap::new();
-    // Where brokers were in the image before.
-    let mut known: BTreeMap<u32, String> = BTreeMap::new();
+    // Where brokers were in the image before, or in that of the last run: links to them are there.
+    let mut known: BTreeMap<u32, String> = cluster.host.hard_state.peers();
     let mut image = cluster.image();
     loop {
         let addresses: BTreeMap<i32, String> = image
@@ -62,6 +62,11 @@ pub(super) async fn follow(cluster: Arc<Cluster>) {
         let news = peers.iter().filter(is_news);
         let news = news.map(|(node, address)| (*node, address.clone())).collect();
         cluster.host.links.add_peers(news);
+        if known != peers
+            && let Err(error) = cluster.host.hard_state.set_peers(&peers).await
+        {
+            tracing::warn!(%error, "the next start looks for the other brokers by its seeds alone");
+        }
         known = peers;
         {
             let mut standing = cluster.exchange.standing.lock();

@@ -71,8 +71,6 @@ pub(crate) struct Group {
     pub(super) doubt: Arc<Doubt>,
     /// Whether the log was opened before in this process, with all that it may lack written down.
     pub(super) was_open: AtomicBool,
-    /// Whether a failed sync has cost it something that is not written down yet.
-    pub(super) was_cut: AtomicBool,
     pub(super) stop: Shutdown,
     stopped: watch::Receiver<bool>,
     /// Held while leadership is being passed on.
@@ -128,7 +126,6 @@ impl Group {
             receives: AtomicBool::new(false),
             doubt: Arc::default(),
             was_open: AtomicBool::new(false),
-            was_cut: AtomicBool::new(false),
             stop,
             stopped,
             passing: tokio::sync::Mutex::default(),
@@ -252,12 +249,11 @@ impl Group {
         ordered
     }
 
-    /// Whether the group holds anything here: a founding entry, a vote. `false` also while it is not open.
-    pub(crate) async fn is_initialized(&self) -> bool {
-        match self.raft() {
-            Some(raft) => raft.is_initialized().await.unwrap_or(false),
-            None => false,
-        }
+    /// Whether the group holds anything here: a founding entry, a vote.
+    ///
+    /// `None` while its log is not open: nothing is known then, least of all that there is nothing.
+    pub(crate) async fn is_initialized(&self) -> Option<bool> {
+        self.raft()?.is_initialized().await.ok()
     }
 
     /// Founds the group with these voters; they elect a leader then. Does nothing if the group holds anything.

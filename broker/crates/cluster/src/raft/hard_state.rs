@@ -10,13 +10,18 @@
 //!
 //! key    "node.image"
 //! image  version u8, offset i64: the end of the newest image that replicas here were made or deleted for
+//!
+//! key    "node.peers"
+//! peers  version u8, JSON: where other brokers were reached, by id; what to try, not what is so
 //! ```
 //!
 //! Invariants
-//! - A vote is durable before it is returned as saved: no node votes twice in a term, whatever is cut off when.
+//! - A vote is durable before it is returned as saved: no node votes twice in a term, whatever is cut off when. That a vote
+//!   which is durable has won is not waited for: who forgets it asks again, and voted for the same node all the same.
 //! - A group that has a vote was initialized once and never initializes again.
 //! - A store that cannot be read is an error for the node: it votes in no group.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -38,6 +43,7 @@ const DOUBT: u8 = 3;
 const CACHED: u8 = 4;
 
 const IMAGE: &[u8] = b"node.image";
+const PEERS: &[u8] = b"node.peers";
 
 /// What a state machine had applied when it was last written down.
 #[derive(Debug, Clone, Default)]
@@ -67,13 +73,15 @@ impl HardStateStore {
     }
 
     pub(crate) async fn save_vote(&self, group: GroupId, vote: &RaftVote) -> io::Result<()> {
+        let known = self.vote(group)?;
+        let has_won = vote.is_committed() && known.is_some_and(|known| known.leader_id() == vote.leader_id());
         let mut value = vec![VERSION];
         value.put_u64(vote.leader_id().term);
         value.put_u64(vote.leader_id().voted_for);
         value.put_u8(u8::from(vote.is_committed()));
         let (journal, change) = (Arc::clone(&self.journal), (key(group, VOTE), Some(value)));
         self.tasks
-            .blocking(move || journal.put(&[change], true))
+            .blocking(move || journal.put(&[change], !has_won))
             .await
             .map_err(io::Error::other)
     }
@@ -98,6 +106,27 @@ impl HardStateStore {
         let journal = Arc::clone(&self.journal);
         let put = (IMAGE.to_vec(), Some(value));
         self.tasks.blocking(move || journal.put(&[put], true)).await
+    }
+
+    /// Where other brokers were reached when that changed last, by id.
+    pub(crate) fn peers(&self) -> BTreeMap<u32, String> {
+        let value = self.journal.get(PEERS).unwrap_or_default();
+        let peers = match value[..] {
+            [VERSION, ref json @ ..] => serde_json::from_slice(json).ok(),
+            _ => None,
+        };
+        // What a newer release has written differently is as good as forgotten: the seeds are asked all the same.
+        peers.unwrap_or_default()
+    }
+
+    /// Writes it down without a sync: what is older is worth a try too.
+    pub(crate) async fn set_peers(&self, peers: &BTreeMap<u32, String>) -> Result<(), JournalError> {
+        let mut value = vec![VERSION];
+        // Numbers and strings always have a form in JSON.
+        value.extend(serde_json::to_vec(peers).unwrap_or_default());
+        let journal = Arc::clone(&self.journal);
+        let put = (PEERS.to_vec(), Some(value));
+        self.tasks.blocking(move || journal.put(&[put], false)).await
     }
 
     /// Whether the replica was in doubt when this was written down last. A newer release that says more of it says this too.

@@ -90,6 +90,13 @@ impl GroupHost {
         silence.is_some_and(|silence| silence < PRESENT)
     }
 
+    /// Whether another broker, which is there, has said that it leads the partition.
+    pub(crate) fn hears_leader(&self, id: GroupId) -> bool {
+        let leader = self.leaders.leader_of(id);
+        let leader = leader.and_then(|(leader, _)| u64::try_from(leader).ok());
+        leader.is_some_and(|leader| leader != self.node && self.is_present(leader))
+    }
+
     pub(crate) fn new(options: HostOptions) -> Arc<Self> {
         let HostOptions {
             env,
@@ -144,6 +151,8 @@ impl GroupHost {
     pub(super) async fn open_log(self: &Arc<Self>, group: &Group) -> Result<OpenedLog, OpenError> {
         let spec = &group.spec;
         let failed = |e: &dyn std::error::Error| OpenError::Failed(describe(e));
+        let expected = group.expect_loss(self).await;
+        let expected = expected.map_err(|e| OpenError::Failed(e.to_string()))?;
         let (manager, id) = (Arc::clone(&self.manager), spec.id.into());
         let options = log_options(&spec.partition.config());
         let opened = self.env.tasks.blocking(move || manager.open(id, options)).await;
@@ -151,7 +160,11 @@ impl GroupHost {
         for action in &report.actions {
             tracing::warn!(partition = %spec.id, ?action, "recovery");
         }
-        group.note_cut(&report);
+        if !expected {
+            // It may have failed a moment ago.
+            let begun = group.find_loss(self, &report).await;
+            begun.map_err(|e| failed(&e))?;
+        }
         if let LogStatus::Damaged(at) = log.status() {
             spec.partition.attach_damaged(Arc::clone(&log));
             let (path, position) = (at.path.display(), at.position);

@@ -1,6 +1,7 @@
 //! openraft's own storage suite on the segment files, over the real disk.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use openraft::storage::{IOFlushed, RaftLogStorage as _};
@@ -9,6 +10,7 @@ use openraft::type_config::TypeConfigExt as _;
 use openraft::{EntryPayload, StorageError};
 use takhin_config::node::Durability;
 use takhin_config::topic::TopicConfig;
+use takhin_runtime::sim::{Fault, FaultRule, Op, Sim, When};
 use takhin_runtime::thread::Thread;
 use takhin_runtime::{Env, RealDisk};
 use takhin_storage::{FlushPolicy, Flusher, Journal, Log, LogOptions, PreviousStop, StorageContext};
@@ -66,7 +68,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, tempfile::TempDir> for Bui
     }
 }
 
-fn running_flusher(env: &Env, cx: &StorageContext, root: &std::path::Path) -> Flusher {
+fn running_flusher(env: &Env, cx: &StorageContext, root: &Path) -> Flusher {
     let flusher = Flusher::new(cx, root.to_owned(), FlushPolicy::default());
     let (rounds, clock) = (flusher.clone(), env.clock.clone());
     Thread::spawn("flusher", move || rounds.run(&clock)).unwrap();
@@ -141,5 +143,34 @@ fn a_vote_waits_for_the_entries_before_it_and_for_nothing_else() {
         // From now on it would wait for ever.
         store.flusher.close();
         store.save_vote(&RaftVote::new(3, 1)).await.unwrap();
+    });
+}
+
+/// A vote for whoever won the term already is durable: winning is not waited for.
+#[test]
+fn a_durable_vote_that_has_won_waits_for_no_disk() {
+    let mut sim = Sim::new(5);
+    let disk = sim.disk().clone();
+    sim.run(|env| async move {
+        let journal = Journal::create(Arc::clone(&env.disk), Path::new("/journal")).unwrap();
+        let votes = HardStateStore::new(Arc::new(journal), env.tasks.clone());
+        let group = GroupId {
+            topic_id: Uuid::from_u128(7),
+            index: 0,
+        };
+        votes.save_vote(group, &RaftVote::new(3, 1)).await.unwrap();
+        disk.arm(FaultRule {
+            op: Op::SyncData,
+            path: "journal".into(),
+            when: When::Probability(1.0),
+            fault: Fault::Eio,
+        });
+        let won = RaftVote::new_committed(3, 1);
+        votes.save_vote(group, &won).await.unwrap();
+        votes.save_vote(group, &won).await.unwrap();
+        assert_eq!(votes.vote(group).unwrap(), Some(won));
+        // Nobody here has voted for that one.
+        let other = votes.save_vote(group, &RaftVote::new_committed(4, 2)).await;
+        assert!(other.is_err());
     });
 }

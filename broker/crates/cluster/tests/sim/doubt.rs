@@ -1,9 +1,10 @@
 //! Replicas of `cached` topics that come back without what they had acknowledged from the page cache.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use takhin_cluster::{Acks, ConfigTarget, Partition};
+use takhin_cluster::{Acks, ConfigTarget, NewTopic, Partition};
 use takhin_config::alter::{Change, Operation};
 use takhin_runtime::Env;
 use takhin_runtime::sim::{CrashMode, Fault, FaultRule, Machine, Op, Sim, SimNet, When};
@@ -115,10 +116,10 @@ fn lose_power(machines: &[Machine], running: &Running, place: usize) {
     machines[place].crash(CrashMode::Power);
 }
 
-/// Every replica has all ten records in the end, and the partition goes on.
-async fn all_there(env: &Env, running: &Running, producer: &mut Producer) {
+/// Every replica has all records in the end, and the partition goes on.
+async fn all_there(env: &Env, running: &Running, producer: &mut Producer, records: usize) {
     let found = converge(env, running).await;
-    assert!(found.iter().all(|replica| replica.len() == 10), "{found:?}");
+    assert!(found.iter().all(|replica| replica.len() == records), "{found:?}");
     until(env, "nobody is in doubt", || in_doubt(running) == 0).await;
     write(env, running, producer, 3).await;
 }
@@ -145,8 +146,87 @@ fn what_one_replica_lost_with_the_power_the_others_do_not_forget() {
             back(&env, &running, 1).await;
         }
         net.heal_all();
-        all_there(&env, &running, &mut producer).await;
+        all_there(&env, &running, &mut producer, 10).await;
         has_lost
+    });
+}
+
+/// Killed between the two, it would come back as if it had everything.
+#[test]
+fn a_doubt_is_written_down_before_a_failed_log_is_cut() {
+    let mut sim = Sim::new(131);
+    let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
+    let net = sim.net().clone();
+    sim.run(|env| async move {
+        let (running, mut producer) = begin(&env, &machines, &net, &[CACHED]).await;
+        let topic = running.lock()[&0].image().topic(TOPIC).unwrap().id;
+        for (op, path) in [(Op::SyncData, topic.to_string()), (Op::Write, "journal".into())] {
+            machines[1].disk().arm(FaultRule {
+                op,
+                path,
+                when: When::Probability(1.0),
+                fault: Fault::Eio,
+            });
+        }
+        env.clock.sleep(SYNCED).await;
+        // A failed log is noticed with the next record; it is to be opened anew then, and nothing can be written down.
+        producer.pending = Some(1);
+        drop(
+            leader(&env, &running)
+                .await
+                .produce(batch(1, &producer, 1), Acks::All),
+        );
+        until(&env, "it has failed", || {
+            replica(&running, 1).is_none_or(|it| it.offline_reason().is_some())
+        })
+        .await;
+        env.clock.sleep(Duration::from_secs(2)).await;
+        running.lock().remove(&1);
+        machines[1].crash(CrashMode::Process);
+        machines[1].disk().clear_faults();
+        net.heal_all();
+        net.isolate(NAMES[0]);
+        boot(&machines, 1, &running);
+        back(&env, &running, 1).await;
+        assert!(end(&running, 1) < 10, "what was not synced is cut");
+        env.clock.sleep(LONG).await;
+        assert!(![1, 2].into_iter().any(|place| leads(&running, place)));
+        net.heal_all();
+        producer.answered(1);
+        all_there(&env, &running, &mut producer, 11).await;
+    });
+}
+
+/// A partition that nobody leads does not make each later kill a loss of power for the others.
+#[test]
+fn a_kill_is_only_a_kill_once_every_log_is_open() {
+    let mut sim = Sim::new(141);
+    let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
+    let net = sim.net().clone();
+    sim.run(|env| async move {
+        let (running, _) = begin(&env, &machines, &net, &[CACHED]).await;
+        net.heal_all();
+        let pair = NewTopic {
+            name: "pair".into(),
+            partitions: vec![vec![2, 3]],
+            overrides: BTreeMap::from([(CACHED.0.to_owned(), CACHED.1.to_owned())]),
+        };
+        let first = Arc::clone(&running.lock()[&0]);
+        first.create_topic(pair).await.unwrap();
+        drop(first);
+        (1..3).for_each(|place| lose_power(&machines, &running, place));
+        boot(&machines, 1, &running);
+        back(&env, &running, 1).await;
+        until(&env, "it waits for the third with one replica", || {
+            in_doubt(&running) == 1
+        })
+        .await;
+        env.clock.sleep(LONG).await;
+        running.lock().remove(&1);
+        machines[1].crash(CrashMode::Process);
+        boot(&machines, 1, &running);
+        back(&env, &running, 1).await;
+        assert_eq!(in_doubt(&running), 1, "it has lost nothing since");
     });
 }
 
@@ -234,6 +314,30 @@ fn a_majority_that_has_lost_power_goes_on_without_the_missing_if_the_topic_says_
     });
 }
 
+/// The third has heard of a leader that is cut off now: that is no reason to wait for it.
+#[test]
+fn a_majority_goes_on_without_a_leader_that_is_not_there_if_the_topic_says_so() {
+    with_losses(151, async |env, machines, net| {
+        let (running, mut producer) = begin(&env, &machines, &net, &[CACHED, UNCLEAN]).await;
+        lose_power(&machines, &running, 1);
+        net.heal_all();
+        net.isolate(NAMES[0]);
+        boot(&machines, 1, &running);
+        back(&env, &running, 1).await;
+        let has_lost = end(&running, 1) < 10;
+        until(&env, "it is led", || {
+            [1, 2].into_iter().any(|place| leads(&running, place))
+        })
+        .await;
+        running.lock().remove(&0);
+        machines[0].crash(CrashMode::Process);
+        let kept = leader(&env, &running).await.offsets().log_end_offset;
+        go_on_after(&mut producer, kept);
+        write(&env, &running, &mut producer, 3).await;
+        has_lost
+    });
+}
+
 /// A flushed topic has lost nothing that it has acknowledged.
 #[test]
 fn replicas_of_flushed_topics_vote_at_once() {
@@ -284,7 +388,7 @@ fn a_topic_that_is_flushed_by_now_has_lost_what_it_had_cached() {
         env.clock.sleep(LONG).await;
         assert!(![1, 2].into_iter().any(|place| leads(&running, place)));
         net.heal_all();
-        all_there(&env, &running, &mut producer).await;
+        all_there(&env, &running, &mut producer, 10).await;
         has_lost
     });
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use parking_lot::{Mutex, RwLock};
-use takhin_runtime::disk::OpenMode;
+use takhin_runtime::disk::{Disk, OpenMode};
 
 use super::derive::{derive, load_snapshot};
 use super::recover::{Recovered, Recovery, RecoveryAction, RecoveryReport};
@@ -37,6 +37,11 @@ struct Listing {
 }
 
 impl Log {
+    /// Whether a sync of the log in `dir` failed in this boot, and it has not been opened since.
+    pub(crate) fn sync_has_failed(disk: &dyn Disk, dir: &Path) -> Result<bool, LogError> {
+        Ok(sync_failed::noted(disk, dir)?.is_some())
+    }
+
     /// Opens the log in `dir`, creating it if neither the directory nor `checkpoint` knows of one.
     ///
     /// `checkpoint` is the newest durable watermark that the caller stored. See [`crate::RecoveryReport`] for what
