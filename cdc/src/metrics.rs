@@ -61,6 +61,8 @@ families! {
     SNAPSHOT_DAMAGED: counters Counter<1> = "takhin_cdc_snapshot_damaged_keys_total", "Keys left out because Pika itself has cut them", ["db"];
     /// Data sets taken.
     RESYNCS: counters Counter<1> = "takhin_cdc_full_resyncs_total", "Data sets that were begun to be taken, by reason", ["reason"];
+    /// Events of several keys.
+    MORE_KEYS: counters Counter<1> = "takhin_cdc_more_keys_total", "Changes that touch other keys than that of their record, in whose partitions they are not", ["db"];
     /// Commands that are not in our table.
     UNKNOWN: counters Counter<1> = "takhin_cdc_unknown_commands_total", "Changes by commands that are not known, written as they are", ["db"];
 }

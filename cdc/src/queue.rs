@@ -27,8 +27,8 @@ pub struct Progress {
     pub epoch: u32,
     /// Number of the last item, if there was one.
     pub logic_id: u64,
-    /// The master's term.
-    pub term: u32,
+    /// The master's term; before 3.3 the id of the server that has executed it.
+    pub origin: u32,
     /// When the last change happened, in milliseconds since 1970; 0 if there was none.
     pub ts_ms: i64,
     /// Of masters before 3.1, the last record.
@@ -43,7 +43,7 @@ impl Progress {
             position,
             epoch,
             logic_id: 0,
-            term: 0,
+            origin: 0,
             ts_ms: 0,
             last: None,
         }

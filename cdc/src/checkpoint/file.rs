@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use takhin_pika::Position;
 use takhin_runtime::{Disk, Env, OpenMode};
 
 use super::{Checkpoint, Checkpoints, VERSION};
@@ -153,9 +152,9 @@ impl PositionFile {
         Ok(databases)
     }
 
-    /// The position of a database that is on the medium: nobody goes back behind it.
-    pub fn saved(&self, db: &str) -> Option<Position> {
-        self.saved.lock().get(db).map(Checkpoint::position)
+    /// What is on the medium of a database.
+    pub fn saved(&self, db: &str) -> Option<Checkpoint> {
+        self.saved.lock().get(db).cloned()
     }
 
     /// Replaces what was saved. On the medium when it returns.
@@ -264,6 +263,7 @@ impl Checkpoint {
 
 #[cfg(test)]
 mod tests {
+    use takhin_pika::Position;
     use takhin_runtime::disk::sim::{CrashMode, Fault, FaultRule, Op, SimDisk, When};
 
     use super::*;
@@ -302,16 +302,18 @@ mod tests {
                 fault: Fault::Eio,
             });
             assert!(file.save(&at(2)).is_err());
-            assert_eq!(file.saved("db0"), Some(Position::new(0, 1)));
+            let saved = || file.saved("db0").map(|saved| saved.position());
+            assert_eq!(saved(), Some(Position::new(0, 1)));
             // Half of the times with each fault.
             if (seed / 4) % 2 == 0 {
                 file.save(&at(3)).unwrap();
             }
-            let saved = file.saved("db0");
+            let saved = saved();
             disk.crash(CrashMode::Power);
             let file = open();
             file.load().unwrap();
-            assert!(file.saved("db0") >= saved, "{seed} {op:?}");
+            let found = file.saved("db0").map(|saved| saved.position());
+            assert!(found >= saved, "{seed} {op:?}");
         }
     }
 

@@ -33,7 +33,7 @@ pub struct Checkpoint {
     pub offset: u64,
     /// Number of the last item, 0 if there was none.
     pub logic_id: u64,
-    /// Of masters before 3.3; 0.
+    /// Of masters before 3.3, which have no terms: the server that has executed the last change.
     #[serde(default)]
     pub server_id: u32,
     /// The master's term.

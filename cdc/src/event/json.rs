@@ -62,6 +62,7 @@ struct BinlogForm {
     end_filenum: u32,
     end_offset: u64,
     logic_id: u64,
+    server_id: u32,
     term_id: u32,
     sub: u32,
 }
@@ -119,6 +120,7 @@ impl Encoder for Json {
 
     fn encode(&self, source: &Source, event: &Event) -> Bytes {
         let raw = self.has_raw.then(|| raw(event)).flatten();
+        let names_servers = source.names_servers();
         let form = Form {
             schema: SCHEMA,
             event_type: event.kind.name(),
@@ -135,12 +137,13 @@ impl Encoder for Json {
             event_id: &event.event_id,
             source_id: &source.id,
             binlog: event.place.map(|place| BinlogForm {
+                server_id: if names_servers { place.origin } else { 0 },
+                term_id: if names_servers { 0 } else { place.origin },
                 filenum: place.start.filenum,
                 offset: place.start.offset,
                 end_filenum: place.end.filenum,
                 end_offset: place.end.offset,
                 logic_id: place.logic_id,
-                term_id: place.term,
                 sub: place.sub,
             }),
             part: event.part.map(|part| PartForm {
@@ -220,7 +223,7 @@ mod tests {
                 start: Position::new(12, 34567),
                 end: Position::new(12, 34636),
                 logic_id: 8899,
-                term: 0,
+                origin: 7,
                 sub: 0,
             }),
             part: None,
@@ -237,8 +240,30 @@ mod tests {
              \"raw_resp_b64\":\"KjMNCiQzDQpzZXQNCiQ2DQp1c2VyOjENCiQxDQr/DQo=\",\"ts_ms\":1700000000000,\
              \"event_id\":\"abcdefgh:db0:0:12:34567:8899:0\",\"source_id\":\"10.0.0.1:9221\",\
              \"binlog\":{\"filenum\":12,\"offset\":34567,\"end_filenum\":12,\"end_offset\":34636,\"logic_id\":8899,\
-             \"term_id\":0,\"sub\":0},\
+             \"server_id\":0,\"term_id\":7,\"sub\":0},\
              \"source\":{\"host\":\"10.0.0.1\",\"port\":9221,\"version\":\"3.5.5\",\"replication_id\":\"abcdefghij\"}}"
         );
+    }
+
+    /// One number of an item is one or the other.
+    #[test]
+    fn the_origin_of_a_change_is_named_as_the_master_means_it() {
+        for (version, names_servers) in [
+            ("2.3.6", true),
+            ("3.0.16", true),
+            ("3.2.9", true),
+            ("3.3.0", false),
+            ("3.5.5", false),
+            ("4.0.0", false),
+        ] {
+            let source = Source {
+                id: "s".into(),
+                host: "h".into(),
+                port: 1,
+                version: version.into(),
+                replication_id: String::new(),
+            };
+            assert_eq!(source.names_servers(), names_servers, "{version}");
+        }
     }
 }

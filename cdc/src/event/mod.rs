@@ -49,8 +49,8 @@ pub struct Place {
     pub end: Position,
     /// Number of the item.
     pub logic_id: u64,
-    /// The master's term.
-    pub term: u32,
+    /// The master's term; before 3.3 the id of the server that has executed it.
+    pub origin: u32,
     /// Which change of its record it is.
     pub sub: u32,
 }
@@ -131,6 +131,14 @@ pub struct Source {
 const EPOCH_LEN: usize = 8;
 
 impl Source {
+    /// Whether its binlog names the server that has executed a change: from 3.3 on the master's term stands there. 2.3 names it
+    /// too, if not in the item.
+    pub fn names_servers(&self) -> bool {
+        let mut numbers = self.version.split('.').map(|number| number.parse::<u32>().ok());
+        let mut next = || numbers.next().flatten();
+        (next(), next()) < (Some(3), Some(3))
+    }
+
     /// What tells its binlog from others in event ids: the beginning of the replication id, `0` where there is none.
     pub fn epoch(&self) -> &str {
         match self.replication_id.get(..EPOCH_LEN) {

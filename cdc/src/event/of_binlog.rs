@@ -40,7 +40,7 @@ pub fn events_of_item(
             start: item.start,
             end,
             logic_id: item.logic_id,
-            term: item.origin,
+            origin: item.origin,
             sub,
         }),
         part: None,

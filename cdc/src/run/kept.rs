@@ -9,10 +9,11 @@ use takhin_runtime::Env;
 use tracing::warn;
 
 use super::Runner;
+use crate::checkpoint::Checkpoint;
 use crate::queue::{Piece, Progress, Queue};
-use crate::source::{Followed, Received, SourceError, piece};
+use crate::source::{Followed, Received, SourceError, is_same_binlog, piece};
 use crate::trouble::Trouble;
-use crate::wal::{Cursor, Wal, WalError};
+use crate::wal::{Cursor, Origin, Wal, WalError};
 
 /// Pause between two looks for what is kept and was written.
 pub(super) const TRIM: Duration = Duration::from_millis(200);
@@ -27,32 +28,71 @@ pub(super) struct Feed<'a> {
     pub(super) has_records: bool,
 }
 
+/// Where a log is written from.
+pub(super) struct Start {
+    pub(super) cursor: Cursor,
+    pub(super) from: Position,
+    /// Of a master before 3.1, the record before it.
+    pub(super) last: Option<LastRecord>,
+}
+
 /// Keeps what was received: it is on the medium when this returns. Waits while the log is full.
 pub(super) async fn keep(env: &Env, wal: &Arc<Wal>, commands: Vec<Received>) -> Result<(), SourceError> {
     if wal.is_full() {
         warn!(
             "wal.max_size is reached: nothing more is read from the master until brokers have taken some of it"
         );
-        wal.room().await;
+        wal.room().await?;
     }
     let wal = Arc::clone(wal);
     let kept = env.tasks.blocking(move || wal.append(&commands));
     Ok(kept.await?)
 }
 
+/// Whether a position is one of the binlog that is kept.
+pub(super) fn is_of(known: &Checkpoint, origin: &Origin) -> bool {
+    known.epoch == origin.epoch && is_same_binlog(&known.replication_id, &origin.replication_id)
+}
+
 impl Runner<'_> {
+    /// Where to go on in the log of a database behind what is known to be written; `None` if it does not go on there.
+    ///
+    /// What is before its beginning was deleted when a saved position had passed it. A position that is behind that is an older
+    /// one, of the topic or of another copy of the file: the log counts.
+    pub(super) async fn start(
+        &self,
+        (db, wal): (&str, &Arc<Wal>),
+        (known, last): (Position, Option<LastRecord>),
+    ) -> Result<Option<Start>, WalError> {
+        let (mut from, mut last) = (known, last);
+        if let Some((begin, before)) = wal.first()
+            && known < begin
+        {
+            warn!(
+                db,
+                position = %known,
+                "what is kept begins behind the position, at {begin}, and so what is between was written: it goes on there"
+            );
+            (from, last) = (begin, before);
+        }
+        let wal = Arc::clone(wal);
+        let cursor = self.env.tasks.blocking(move || wal.cursor(from)).await?;
+        Ok(cursor.map(|cursor| Start { cursor, from, last }))
+    }
+
     /// Puts what is kept into the queue, as it comes.
     pub(super) async fn feed(
         &self,
         feed: &Feed<'_>,
-        (mut cursor, mut end, last): (Cursor, Position, Option<LastRecord>),
+        start: &Start,
         followed: &Followed,
         queue: &Queue,
     ) -> Trouble {
+        let (mut cursor, mut end) = (start.cursor, start.from);
         // The topic is to have a position as soon as there is one.
         let begun = Piece {
             progress: Some(Progress {
-                last,
+                last: start.last,
                 ..Progress::begin(&feed.db, (end, feed.epoch))
             }),
             ..Piece::default()
@@ -81,21 +121,22 @@ impl Runner<'_> {
     }
 
     /// Deletes what is kept of a database and saved positions have passed, now and then.
-    pub(super) async fn trim(&self, db: &str, wal: &Arc<Wal>) -> Trouble {
+    pub(super) async fn trim(&self, db: &str, wal: &Arc<Wal>, origin: &Origin) -> Trouble {
         loop {
             self.env.clock.sleep(TRIM).await;
-            if let Err(error) = self.trim_now(db, wal).await {
+            if let Err(error) = self.trim_now(db, wal, origin).await {
                 return error.into();
             }
         }
     }
 
-    pub(super) async fn trim_now(&self, db: &str, wal: &Arc<Wal>) -> Result<(), WalError> {
-        // Not what was written, or received: what was saved.
-        let Some(saved) = self.file.saved(db) else {
+    pub(super) async fn trim_now(&self, db: &str, wal: &Arc<Wal>, origin: &Origin) -> Result<(), WalError> {
+        // Not what was written, or received: what was saved. A file that is behind the topic may have a position of before
+        // another data set, which is beyond all of the log.
+        let Some(saved) = self.file.saved(db).filter(|saved| is_of(saved, origin)) else {
             return Ok(());
         };
-        let wal = Arc::clone(wal);
+        let (wal, saved) = (Arc::clone(wal), saved.position());
         self.env.tasks.blocking(move || wal.trim(saved)).await
     }
 }

@@ -19,7 +19,7 @@ use crate::queue::queue;
 use crate::sink::Master;
 use crate::source::{Followed, Legacy, Received, Redis, SourceError, Taker};
 use crate::trouble::Trouble;
-use crate::wal::Wal;
+use crate::wal::{Before, Origin, Wal};
 
 impl Runner<'_> {
     /// Begins to keep what the master sends, from the position that is known, or from now on.
@@ -30,10 +30,11 @@ impl Runner<'_> {
     ) -> Result<Ended, Trouble> {
         metrics::set_phase(Legacy::DB, Phase::Connecting);
         Legacy::check(self.config)?;
-        let (end, last) = match checkpoints.get(Legacy::DB) {
-            Some(known) => (known.position(), known.last.map(LastRecord::from)),
+        let (end, before) = match checkpoints.get(Legacy::DB) {
+            Some(known) => (known.position(), Before::Record(known.last.map(LastRecord::from))),
             None if self.config.is_data_set_taken() => {
-                (self.receive_data_set(&mut connected, "initial").await?, None)
+                let end = self.receive_data_set(&mut connected, "initial").await?;
+                (end, Before::DataSet)
             }
             None => {
                 let end = self.legacy_begin(&mut connected.redis).await?;
@@ -43,22 +44,17 @@ impl Runner<'_> {
                 checkpoints.insert(Legacy::DB.to_owned(), begun);
                 let file = Arc::clone(&self.file);
                 self.env.tasks.blocking(move || file.save(&checkpoints)).await?;
-                (end, None)
+                (end, Before::Record(None))
             }
         };
-        self.reset(end, last, connected.server.version).await?;
+        self.reset(end, before, connected.server.version).await?;
         Ok(Ended::Again)
     }
 
     /// Begins to keep from a position on.
-    pub(super) async fn reset(
-        &self,
-        end: Position,
-        last: Option<LastRecord>,
-        version: String,
-    ) -> Result<(), Trouble> {
+    pub(super) async fn reset(&self, end: Position, before: Before, version: String) -> Result<(), Trouble> {
         let wal = Arc::clone(&self.wal);
-        let begun = move || wal.reset(end, last, &version);
+        let begun = move || wal.reset(end, before, &version);
         Ok(self.env.tasks.blocking(begun).await?)
     }
 
@@ -84,12 +80,15 @@ impl Runner<'_> {
         let followed = Legacy::followed(self.config, &version);
         // What was received and not written when the last process ended.
         self.kept_data_set(begin, &version).await?;
+        if self.is_lacking.load(Ordering::Relaxed) {
+            return Ok(Ended::Again);
+        }
         let receiving = async {
             let mut pauses = Pauses::new(self.env);
             loop {
                 let error = Box::pin(self.receive(&followed)).await;
                 metrics::set_phase(Legacy::DB, Phase::Connecting);
-                match self.of_lost(error).await {
+                match self.of_lost(error, &followed).await {
                     Some(error) => self.rest(&error.into(), &mut pauses, stop).await,
                     None => break,
                 }
@@ -134,6 +133,9 @@ impl Runner<'_> {
             .map(|source| source.version.clone())
             .unwrap_or_default();
         let kept = self.kept_data_set(begin, &version).await?;
+        if self.is_lacking.load(Ordering::Relaxed) {
+            return Ok(Ended::Again);
+        }
         // What was known before the data set means nothing.
         let known = checkpoints.get(Legacy::DB);
         let epoch = match kept {
@@ -143,16 +145,15 @@ impl Runner<'_> {
         let known = known.filter(|_| kept.is_none());
         let from = known.map_or(begin, Checkpoint::position);
         let last = known.and_then(|known| known.last).map(LastRecord::from);
-        let wal = Arc::clone(&self.wal);
-        let cursor = self.env.tasks.blocking(move || wal.cursor(from)).await?;
-        let Some(cursor) = cursor else {
+        let Some(start) = self.start((Legacy::DB, &self.wal), (from, last)).await? else {
             // The positions are right: whoever has written them has had acknowledgements of everything before.
             warn!(position = %from, "what is kept does not go on at the position: the master is asked anew from there");
-            self.reset(from, last, version).await?;
+            self.reset(from, Before::Record(last), version).await?;
             return Ok(Ended::Again);
         };
         self.flags.sink.pass();
-        followed.begin(Legacy::DB, from);
+        followed.begin(Legacy::DB, start.from);
+        followed.since(Legacy::DB, known.map_or(0, |known| known.ts_ms));
         let (queue, works) = queue(self.config.sink.queue_size.as_u32());
         let writer = self.writer(topics, &mut checkpoints);
         let master = Master {
@@ -171,9 +172,10 @@ impl Runner<'_> {
                 epoch,
                 has_records: true,
             };
+            let origin = Origin::unnamed(epoch);
             tokio::select! {
-                error = self.feed(&feed, (cursor, from, last), followed, &queue) => error,
-                error = self.trim(Legacy::DB, &self.wal) => error,
+                error = self.feed(&feed, &start, followed, &queue) => error,
+                error = self.trim(Legacy::DB, &self.wal, &origin) => error,
             }
         };
         let ended = tokio::select! {
@@ -315,7 +317,10 @@ mod tests {
         let (flags, pause) = (Flags::new(&Health::start(&env, &stop)), Pause::default());
         let runner = Runner::new(&config, &env, (&flags, &pause)).await.unwrap();
         let at = |number: u32| Position::new(0, u64::from(number) * 100);
-        runner.reset(at(0), None, "3.0.16".to_owned()).await.unwrap();
+        runner
+            .reset(at(0), Before::Record(None), "3.0.16".to_owned())
+            .await
+            .unwrap();
         let received = |number: u32| Received {
             item: Item {
                 exec_time: 1,
@@ -331,12 +336,30 @@ mod tests {
             runner.wal.append(&[received(number)]).unwrap();
         }
         let begin = || runner.wal.beginning().unwrap().0;
-        runner.trim_now(Legacy::DB, &runner.wal).await.unwrap();
+        let trim = async |epoch| {
+            runner
+                .trim_now(Legacy::DB, &runner.wal, &Origin::unnamed(epoch))
+                .await
+                .unwrap();
+        };
+        let read = |to: u32| {
+            let mut cursor = runner.wal.cursor(at(0)).unwrap().unwrap();
+            while runner.wal.read(&mut cursor).unwrap().last().unwrap().end < at(to) {}
+        };
+        read(60);
+        trim(1).await;
         assert_eq!(begin(), at(0), "deleted although nothing is saved");
-        let saved = Checkpoint::new("s", Legacy::DB, "", at(30), 1);
+        let mut saved = Checkpoint::new("s", Legacy::DB, "", at(30), 1);
+        saved.epoch = 1;
         let saved = Checkpoints::from([(Legacy::DB.to_owned(), saved)]);
         runner.file.save(&saved).unwrap();
-        runner.trim_now(Legacy::DB, &runner.wal).await.unwrap();
+        trim(2).await;
+        assert_eq!(begin(), at(0), "what is saved is of before the data set");
+        assert!(runner.wal.cursor(at(0)).unwrap().is_some());
+        trim(1).await;
+        assert_eq!(begin(), at(0), "nothing of it was read since");
+        read(60);
+        trim(1).await;
         assert!(begin() > at(0) && begin() <= at(30), "{}", begin());
         assert!(runner.wal.cursor(at(30)).unwrap().is_some());
         assert_eq!(runner.wal.position().unwrap().0, at(60));

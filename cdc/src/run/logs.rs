@@ -11,23 +11,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures_util::future::select_all;
-use takhin_pika::Position;
 use takhin_pika::info::Family;
 use takhin_runtime::{Env, Shutdown};
 use tracing::{info, warn};
 
-use super::kept::{Feed, TRIM, keep};
+use super::kept::{Feed, Start, TRIM, is_of, keep};
 use super::{Begun, Connected, Ended, Pauses, Runner, follows};
-use crate::checkpoint::Checkpoints;
+use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::event::Source;
 use crate::metrics::{self, Phase};
 use crate::queue::queue;
 use crate::sink::Master;
-use crate::source::{
-    Ack, Ends, Followed, Inlet, Message, Received, Redis, Session, SourceError, is_same_binlog,
-};
+use crate::source::{Ack, Ends, Followed, Inlet, Message, Received, Redis, Session, SourceError};
 use crate::trouble::Trouble;
-use crate::wal::{Begin, Cursor, Origin, Wal, WalError, version_kept};
+use crate::wal::{Begin, Origin, Wal, WalError, version_kept};
 
 /// Logs by database.
 type ByDatabase = BTreeMap<String, Arc<Wal>>;
@@ -42,8 +39,8 @@ struct Kept {
 /// A log, and from where on it is to be written.
 struct Reading<'a> {
     feed: Feed<'a>,
-    cursor: Cursor,
-    from: Position,
+    start: Start,
+    origin: Origin,
 }
 
 impl Kept {
@@ -59,9 +56,11 @@ impl Kept {
     }
 
     /// Whether everything that was received is before a saved position.
-    fn is_written(&self, saved: impl Fn(&str) -> Option<Position>) -> bool {
-        let end = |wal: &Wal| wal.position().map(|(end, _)| end);
-        self.logs.iter().all(|(db, wal)| saved(db) >= end(wal))
+    fn is_written(&self, saved: impl Fn(&str) -> Option<Checkpoint>) -> bool {
+        self.logs.iter().all(|(db, wal)| {
+            let saved = saved(db).filter(|saved| wal.origin().is_some_and(|origin| is_of(saved, &origin)));
+            saved.map(|saved| saved.position()) >= wal.position().map(|(end, _)| end)
+        })
     }
 }
 
@@ -156,7 +155,10 @@ impl Runner<'_> {
         };
         self.flags.sink.pass();
         for reading in &readings {
-            followed.begin(&reading.feed.db, reading.from);
+            followed.begin(&reading.feed.db, reading.start.from);
+            if let Some(known) = checkpoints.get(&*reading.feed.db) {
+                followed.since(&reading.feed.db, known.ts_ms);
+            }
         }
         let (queue, works) = queue(self.config.sink.queue_size.as_u32());
         let writer = self.writer(topics, &mut checkpoints);
@@ -164,11 +166,13 @@ impl Runner<'_> {
             followed,
             session: None,
         };
-        let feeding = readings.iter().map(|reading| {
-            let begin = (reading.cursor, reading.from, None);
-            Box::pin(self.feed(&reading.feed, begin, followed, &queue))
+        let feeding = readings
+            .iter()
+            .map(|reading| Box::pin(self.feed(&reading.feed, &reading.start, followed, &queue)));
+        let trimming = readings.iter().map(|reading| {
+            let Feed { wal, db, .. } = &reading.feed;
+            Box::pin(self.trim(db, wal, &reading.origin))
         });
-        let trimming = kept.logs.iter().map(|(db, wal)| Box::pin(self.trim(db, wal)));
         let ended = tokio::select! {
             biased;
             written = writer.run(works, master, stop) => written.map(|()| Ended::Stopped),
@@ -196,14 +200,13 @@ impl Runner<'_> {
                 return Ok(None);
             };
             let known = checkpoints.get(db);
-            let is_of_log = known.is_none_or(|known| {
-                known.epoch == origin.epoch && is_same_binlog(&known.replication_id, &origin.replication_id)
-            });
+            let is_of_log = known.is_none_or(|known| is_of(known, &origin));
             let from = known.map_or(begin, |known| known.position());
-            let log = Arc::clone(wal);
-            let found = self.env.tasks.blocking(move || log.cursor(from)).await?;
-            let is_same = origin.replication_id == kept.replication_id;
-            let Some(cursor) = found.filter(|_| is_of_log && is_same) else {
+            let start = match is_of_log && origin.replication_id == kept.replication_id {
+                true => self.start((db, wal), (from, None)).await?,
+                false => None,
+            };
+            let Some(start) = start else {
                 // The positions are right: whoever has written them has had acknowledgements of everything before.
                 warn!(
                     db,
@@ -221,8 +224,8 @@ impl Runner<'_> {
                     epoch: origin.epoch,
                     has_records: false,
                 },
-                cursor,
-                from,
+                start,
+                origin,
             });
         }
         Ok(Some(readings))
@@ -286,6 +289,9 @@ impl Runner<'_> {
             ended = working => ended,
             error = driver.run(&session, &inlet) => Err(error),
         };
+        if let Err(error) = &ended {
+            self.note_end(&session, error);
+        }
         match ended {
             Err(lost @ SourceError::PositionLost { .. }) if self.config.is_resynced() => {
                 warn!("{lost}; source.on_position_lost is resync");
@@ -317,7 +323,7 @@ impl Runner<'_> {
                 return Ok(());
             };
             session.check_origin(db, end, &origin.replication_id)?;
-            session.follow(db, (end, origin.epoch)).await?;
+            self.ask(session, db, (end, origin.epoch), true).await?;
             follows(db, end);
         }
         self.flags.source.pass();
@@ -340,9 +346,9 @@ impl Inlet for ToLogs<'_> {
             acks.push(message.ack);
         }
         for (db, items) in items {
-            if let Some(wal) = self.logs.get(&*db) {
-                keep(self.env, wal, items).await?;
-            }
+            // What is acknowledged is in a log.
+            let missing = || WalError::Elsewhere((&*db).into());
+            keep(self.env, self.logs.get(&*db).ok_or_else(missing)?, items).await?;
         }
         Ok(acks)
     }

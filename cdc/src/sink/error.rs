@@ -15,6 +15,14 @@ pub enum SinkError {
         /// What came of it.
         source: ClientError,
     },
+    /// A batch that brokers do not take, however often it is sent.
+    #[error("cannot write to {topic}: {}", words(source))]
+    Refused {
+        /// The topic.
+        topic: String,
+        /// The brokers' words.
+        source: ClientError,
+    },
     /// There are no transactions.
     #[error(
         "sink.delivery is exactly_once, and the brokers have no transactions ({0}): set it to at_least_once"
@@ -54,7 +62,7 @@ pub enum SinkError {
     /// A record is larger than allowed.
     #[error(
         "the record of event {event_id} has {len} bytes, more than sink.max_record_size ({max}): raise it, with \
-         max.message.bytes of the topic, or set sink.oversize to skip"
+         max.message.bytes of the topic, or set sink.oversize to skip, and start again"
     )]
     Oversize {
         /// The event.
@@ -67,15 +75,54 @@ pub enum SinkError {
 }
 
 impl SinkError {
+    /// The error for a batch that was not written.
+    pub(super) fn of_batch(topic: &str, source: ClientError) -> Self {
+        let (topic, is_refused) = (topic.to_owned(), is_for_good(&source));
+        match is_refused {
+            true => Self::Refused { topic, source },
+            false => Self::Client {
+                what: format!("write to {topic}"),
+                source,
+            },
+        }
+    }
+
     /// Whether nothing may be tried again.
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Fenced(_))
     }
 
+    /// Whether it comes again as long as this process has the settings that it was started with.
+    pub fn needs_settings(&self) -> bool {
+        matches!(self, Self::Oversize { .. })
+    }
+
     /// Whether nothing changes before somebody does something.
     pub fn needs_somebody(&self) -> bool {
-        matches!(self, Self::NoTransactions(_))
+        matches!(self, Self::NoTransactions(_) | Self::Refused { .. })
     }
+
+    /// Whether the same batch is refused the next time too, and what was beside it is written again.
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::Refused { .. })
+    }
+}
+
+/// Whether brokers say of what is in a batch that they do not take it. Not of who sends it: rights are given while it waits, and
+/// all that goes to the topic waits with it.
+fn is_for_good(error: &ClientError) -> bool {
+    matches!(
+        error,
+        ClientError::Code {
+            code: ErrorCode::MessageTooLarge
+                | ErrorCode::RecordListTooLarge
+                | ErrorCode::InvalidTimestamp
+                | ErrorCode::InvalidRecord
+                | ErrorCode::PolicyViolation
+                | ErrorCode::UnsupportedCompressionType,
+            ..
+        }
+    )
 }
 
 /// The error in one line, with what it comes from and what to do where that is known.

@@ -141,22 +141,30 @@ impl Recorder {
 }
 
 impl Round {
-    /// Adds work.
+    /// Adds work: all of it, or nothing where one of its events cannot be written.
     pub(super) fn add(
         &mut self,
         recorder: &Recorder,
         source: &Source,
         mut work: Work,
     ) -> Result<(), SinkError> {
-        for event in std::mem::take(&mut work.events) {
+        let mut made = Vec::with_capacity(work.events.len());
+        for event in &work.events {
             if !event.is_known {
                 metrics::UNKNOWN.with([&event.db]).inc();
             }
-            match recorder.filter.refuses(&event) {
+            if event.has_more_keys {
+                metrics::MORE_KEYS.with([&event.db]).inc();
+            }
+            match recorder.filter.refuses(event) {
                 Some(rule) => metrics::FILTERED.with([rule.name()]).inc(),
-                None => self.push(recorder, source, &event)?,
+                None => made.extend(recorder.sized(source, event)?.map(|record| (event, record))),
             }
         }
+        for (event, record) in made {
+            self.push(recorder, event, record);
+        }
+        work.events = Vec::new();
         if let Some(progress) = work.progress.take() {
             self.progress.insert(Arc::clone(&progress.db), progress);
         }
@@ -167,10 +175,7 @@ impl Round {
         Ok(())
     }
 
-    fn push(&mut self, recorder: &Recorder, source: &Source, event: &Event) -> Result<(), SinkError> {
-        let Some((topic, record, len)) = recorder.sized(source, event)? else {
-            return Ok(());
-        };
+    fn push(&mut self, recorder: &Recorder, event: &Event, (topic, record, len): (Arc<str>, Record, usize)) {
         let partitions = recorder.topics.partitions(&topic);
         *self
             .counts
@@ -191,7 +196,6 @@ impl Round {
                 );
             }
         }
-        Ok(())
     }
 
     fn put(&mut self, topic: Arc<str>, partition: i32, record: Record, len: usize, max: usize) {

@@ -60,6 +60,8 @@ pub struct Writer<'a> {
     flag: &'a Flag,
     pause: &'a Pause,
     next: Round,
+    /// Why nothing more is taken; what was taken before is written still.
+    refused: Option<SinkError>,
     sending: Option<Round>,
     flight: Option<Flight>,
     topic_interval: Duration,
@@ -93,6 +95,7 @@ impl<'a> Writer<'a> {
             flag,
             pause,
             next: Round::default(),
+            refused: None,
             sending: None,
             flight: None,
             topic_interval: config.checkpoint.topic_interval,
@@ -108,14 +111,14 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     ///
-    /// Something could not be written, or noted.
+    /// Something could not be written, or noted. Where no record can be made of an event, the pieces of work before it were.
     pub async fn run(
         mut self,
         mut works: mpsc::Receiver<Work>,
         master: Master<'_>,
         stop: &Shutdown,
     ) -> Result<(), Trouble> {
-        while !stop.is_triggered() {
+        while !stop.is_triggered() && !self.is_over() {
             let is_paused = self.pause.is_on();
             let slow_at = self
                 .flight
@@ -127,8 +130,8 @@ impl<'a> Writer<'a> {
                 biased;
                 () = stop.wait() => {}
                 outcome = landed(&mut self.flight) => self.land(outcome, master).await?,
-                work = works.recv(), if !is_paused && !self.next.is_full() => match work {
-                    Some(work) => self.take(work, &mut works, master)?,
+                work = works.recv(), if !is_paused && self.may_take() => match work {
+                    Some(work) => self.take(work, &mut works, master),
                     // The reader has ended; it says why.
                     None => std::future::pending().await,
                 },
@@ -140,16 +143,21 @@ impl<'a> Writer<'a> {
             }
             self.launch(master);
         }
-        self.finish(master).await
+        self.finish(master).await?;
+        self.refused.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    fn may_take(&self) -> bool {
+        !self.next.is_full() && self.refused.is_none()
+    }
+
+    /// Whether everything before what cannot be written was written.
+    fn is_over(&self) -> bool {
+        self.refused.is_some() && self.flight.is_none() && self.sending.is_none() && self.next.is_empty()
     }
 
     /// Takes a piece of work, and what else is there.
-    fn take(
-        &mut self,
-        work: Work,
-        works: &mut mpsc::Receiver<Work>,
-        master: Master<'_>,
-    ) -> Result<(), Trouble> {
+    fn take(&mut self, work: Work, works: &mut mpsc::Receiver<Work>, master: Master<'_>) {
         let unknown = Source {
             id: String::new(),
             host: String::new(),
@@ -159,12 +167,13 @@ impl<'a> Writer<'a> {
         };
         // There is no work before the master has introduced itself.
         let source = master.followed.source().unwrap_or(&unknown);
-        self.next.add(&self.recorder, source, work)?;
-        while !self.next.is_full() {
-            let Ok(work) = works.try_recv() else { break };
-            self.next.add(&self.recorder, source, work)?;
+        let mut next = Some(work);
+        while let Some(work) = next.take() {
+            self.refused = self.next.add(&self.recorder, source, work).err();
+            if self.may_take() {
+                next = works.try_recv().ok();
+            }
         }
-        Ok(())
     }
 
     /// Sends the next batches, if none are on their way.
@@ -220,7 +229,7 @@ impl<'a> Writer<'a> {
             if let Some(span) = self.sending.as_ref().and_then(|round| round.span.as_ref()) {
                 trace::failed(span, &source);
             }
-            return Err(failed(&format!("write to {topic}"), source).into());
+            return Err(SinkError::of_batch(&topic, source).into());
         }
         self.flag.pass();
         // Batches that come after those of the same partition.
@@ -274,7 +283,10 @@ impl<'a> Writer<'a> {
             checkpoint.logic_id = progress.logic_id;
             checkpoint.epoch = progress.epoch;
             checkpoint.partitions = partitions;
-            checkpoint.term_id = progress.term;
+            match source.names_servers() {
+                true => checkpoint.server_id = progress.origin,
+                false => checkpoint.term_id = progress.origin,
+            }
             checkpoint.last = progress.last.map(Into::into);
             (db.to_string(), checkpoint)
         });

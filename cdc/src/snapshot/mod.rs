@@ -218,7 +218,7 @@ impl Writing<'_> {
             position: self.reference.position,
             epoch: self.epoch,
             logic_id: 0,
-            term: 0,
+            origin: 0,
             ts_ms: 0,
             last: None,
         });

@@ -43,6 +43,19 @@ pub enum SourceError {
         /// How long was waited.
         after: Duration,
     },
+    /// Nothing comes of a database.
+    #[error(
+        "{address} has sent nothing of {db} for {} s, no sign of life either: it has forgotten this slave, which connects again",
+        after.as_secs()
+    )]
+    Forgotten {
+        /// `HOST:PORT`.
+        address: String,
+        /// The database.
+        db: String,
+        /// How long that is.
+        after: Duration,
+    },
     /// The connection has ended.
     #[error("the connection to {address} has ended{hint}")]
     Closed {
@@ -164,6 +177,17 @@ pub enum SourceError {
         /// How long was waited.
         after: Duration,
     },
+    /// The master does not make its dump.
+    #[error(
+        "the master has not made a dump of {db} within {} s: see its log, and snapshot.push_wait if it takes longer",
+        after.as_secs()
+    )]
+    NotMade {
+        /// The database.
+        db: String,
+        /// How long was waited.
+        after: Duration,
+    },
     /// Nothing can be listened on.
     #[error("masters before 3.5 connect to their slaves: {0}")]
     Listen(#[from] ListenError),
@@ -269,6 +293,19 @@ pub enum SourceError {
         /// What the master says.
         why: String,
     },
+    /// The changes behind a data set cannot be had.
+    #[error(
+        "the data set of {db} is there, and not the changes from {position} on: {why}; it is taken again: raise the master's \
+         expire-logs-nums until it is"
+    )]
+    ChangesGone {
+        /// The database.
+        db: String,
+        /// Where they were to go on.
+        position: Position,
+        /// What the master says.
+        why: String,
+    },
     /// Changes are missing.
     #[error("a gap in the binlog of {db}: {found} follows where {expected} is to be")]
     Gap {
@@ -314,7 +351,7 @@ impl SourceError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Connect { .. } => "connect",
-            Self::Silent { .. } => "silent",
+            Self::Silent { .. } | Self::Forgotten { .. } => "silent",
             Self::Closed { .. } => "closed",
             Self::NotReached { .. } | Self::NotPushed { .. } => "not_reached",
             Self::Rsync { .. } => "rsync",
@@ -338,8 +375,9 @@ impl SourceError {
             Self::Database { .. } | Self::DatabaseGone { .. } => "database",
             Self::AlreadyListed { .. } => "already_listed",
             Self::PositionLost { .. } => "position_lost",
+            Self::ChangesGone { .. } => "changes_gone",
             Self::Gap { .. } => "gap",
-            Self::Snapshot { .. } => "snapshot",
+            Self::Snapshot { .. } | Self::NotMade { .. } => "snapshot",
             Self::SnapshotDisk { .. } => "snapshot_disk",
             Self::Item { .. } => "item",
         }
@@ -353,6 +391,7 @@ impl SourceError {
                 | "version"
                 | "database"
                 | "position_lost"
+                | "changes_gone"
                 | "gap"
                 | "item"
                 | "snapshot_disk"

@@ -46,6 +46,15 @@ impl Followed {
         self.written.lock().insert(db.to_owned(), (from, 0));
     }
 
+    /// Notes, of where a database begins, when it was as far as that: no change behind it is older, as far as anybody knows.
+    pub fn since(&self, db: &str, ts_ms: i64) {
+        if let Some((_, known)) = self.written.lock().get_mut(db)
+            && *known == 0
+        {
+            *known = ts_ms;
+        }
+    }
+
     /// Notes up to where the changes of a database were written, and when the last one happened.
     pub fn wrote(&self, db: &str, position: Position, ts_ms: i64) {
         self.has_written.store(true, Ordering::Relaxed);

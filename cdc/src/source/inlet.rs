@@ -102,7 +102,7 @@ pub fn piece(
             position: *end,
             epoch,
             logic_id: item.logic_id,
-            term: item.origin,
+            origin: item.origin,
             ts_ms: i64::from(item.exec_time) * 1000,
             last: has_records.then(|| last_record(received)),
         });

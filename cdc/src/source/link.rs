@@ -1,6 +1,7 @@
 //! The replication connection: requests one way; answers, and the binlog, the other.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -10,6 +11,7 @@ use takhin_pika::message::{
     BinlogOffset, BinlogSyncItem, BinlogSyncRequest, DbSyncRequest, InnerRequest, InnerResponse, Kind,
     MetaSyncRequest, MetaSyncResponse, Node, RemoveSlaveNode, Slot, Status, TrySyncReply, TrySyncRequest,
 };
+use takhin_runtime::clock::Instant;
 use takhin_runtime::{Clock, Env, ReadHalf, WriteHalf};
 use tokio::sync::{Mutex, mpsc};
 
@@ -21,6 +23,9 @@ const PORT_ABOVE: u16 = 2000;
 
 /// Requests that may wait to be sent.
 const QUEUE: usize = 1024;
+
+/// How long nothing must have been read for an answer not to be missed.
+const HELD: Duration = Duration::from_millis(500);
 
 /// Room for what is read at a time, in bytes.
 const READ_ROOM: usize = 256 << 10;
@@ -38,6 +43,18 @@ pub struct Link {
     timeout: Duration,
     requests: mpsc::Sender<InnerRequest>,
     answers: Mutex<mpsc::Receiver<InnerResponse>>,
+    /// Since when nothing is read, if that is so.
+    held: parking_lot::Mutex<Option<Instant>>,
+    growing: Arc<parking_lot::Mutex<Option<Growing>>>,
+}
+
+/// A message of which a part is there.
+#[derive(Debug, Clone, Copy)]
+struct Growing {
+    /// When the first of its bytes were.
+    since: Instant,
+    /// When the last ones came.
+    last: Instant,
 }
 
 /// What the master sends.
@@ -47,6 +64,8 @@ pub(super) struct Incoming {
     reading: ReadHalf,
     buffer: BytesMut,
     answers: mpsc::Sender<InnerResponse>,
+    clock: Clock,
+    growing: Arc<parking_lot::Mutex<Option<Growing>>>,
 }
 
 /// What is sent to the master.
@@ -98,6 +117,8 @@ impl Link {
             reading,
             buffer: BytesMut::new(),
             answers: arrived,
+            clock: env.clock.clone(),
+            growing: Arc::default(),
         };
         let outgoing = Outgoing {
             address: address.clone(),
@@ -111,6 +132,8 @@ impl Link {
             timeout,
             requests,
             answers: Mutex::new(answers),
+            held: parking_lot::Mutex::new(None),
+            growing: Arc::clone(&incoming.growing),
         };
         Ok((link, incoming, outgoing))
     }
@@ -118,6 +141,33 @@ impl Link {
     /// `HOST:PORT` of the replication port.
     pub(super) fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Notes since when nothing is read.
+    pub(super) fn hold(&self, since: Option<Instant>) {
+        *self.held.lock() = since;
+    }
+
+    /// Since when nothing is read, if that is so.
+    pub(super) fn held(&self) -> Option<Instant> {
+        *self.held.lock()
+    }
+
+    /// Whether a part of a message is there.
+    pub(super) fn is_amid(&self) -> bool {
+        self.growing.lock().is_some()
+    }
+
+    /// Whether bytes of one message have come since then, and none that is whole: what else is sent is behind it.
+    pub(super) fn has_grown(&self, since: Instant) -> bool {
+        let growing = *self.growing.lock();
+        growing.is_some_and(|growing| growing.since <= since && growing.last > since)
+    }
+
+    /// Whether bytes have come since then of a message that has been coming for a while.
+    fn is_slow(&self, since: Instant) -> bool {
+        let growing = *self.growing.lock();
+        growing.is_some_and(|growing| growing.since.elapsed() >= HELD && growing.last > since)
     }
 
     /// Introduces the slave.
@@ -283,13 +333,23 @@ impl Link {
             }
             Err(closed(&self.address, String::new()))
         };
-        match self.clock.timeout(self.timeout, answered).await {
-            Ok(answered) => answered,
-            Err(_) => Err(SourceError::Silent {
-                address: self.address.clone(),
-                what: "answered",
-                after: self.timeout,
-            }),
+        tokio::pin!(answered);
+        loop {
+            let asked = self.clock.instant();
+            match self.clock.timeout(self.timeout, &mut answered).await {
+                Ok(answered) => return answered,
+                // The answer may be behind changes that nobody takes for now; whoever does not says so.
+                Err(_) if self.held().is_some_and(|since| since.elapsed() >= HELD) => {}
+                // Or behind a large one that is still coming.
+                Err(_) if self.is_slow(asked) => {}
+                Err(_) => {
+                    return Err(SourceError::Silent {
+                        address: self.address.clone(),
+                        what: "answered",
+                        after: self.timeout,
+                    });
+                }
+            }
         }
     }
 
@@ -314,6 +374,10 @@ impl Incoming {
                 source,
             };
             if let Some(bytes) = frame::next(&mut self.buffer, MAX_FRAME).map_err(wrong)? {
+                *self.growing.lock() = None;
+                if !self.buffer.is_empty() {
+                    self.grown();
+                }
                 let message: InnerResponse = frame::decode(bytes).map_err(wrong)?;
                 if message.r#type != i32::from(Kind::BinlogSync) {
                     let _ = self.answers.try_send(message);
@@ -327,10 +391,19 @@ impl Incoming {
             }
             match self.reading.read_buf(&mut self.buffer).await {
                 Ok(0) => return Err(closed(&self.address, String::new())),
-                Ok(_) => {}
+                Ok(_) => self.grown(),
                 Err(source) => return Err(closed(&self.address, source.to_string())),
             }
         }
+    }
+}
+
+impl Incoming {
+    fn grown(&self) {
+        let last = self.clock.instant();
+        let mut growing = self.growing.lock();
+        let since = growing.map_or(last, |growing| growing.since);
+        *growing = Some(Growing { since, last });
     }
 }
 

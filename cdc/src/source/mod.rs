@@ -5,6 +5,7 @@ mod followed;
 mod inlet;
 mod legacy;
 mod link;
+mod listed;
 mod redis;
 mod rsync;
 mod session;

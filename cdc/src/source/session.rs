@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -18,10 +17,15 @@ use super::followed::Followed;
 use super::inlet::{Inlet, Message};
 use super::legacy::Received;
 use super::link::{Ack, Incoming, Link, Outgoing};
+use super::listed::Db;
 use crate::metrics;
 
 /// A database shows that it is followed at least this often: masters forget a slave that is silent for 20 s.
 const PING_AFTER: Duration = Duration::from_secs(5);
+
+/// Masters show themselves after 10 s at the latest where there are no changes. Whoever hears nothing of a database for longer than this
+/// has been forgotten, or the master is gone; no less, whatever `source.timeout` is.
+const SILENCE: Duration = Duration::from_secs(20);
 
 /// Bytes that are taken together, where so many are there.
 const TOGETHER: usize = 256 << 10;
@@ -56,21 +60,6 @@ impl std::fmt::Debug for Ends {
     }
 }
 
-/// A database that has a session.
-#[derive(Debug)]
-struct Db {
-    name: Arc<str>,
-    session: i32,
-    /// Where the last item ended; `None` while no changes are to come.
-    end: Option<Position>,
-    /// Data sets by which a lost position was replaced.
-    epoch: u32,
-    /// When the master heard of it last.
-    heard: Instant,
-    /// Messages without an acknowledgement.
-    outstanding: usize,
-}
-
 impl Session {
     pub(super) fn new(env: Env, link: Link, ends: Ends, timeout: Duration) -> Self {
         Self {
@@ -91,17 +80,17 @@ impl Session {
     /// Notes a session. With a position, its changes are expected from there on, after so many data sets that have replaced a
     /// lost one.
     pub(super) fn enter(&self, db: &str, session: i32, from: Option<(Position, u32)>) {
-        let (end, epoch) = (from.map(|from| from.0), from.map_or(0, |from| from.1));
-        let entry = Db {
-            name: db.into(),
-            session,
-            end,
-            epoch,
-            heard: self.env.clock.instant(),
-            outstanding: 0,
-        };
-        self.followed.begin(db, end.unwrap_or_default());
+        let entry = Db::new(db, session, from, self.env.clock.instant());
+        self.followed.begin(db, entry.end.unwrap_or_default());
         self.dbs.lock().insert(db.to_owned(), entry);
+    }
+
+    /// Asks for the changes of a database that has a session.
+    pub(super) async fn first_send(&self, db: &str, session: i32, from: Position) -> Result<(), SourceError> {
+        if let Some(listed) = self.dbs.lock().get_mut(db) {
+            listed.asked(from, self.env.clock.instant());
+        }
+        self.link.first_send(db, session, from).await
     }
 
     /// Sends and receives until the connection ends or something is wrong, which is what it returns. Whoever asks the
@@ -121,17 +110,9 @@ impl Session {
 
     async fn receive(&self, mut incoming: Incoming, inlet: &impl Inlet) -> SourceError {
         loop {
-            let items = match self.env.clock.timeout(self.timeout, incoming.next()).await {
-                Ok(Ok(items)) => items,
-                Ok(Err(error)) => return error,
-                Err(_) if self.may_be_silent() => continue,
-                Err(_) => {
-                    return SourceError::Silent {
-                        address: self.link.address().to_owned(),
-                        what: "sent anything",
-                        after: self.timeout,
-                    };
-                }
+            let items = match incoming.next().await {
+                Ok(items) => items,
+                Err(error) => return error,
             };
             if let Err(error) = self.take(items, &mut incoming, inlet).await {
                 return error;
@@ -166,7 +147,7 @@ impl Session {
         }
         let acks = match messages.is_empty() {
             true => Vec::new(),
-            false => inlet.take(self.followed.source(), messages).await?,
+            false => self.unread(inlet.take(self.followed.source(), messages)).await?,
         };
         for ack in &acks {
             self.acknowledge(ack).await?;
@@ -174,12 +155,33 @@ impl Session {
         broken.map_or(Ok(()), Err)
     }
 
-    /// Masters send nothing while a slave owes them acknowledgements, and nothing of databases whose changes nobody has
-    /// asked for.
-    fn may_be_silent(&self) -> bool {
+    /// While this lasts nothing is read, which is no silence of the master.
+    async fn unread<T>(&self, taking: impl Future<Output = T>) -> T {
+        let since = self.env.clock.instant();
+        self.link.hold(Some(since));
+        let taken = taking.await;
+        let now = self.env.clock.instant();
+        for db in self.dbs.lock().values_mut() {
+            db.unread(now.saturating_duration_since(since), now);
+        }
+        self.link.hold(None);
+        taken
+    }
+
+    /// The error for a database of which nothing arrives. Others may be heard of over the same connection: a master forgets each of
+    /// them by itself, and does not say so.
+    fn silence(&self) -> Option<SourceError> {
+        if self.link.held().is_some() {
+            return None;
+        }
+        let (now, after) = (self.env.clock.instant(), self.timeout.max(SILENCE));
         let dbs = self.dbs.lock();
-        let is_due = |db: &Db| db.end.is_some() && db.outstanding == 0;
-        !dbs.values().any(is_due)
+        let (db, _) = dbs.iter().find(|(_, db)| db.is_silent(after, now))?;
+        Some(SourceError::Forgotten {
+            address: self.link.address().to_owned(),
+            db: db.clone(),
+            after,
+        })
     }
 
     /// What the items of a database say; `None` if there is nothing to be taken.
@@ -193,6 +195,9 @@ impl Session {
             .collect();
         if items.is_empty() {
             return Ok(None);
+        }
+        if let Some(listed) = self.dbs.lock().get_mut(db) {
+            listed.arrived(self.env.clock.instant());
         }
         if items.iter().all(|item| item.binlog.is_empty()) {
             self.heard(db);
@@ -244,7 +249,11 @@ impl Session {
                 end: item_end,
                 source,
             };
-            let item = Item::decode(sent.binlog).map_err(wrong)?;
+            let mut item = Item::decode(sent.binlog).map_err(wrong)?;
+            if item.is_padding() && is_between(end, item.len(), item_end) {
+                // A master that was a slave does not say where it is.
+                item.start = end;
+            }
             if !item.follows(end) {
                 metrics::GAPS.with([db]).inc();
                 return Err(SourceError::Gap {
@@ -272,11 +281,51 @@ impl Session {
             let now = self.env.clock.instant();
             let mut dbs = self.dbs.lock();
             if let Some(db) = dbs.get_mut(&ack.db) {
-                db.outstanding = db.outstanding.saturating_sub(1);
-                db.heard = now;
+                db.acknowledged(now);
             }
         }
         self.link.ack(ack).await
+    }
+
+    /// `HOST:PORT` that this is a connection to.
+    pub fn address(&self) -> &str {
+        self.link.address()
+    }
+
+    /// The databases of which nothing has arrived since their changes were asked for, and from where on that was.
+    pub fn unanswered(&self) -> Vec<(String, Position)> {
+        let dbs = self.dbs.lock();
+        let asked = dbs
+            .iter()
+            .filter_map(|(db, listed)| Some((db.clone(), listed.unanswered()?)));
+        asked.collect()
+    }
+
+    /// Whether a part of a message has arrived.
+    pub fn is_amid_message(&self) -> bool {
+        self.link.is_amid()
+    }
+
+    /// The databases of which something has arrived since their changes were asked for.
+    pub fn answered(&self) -> Vec<String> {
+        let dbs = self.dbs.lock();
+        let answered = dbs.iter().filter(|(_, listed)| listed.has_answered());
+        answered.map(|(db, _)| db.clone()).collect()
+    }
+
+    /// Waits until anything of a database has arrived; no longer than that takes with any master.
+    pub async fn first_sign(&self, db: &str) {
+        let has_come = async {
+            while self
+                .dbs
+                .lock()
+                .get(db)
+                .is_some_and(|db| db.unanswered().is_some())
+            {
+                self.env.clock.sleep(PING_TICK).await;
+            }
+        };
+        let _ = self.env.clock.timeout(SILENCE, has_come).await;
     }
 
     /// The databases that have a session.
@@ -294,10 +343,27 @@ impl Session {
         }
     }
 
+    /// Has nothing count as silence that could not be heard between two looks.
+    fn catch_up(&self, before: Instant, now: Instant) {
+        let pause = now.saturating_duration_since(before);
+        // The process, or the machine, stood still: what has arrived is still to be read. Or all is behind one large message.
+        if pause > PING_AFTER || self.link.has_grown(before) {
+            for db in self.dbs.lock().values_mut() {
+                db.unread(pause, now);
+            }
+        }
+    }
+
     async fn keep_alive(&self) -> SourceError {
+        let mut before = self.env.clock.instant();
         loop {
             self.env.clock.sleep(PING_TICK).await;
             let now = self.env.clock.instant();
+            self.catch_up(before, now);
+            before = now;
+            if let Some(error) = self.silence() {
+                return error;
+            }
             let mut silent = Vec::new();
             for (name, db) in &mut *self.dbs.lock() {
                 if now.saturating_duration_since(db.heard) >= PING_AFTER {
@@ -314,6 +380,17 @@ impl Session {
     }
 }
 
+/// Whether an item of so many bytes fills the binlog from one position to the other, or, where a file ends there, from the
+/// beginning of the next one.
+fn is_between(from: Position, len: u64, to: Position) -> bool {
+    let next = from
+        .filenum
+        .checked_add(1)
+        .map(|filenum| Position::new(filenum, 0));
+    let begins = [Some(from), next].into_iter().flatten();
+    begins.map(|begin| begin.after(len)).any(|end| end == Some(to))
+}
+
 /// The items of each database, in order. Up to 3.5.2 one message may have those of several.
 fn by_database(items: Vec<BinlogSyncItem>) -> Vec<(String, Vec<BinlogSyncItem>)> {
     let mut groups: Vec<(String, Vec<BinlogSyncItem>)> = Vec::new();
@@ -328,6 +405,8 @@ fn by_database(items: Vec<BinlogSyncItem>) -> Vec<(String, Vec<BinlogSyncItem>)>
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use bytes::Bytes;
     use takhin_pika::message::{BinlogOffset, Node, Slot};
 
@@ -337,6 +416,12 @@ mod tests {
 
     /// A session over a connection to nobody in particular.
     async fn session() -> (Session, takhin_runtime::Listener) {
+        let (session, _, listener) = receiving().await;
+        (session, listener)
+    }
+
+    /// The same with what receives for it.
+    async fn receiving() -> (Session, Incoming, takhin_runtime::Listener) {
         let env = Env::real();
         let listener = env.net.listen("127.0.0.1:0", "test").await.unwrap();
         let at = listener.local_addr().unwrap();
@@ -346,7 +431,7 @@ mod tests {
         };
         let after = Duration::from_secs(5);
         let opened = Link::open(&env, "127.0.0.1", at.port() - 2000, node, after).await;
-        let (link, _, _) = opened.unwrap();
+        let (link, incoming, _) = opened.unwrap();
         let ends = Ends {
             local: at,
             peer: at,
@@ -360,7 +445,51 @@ mod tests {
             version: "3.4.1".into(),
             replication_id: String::new(),
         });
-        (session, listener)
+        (session, incoming, listener)
+    }
+
+    /// Others are heard of behind it only, and a connection that ends amid it says nothing of a position.
+    #[tokio::test]
+    async fn a_message_that_takes_its_time_is_no_silence() {
+        let (session, mut incoming, listener) = receiving().await;
+        let stream = listener.accept().await.unwrap();
+        let (reading, mut writing) = stream.into_split();
+        let begin = session.env.clock.instant();
+        session.enter("db0", 7, Some((Position::default(), 0)));
+        let after = |seconds| begin + Duration::from_secs(seconds);
+        let is_silent = || session.dbs.lock()["db0"].is_silent(Duration::from_secs(3), after(4));
+        session.catch_up(begin, after(4));
+        assert!(is_silent() && !session.is_amid_message());
+        let mut send = async |bytes: &'static [u8]| {
+            let mut bytes = VecDeque::from([Bytes::from_static(bytes)]);
+            writing.write_all(&mut bytes).await.unwrap();
+        };
+        let until = async |is_so: &dyn Fn() -> bool| {
+            while !is_so() {
+                session.env.clock.sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let mut next = Box::pin(incoming.next());
+        // 256 bytes are to come.
+        send(&[0, 0, 1, 0, 1]).await;
+        let is_amid = || session.is_amid_message();
+        tokio::select! {
+            items = &mut next => panic!("{items:?}"),
+            () = until(&is_amid) => {}
+        }
+        let before = session.env.clock.instant();
+        send(&[1]).await;
+        let has_grown = || session.link.has_grown(before);
+        tokio::select! {
+            items = &mut next => panic!("{items:?}"),
+            () = until(&has_grown) => {}
+        }
+        session.catch_up(before, after(4));
+        assert!(!is_silent());
+        drop((writing, reading));
+        let ended = next.await;
+        assert!(matches!(ended, Err(SourceError::Closed { .. })), "{ended:?}");
+        assert!(session.is_amid_message());
     }
 
     /// Masters up to 3.4 send what was queued in a session before, where the same slave asks again from elsewhere.
@@ -404,6 +533,80 @@ mod tests {
         let work = works.try_recv().unwrap();
         let values: Vec<_> = work.events.iter().map(|event| event.args[1].clone()).collect();
         assert_eq!(values, ["new"]);
+    }
+
+    /// A master of 3.1 to 3.3 that was a slave has it in its binlog, with a header of zeros.
+    #[tokio::test]
+    async fn padding_is_no_gap() {
+        let (session, _listener) = session().await;
+        let begin = Position::new(3, 100);
+        session.enter("db0", 7, Some((begin, 0)));
+        let mut end = begin;
+        let mut sent = |exec_time: u32, start: Position, content: &'static [u8]| {
+            let item = Item {
+                exec_time,
+                origin: 0,
+                logic_id: u64::from(exec_time),
+                start,
+                content: Bytes::from_static(content),
+            };
+            let binlog = item.encode();
+            end = end.after(binlog.len() as u64).unwrap();
+            BinlogSyncItem {
+                slot: Slot {
+                    db_name: "db0".to_owned(),
+                    slot_id: 0,
+                },
+                binlog_offset: BinlogOffset {
+                    filenum: end.filenum,
+                    offset: end.offset,
+                    ..BinlogOffset::default()
+                },
+                binlog,
+                session_id: 7,
+            }
+        };
+        let padding = sent(
+            0,
+            Position::default(),
+            b"*2\r\n$7\r\npadding\r\n$00003\r\n***\r\n",
+        );
+        let padded = Position::new(padding.binlog_offset.filenum, padding.binlog_offset.offset);
+        let change = sent(1, padded, b"*2\r\n$3\r\ndel\r\n$1\r\nk\r\n");
+        let missing = sent(0, Position::default(), b"*2\r\n$3\r\ndel\r\n$1\r\nk\r\n");
+        let late = sent(
+            0,
+            Position::default(),
+            b"*2\r\n$7\r\npadding\r\n$00003\r\n***\r\n",
+        );
+        let (queue, mut works) = queue(1 << 20);
+        let message = session
+            .message("db0", vec![padding, change])
+            .await
+            .unwrap()
+            .unwrap();
+        queue
+            .take(session.followed.source(), vec![message])
+            .await
+            .unwrap();
+        let work = works.try_recv().unwrap();
+        let ops: Vec<_> = work.events.iter().map(|event| event.op.to_string()).collect();
+        assert_eq!(ops, ["del"]);
+        let gap = session.message("db0", vec![missing]).await;
+        assert!(matches!(gap, Err(SourceError::Gap { .. })), "{gap:?}");
+        // What is before it is missing, and it is padding itself.
+        let gap = session.message("db0", vec![late]).await;
+        assert!(matches!(gap, Err(SourceError::Gap { .. })), "{gap:?}");
+    }
+
+    #[test]
+    fn padding_is_where_the_last_item_ended_or_in_the_next_file() {
+        let at = Position::new;
+        assert!(is_between(at(3, 100), 50, at(3, 158)));
+        assert!(is_between(at(3, 100), 50, at(4, 58)));
+        for to in [at(3, 159), at(4, 158), at(5, 58), at(2, 158)] {
+            assert!(!is_between(at(3, 100), 50, to), "{to}");
+        }
     }
 
     #[test]

@@ -162,10 +162,12 @@ impl Session {
     pub async fn follow(&self, db: &str, (from, epoch): (Position, u32)) -> Result<(), SourceError> {
         let session = self.try_sync(db, from).await?;
         self.enter(db, session, Some((from, epoch)));
-        self.link.first_send(db, session, from).await
+        self.first_send(db, session, from).await
     }
 
-    /// Asks whether the changes of a database from a position on can be had, and has none come.
+    /// Asks whether the changes of a database from a position on can be had, and takes none. They are asked for all the same: a master
+    /// keeps its binlog for those whom it sends it to, or makes a dump for, and forgets others after 20 s. It sends as many as it does
+    /// without an acknowledgement.
     ///
     /// # Errors
     ///
@@ -173,7 +175,7 @@ impl Session {
     pub async fn may_follow(&self, db: &str, from: Position) -> Result<(), SourceError> {
         let session = self.try_sync(db, from).await?;
         self.enter(db, session, None);
-        Ok(())
+        self.first_send(db, session, from).await
     }
 
     async fn try_sync(&self, db: &str, from: Position) -> Result<i32, SourceError> {

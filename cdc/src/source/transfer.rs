@@ -16,7 +16,7 @@ use takhin_pika::message::{
     FileRequest, FileResponse, TransferKind, TransferRequest, TransferResponse, TransferStatus,
 };
 use takhin_runtime::{Env, OpenMode, ReadHalf, WriteHalf};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::error::SourceError;
 use super::redis::{address, closed, connect};
@@ -39,6 +39,9 @@ pub(super) const INFO: &str = "info";
 
 /// Pause between two questions whether the dump is ready.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Pause between two words about the master's making it.
+const SAY: Duration = Duration::from_secs(60);
 
 /// Connections that may fail one after the other without a file getting on.
 const ATTEMPTS: u32 = 5;
@@ -149,7 +152,24 @@ impl Transfer<'_> {
 
     /// The master's list, as soon as there is one.
     async fn list(&self, files: &mut Files) -> Result<(String, Vec<String>), SourceError> {
+        let begin = self.env.clock.instant();
+        let (limit, mut said) = (self.config.snapshot.push_wait, Duration::ZERO);
         loop {
+            let waited = begin.elapsed();
+            if waited >= limit {
+                return Err(SourceError::NotMade {
+                    db: self.db.to_owned(),
+                    after: limit,
+                });
+            }
+            if waited >= said + SAY {
+                said = waited;
+                warn!(
+                    db = self.db,
+                    seconds = waited.as_secs(),
+                    "waiting for the master to make its dump"
+                );
+            }
             let request = TransferRequest {
                 r#type: TransferKind::TransferMeta.into(),
                 reader_index: 0,

@@ -23,7 +23,7 @@ pub enum WalError {
     Locked(PathBuf),
     /// What is in a file is not what was written.
     #[error(
-        "wal.dir: {} is damaged ({why}): remove the directory to have the master asked again for what was not written yet",
+        "wal.dir: {} is damaged ({why}): remove the directory to have the master asked again from the saved position on; what it has deleted since is lost with it",
         path.display()
     )]
     Damaged {
@@ -32,6 +32,16 @@ pub enum WalError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// What was received does not begin where the log ends: that was begun anew meanwhile, or has it already.
+    #[error("wal.dir: {} does not end where what was received begins; the master is asked again from its end", .0.display())]
+    Elsewhere(PathBuf),
+    /// What was written fills it.
+    #[error(
+        "wal.dir: wal.max_size is reached, and what was written in {} could not be deleted: start takhin-cdc again once the disk is \
+         right",
+        .0.display()
+    )]
+    Stuck(PathBuf),
     /// A newer build has written it.
     #[error("wal.dir: {} has version {found}, and this takhin-cdc knows {VERSION} at most; start a newer one", path.display())]
     Newer {

@@ -4,6 +4,7 @@
 //! them first, and begins anew.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use takhin_pika::Position;
 use takhin_runtime::Disk;
 
 use super::format::Base;
-use super::{Origin, REPLICATION, Wal, WalError};
+use super::{END, Origin, REPLICATION, Wal, WalError};
 
 /// The logs of a source.
 pub struct Logs {
@@ -57,10 +58,22 @@ impl Logs {
             open: Mutex::default(),
         };
         let dbs: Vec<&String> = names.iter().filter(|name| is_database(name)).collect();
+        let begun = |db: &&String| logs.has_begun(db).map_err(listing);
+        // Those of databases that are gone are empty, and take no share.
+        let mut count = 0;
         for db in &dbs {
-            logs.one(db, dbs.len())?;
+            count += usize::from(begun(db)?);
+        }
+        for db in &dbs {
+            logs.one(db, count)?;
         }
         Ok(logs)
+    }
+
+    /// Whether there is anything in the directory of a database.
+    fn has_begun(&self, db: &str) -> io::Result<bool> {
+        let entries = self.disk.read_dir(&self.dir.join(db))?;
+        Ok(entries.iter().any(|entry| entry.name.ends_with(END)))
     }
 
     /// The log of one of so many databases.
@@ -94,12 +107,13 @@ impl Logs {
         let count = begins.len();
         for begin in begins {
             let wal = self.one(&begin.db, count)?;
-            wal.begin(Base {
+            let base = Base {
                 end: begin.at,
                 last: None,
                 master: master.to_owned(),
                 origin: Some(begin.origin),
-            })?;
+            };
+            wal.begin(base, false)?;
         }
         Ok(())
     }
@@ -115,6 +129,14 @@ impl Logs {
 }
 
 impl Origin {
+    /// Of a master that does not say whose its binlog is.
+    pub fn unnamed(epoch: u32) -> Self {
+        Self {
+            replication_id: String::new(),
+            epoch,
+        }
+    }
+
     /// Whether there is room for it.
     pub fn fits(&self) -> bool {
         self.replication_id.len() <= REPLICATION

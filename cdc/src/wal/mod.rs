@@ -9,7 +9,7 @@
 //! 3. What could not be written or synced is cut off before anything else is written, and the master is asked again from there.
 //! 4. Anything else that is not what was written is an error, never passed over.
 //! 5. Segments are deleted from the oldest on, each durably before the next, so that what is left has no gap; and only those
-//!    that the saved position has passed.
+//!    that the saved position has passed, and that this process has read: whoever gives a position of something else loses nothing.
 //! 6. No more than `max` bytes are kept, and one piece more: then nothing is read from the master. What is full and written is
 //!    deleted, also where it is one segment.
 
@@ -42,12 +42,17 @@ use crate::source::Received;
 /// Held by the process that uses the directory.
 const LOCK: &str = "lock";
 
+/// There while a data set is to be written before what is kept.
+const AWAITED: &str = "data-set-awaited";
+
 /// What names of segments end with.
 const END: &str = ".wal";
 
-/// Parts of the bound that a segment is at most, and the largest segment in bytes.
+/// Parts of the bound that a segment is at most, and the largest segment in bytes, unless there were more segments than this
+/// then: each is an open file.
 const PARTS: u64 = 16;
 const LARGEST: u64 = 64 << 20;
+const SEGMENTS: u64 = 64;
 
 /// The log of a source.
 pub struct Wal {
@@ -65,12 +70,25 @@ pub struct Wal {
 struct State {
     segments: VecDeque<Segment>,
     last: Option<LastRecord>,
+    /// Where what was read ends, since it was last said where to begin.
+    read: Option<Position>,
     /// Something could not be written: the last segment may have more than its `len`.
     is_torn: bool,
     /// Whether a deletion failed: what is gone by name may come back with the next loss of power, so nothing behind it is
     /// deleted by this process any more. The log fills up then, and nothing more is read from the master.
     is_stuck: bool,
+    /// Whether a data set is to be written first.
+    awaits_data_set: bool,
     lock: Option<Lock>,
+}
+
+/// What comes before the beginning of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    /// What was written, with this record last if it is known.
+    Record(Option<LastRecord>),
+    /// A data set that is to be written yet.
+    DataSet,
 }
 
 /// Kept until the log is dropped.
@@ -98,6 +116,11 @@ impl Segment {
     fn begin(&self) -> Cursor {
         Cursor::new(self.number, self.base.len() as u64)
     }
+
+    /// Whether a command comes next. Those of masters before 3.1 do not say where they begin.
+    fn is_followed_by(&self, next: &Received) -> bool {
+        next.end > self.end && (self.base.origin.is_none() || next.item.follows(self.end))
+    }
 }
 
 /// What those who wait look at.
@@ -107,6 +130,8 @@ struct Marks {
     len: u64,
     /// Where what was received ends.
     end: Position,
+    /// Whether nothing is deleted any more.
+    is_stuck: bool,
 }
 
 impl Wal {
@@ -122,7 +147,7 @@ impl Wal {
             dir: dir.to_owned(),
             db: db.to_owned(),
             max,
-            segment: (max / PARTS).clamp(64 << 10, LARGEST),
+            segment: segment_len(max),
             state: Mutex::default(),
             changed: Published::default(),
         };
@@ -130,6 +155,9 @@ impl Wal {
         if exists.map_err(|source| wal.failed("look for", dir, source))? {
             let mut state = wal.state.lock();
             state.lock = Some(wal.take()?);
+            let awaited = wal.awaited();
+            let awaits = wal.disk.exists(&awaited);
+            state.awaits_data_set = awaits.map_err(|source| wal.failed("look for", &awaited, source))?;
             state.segments = wal.scan()?;
             if let Some(segment) = state.segments.back() {
                 state.last = wal.last_of(segment)?;
@@ -163,6 +191,29 @@ impl Wal {
         Some((first.base.end, first.base.master.clone()))
     }
 
+    /// Where what is kept begins, and the record before it if that is known.
+    pub fn first(&self) -> Option<(Position, Option<LastRecord>)> {
+        let state = self.state.lock();
+        state
+            .segments
+            .front()
+            .map(|first| (first.base.end, first.base.last))
+    }
+
+    /// Whether a data set is to be written before what is kept, and was not yet.
+    pub fn awaits_data_set(&self) -> bool {
+        self.state.lock().awaits_data_set
+    }
+
+    /// Notes that the data set before what is kept was written.
+    ///
+    /// # Errors
+    ///
+    /// [`WalError::Disk`].
+    pub fn has_data_set(&self) -> Result<(), WalError> {
+        self.await_data_set(&mut self.state.lock(), false)
+    }
+
     /// Whose binlog is kept, where that is known.
     pub fn origin(&self) -> Option<Origin> {
         let state = self.state.lock();
@@ -174,16 +225,20 @@ impl Wal {
     /// # Errors
     ///
     /// [`WalError::Disk`].
-    pub fn reset(&self, end: Position, last: Option<LastRecord>, master: &str) -> Result<(), WalError> {
-        self.begin(Base {
+    pub fn reset(&self, end: Position, before: Before, master: &str) -> Result<(), WalError> {
+        let base = Base {
             end,
-            last,
+            last: match before {
+                Before::Record(last) => last,
+                Before::DataSet => None,
+            },
             master: master.to_owned(),
             origin: None,
-        })
+        };
+        self.begin(base, before == Before::DataSet)
     }
 
-    fn begin(&self, base: Base) -> Result<(), WalError> {
+    fn begin(&self, base: Base, awaits_data_set: bool) -> Result<(), WalError> {
         let mut state = self.state.lock();
         let made = self.disk.create_dir_all(&self.dir);
         made.map_err(|source| self.failed("create", &self.dir, source))?;
@@ -191,12 +246,41 @@ impl Wal {
             state.lock = Some(self.take()?);
         }
         let next = state.segments.back().map_or(1, |segment| segment.number + 1);
+        // What is kept of before means nothing without the data set: it is gone after this is noted, and begins anew before it is
+        // not any more.
+        if awaits_data_set {
+            self.await_data_set(&mut state, true)?;
+        }
         self.delete_all(&mut state)?;
-        (state.last, state.is_torn) = (base.last, false);
+        (state.last, state.read, state.is_torn) = (base.last, None, false);
         let segment = self.create(next, base)?;
         state.segments.push_back(segment);
         self.tell(&state);
+        match awaits_data_set {
+            true => Ok(()),
+            false => self.await_data_set(&mut state, false),
+        }
+    }
+
+    /// Notes on the medium whether a data set is to be written first.
+    fn await_data_set(&self, state: &mut State, awaits: bool) -> Result<(), WalError> {
+        let path = self.awaited();
+        let noted = match awaits {
+            true => self.disk.open(&path, OpenMode::CreateOrWrite).map(drop),
+            false if !state.awaits_data_set => return Ok(()),
+            false => match self.disk.remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            },
+        };
+        let noted = noted.and_then(|()| self.disk.sync_dir(&self.dir));
+        noted.map_err(|source| self.failed("note in", &path, source))?;
+        state.awaits_data_set = awaits;
         Ok(())
+    }
+
+    fn awaited(&self) -> PathBuf {
+        self.dir.join(AWAITED)
     }
 
     /// Forgets all of it.
@@ -223,18 +307,25 @@ impl Wal {
     ///
     /// # Errors
     ///
-    /// [`WalError::Disk`]; what was kept before is there still, and nothing of this.
+    /// [`WalError::Disk`], [`WalError::Elsewhere`]; what was kept before is there still, and nothing of this.
     pub fn append(&self, commands: &[Received]) -> Result<(), WalError> {
         let mut state = self.state.lock();
-        let Some(received) = commands.last() else {
+        let (Some(first), Some(received)) = (commands.first(), commands.last()) else {
             return Ok(());
         };
+        let elsewhere = || WalError::Elsewhere(self.dir.clone());
+        // Whoever has received it may be gone, and another one may have kept it, or begun anew.
+        if !state
+            .segments
+            .back()
+            .is_some_and(|last| last.is_followed_by(first))
+        {
+            return Err(elsewhere());
+        }
         self.mend(&mut state)?;
         self.roll(&mut state)?;
         let state = &mut *state;
-        let Some(segment) = state.segments.back_mut() else {
-            return Ok(());
-        };
+        let segment = state.segments.back_mut().ok_or_else(elsewhere)?;
         let mut bytes = Vec::new();
         for command in commands {
             put(&mut bytes, command);
@@ -311,13 +402,17 @@ impl Wal {
         })
     }
 
-    /// Deletes segments that a saved position has passed.
+    /// Deletes segments that were read, and that a saved position has passed.
     ///
     /// # Errors
     ///
     /// [`WalError::Disk`].
     pub fn trim(&self, saved: Position) -> Result<(), WalError> {
         let mut state = self.state.lock();
+        let Some(read) = state.read else {
+            return Ok(());
+        };
+        let saved = saved.min(read);
         self.make_room(&mut state, saved)?;
         while !state.is_stuck
             && state.segments.len() > 1
@@ -325,6 +420,7 @@ impl Wal {
         {
             if let Err(error) = self.delete(first) {
                 state.is_stuck = true;
+                self.tell(&state);
                 return Err(error);
             }
             state.segments.pop_front();
@@ -353,8 +449,19 @@ impl Wal {
     }
 
     /// Returns when less is kept than the bound.
-    pub async fn room(&self) {
-        self.changed.wait_for(|marks| marks.len < self.max).await;
+    ///
+    /// # Errors
+    ///
+    /// [`WalError::Stuck`]: that will not be.
+    pub async fn room(&self) -> Result<(), WalError> {
+        let has_room = |marks: &Marks| marks.len < self.max;
+        self.changed
+            .wait_for(|marks| has_room(marks) || marks.is_stuck)
+            .await;
+        match has_room(&self.changed.get()) {
+            true => Ok(()),
+            false => Err(WalError::Stuck(self.dir.clone())),
+        }
     }
 
     /// Whether as much is kept as may be.
@@ -375,7 +482,8 @@ impl Wal {
             .map(|segment| segment.end)
             .unwrap_or_default();
         self.show(len, end, state);
-        self.changed.update(|marks| *marks = Marks { len, end });
+        let is_stuck = state.is_stuck;
+        self.changed.update(|marks| *marks = Marks { len, end, is_stuck });
     }
 
     fn show(&self, len: u64, end: Position, state: &State) {
@@ -419,6 +527,11 @@ impl std::fmt::Debug for Wal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Wal({})", self.dir.display())
     }
+}
+
+/// After how many bytes another segment begins in a log of at most `max`.
+fn segment_len(max: u64) -> u64 {
+    (max / PARTS).clamp(64 << 10, LARGEST.max(max / SEGMENTS))
 }
 
 /// The record of a command, as far as it has come.

@@ -117,7 +117,7 @@ impl Wal {
     ///
     /// [`WalError`].
     pub fn cursor(&self, after: Position) -> Result<Option<Cursor>, WalError> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         let is_before = |segment: &&Segment| segment.base.end <= after;
         let Some(segment) = state.segments.iter().rfind(is_before) else {
             return Ok(None);
@@ -130,10 +130,9 @@ impl Wal {
             let (received, next) = read.ok_or_else(|| damaged(&path, "a record makes no sense"))?;
             (at, end) = (next, received.end);
         }
-        Ok((end == after).then_some(Cursor {
-            segment: segment.number,
-            at,
-        }))
+        let number = segment.number;
+        state.read = (end == after).then_some(after);
+        Ok((end == after).then_some(Cursor { segment: number, at }))
     }
 
     /// Reads what comes next, as far as it is kept, and moves the cursor behind it.
@@ -146,7 +145,7 @@ impl Wal {
         loop {
             let (file, len, next) = {
                 let state = self.state.lock();
-                // What is deleted was written, so that it has been read to its end.
+                // What is deleted was read to its end.
                 let at = cursor.segment;
                 let mut of = state.segments.iter().skip_while(|segment| segment.number < at);
                 let Some(segment) = of.next() else {
@@ -166,6 +165,9 @@ impl Wal {
                 let read = records(&file, cursor.at, len);
                 let read = read.map_err(|source| self.failed("read", &path, source))?;
                 (found, cursor.at) = read.ok_or_else(|| damaged(&path, "a record makes no sense"))?;
+                if let Some(last) = found.last() {
+                    self.state.lock().read = Some(last.end);
+                }
             }
             match next {
                 Some(next) if found.is_empty() => *cursor = next,

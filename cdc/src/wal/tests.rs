@@ -1,4 +1,5 @@
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use takhin_pika::binlog::Item;
 use takhin_runtime::disk::sim::{CrashMode, Fault, FaultRule, Op, SimDisk, When};
 
@@ -29,7 +30,8 @@ fn open(disk: &SimDisk) -> Result<Wal, WalError> {
 fn begun(disk: &SimDisk) -> Wal {
     let wal = open(disk).unwrap();
     assert!(wal.position().is_none());
-    wal.reset(Position::default(), None, "3.0.16").unwrap();
+    wal.reset(Position::default(), Before::Record(None), "3.0.16")
+        .unwrap();
     wal
 }
 
@@ -47,7 +49,7 @@ fn begun_of(disk: &SimDisk) -> (Wal, Origin) {
         master: "3.5.5".to_owned(),
         origin: Some(origin.clone()),
     };
-    wal.begin(base).unwrap();
+    wal.begin(base, false).unwrap();
     (wal, origin)
 }
 
@@ -115,7 +117,7 @@ fn a_beginning_outlives_a_loss_of_power() {
     for seed in 0..30 {
         let disk = SimDisk::new(seed);
         let (end, wal) = (received(7).end, open(&disk).unwrap());
-        wal.reset(end, None, "3.0.16").unwrap();
+        wal.reset(end, Before::Record(None), "3.0.16").unwrap();
         disk.crash(CrashMode::Power);
         assert_eq!(open(&disk).unwrap().position(), Some((end, None)), "seed {seed}");
     }
@@ -274,6 +276,7 @@ fn what_is_deleted_leaves_no_gap() {
             wal.append(&[received(number)]).unwrap();
         }
         let segments = wal.state.lock().segments.len();
+        kept(&wal, 0);
         wal.trim(received(seed_below(seed, 30)).end).unwrap();
         assert!(wal.state.lock().segments.len() <= segments);
         disk.crash(CrashMode::Power);
@@ -295,18 +298,32 @@ fn nothing_is_deleted_behind_what_could_not_be() {
             for number in 0..40 {
                 wal.append(&[received(number)]).unwrap();
             }
+            kept(&wal, 0);
             fail(&disk, op, "wal", Fault::Eio);
             assert!(wal.trim(received(30).end).is_err());
             for number in 40..50 {
                 wal.trim(received(30).end).unwrap();
                 wal.append(&[received(number)]).unwrap();
             }
+            for number in 50.. {
+                if wal.is_full() {
+                    break;
+                }
+                wal.append(&[received(number)]).unwrap();
+            }
+            // Nobody waits for what will not be.
+            let room = wal.room().now_or_never().unwrap().unwrap_err();
+            assert!(room.to_string().contains("start takhin-cdc again"), "{room}");
             disk.crash(CrashMode::Power);
             let wal = open(&disk).unwrap();
             let (begin, _) = wal.beginning().unwrap();
             let first = u32::try_from(begin.offset / 100).unwrap();
             assert!(first < 30, "{op:?} {first}");
-            assert_eq!(kept(&wal, first), numbers(first, 50), "{op:?}, seed {seed}");
+            let all = kept(&wal, first);
+            let (end, _) = wal.position().unwrap();
+            let last = u32::try_from(end.offset / 100).unwrap();
+            assert!(last > 50);
+            assert_eq!(all, numbers(first, last), "{op:?}, seed {seed}");
         }
     }
 }
@@ -329,6 +346,7 @@ fn as_much_is_kept_as_may_be() {
     assert!((MAX..MAX + 10_000).contains(&len(&wal)), "{}", len(&wal));
     assert_eq!(wal.cursor(Position::new(0, 50)).unwrap(), None, "within a record");
     assert_eq!(wal.cursor(Position::new(1, 0)).unwrap(), None, "behind the end");
+    kept(&wal, 0);
     wal.trim(received(number / 2).end).unwrap();
     assert!(!wal.is_full());
     assert_eq!(
@@ -354,6 +372,7 @@ fn whose_binlog_it_is_outlives_a_loss_of_power() {
             wal.append(&[received(number)]).unwrap();
         }
         assert!(wal.state.lock().segments.len() > 3);
+        kept(&wal, 0);
         wal.trim(received(30).end).unwrap();
         disk.crash(CrashMode::Power);
         let wal = open(&disk).unwrap();
@@ -438,6 +457,122 @@ fn one_piece_may_fill_the_log() {
     assert_eq!(wal.read(&mut cursor).unwrap(), numbers(1, 3));
     disk.crash(CrashMode::Power);
     assert_eq!(kept(&open(&disk).unwrap(), 1), numbers(1, 3));
+}
+
+/// 4: whatever has become of a file, by chance.
+#[test]
+fn what_is_read_was_written() {
+    let random = takhin_runtime::Rng::from_seed(12);
+    let below = |bound: u64| random.range(0..bound.max(1));
+    let (mut opened, mut refused) = (0, 0);
+    for seed in 0..400 {
+        let disk = SimDisk::new(seed);
+        let wal = match seed % 2 {
+            0 => begun(&disk),
+            _ => begun_of(&disk).0,
+        };
+        wal.append(&numbers(0, 3)).unwrap();
+        let (path, len) = (wal.path(1), wal.state.lock().segments[0].len);
+        drop(wal);
+        let file = disk.open(&path, OpenMode::Write).unwrap();
+        let at = match below(3) {
+            // The header, and what is before a record, are a small part of it.
+            0 => below(200),
+            _ => below(len + 1),
+        };
+        if below(4) == 0 {
+            file.set_len(at).unwrap();
+        }
+        let bytes: Vec<u8> = (0..below(40)).map(|_| below(256).to_le_bytes()[0]).collect();
+        file.write_at(&mut [IoSlice::new(&bytes)], at).unwrap();
+        drop(file);
+        disk.crash(CrashMode::Process);
+        match open(&disk) {
+            Ok(wal) if wal.position().is_some() => {
+                assert!(numbers(0, 3).starts_with(&kept(&wal, 0)), "seed {seed}");
+                opened += 1;
+            }
+            Ok(_) => {}
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(opened > 100 && refused > 30, "{opened} {refused}");
+}
+
+/// What outlives the connection over which it came may be kept by the next one already, or be of before another data set.
+#[test]
+fn nothing_is_kept_twice_or_elsewhere() {
+    let disk = SimDisk::new(9);
+    let (wal, origin) = begun_of(&disk);
+    let other = begun(&SimDisk::new(10));
+    for wal in [&wal, &other] {
+        wal.append(&numbers(0, 4)).unwrap();
+        for (from, to) in [(0, 4), (3, 5)] {
+            let failed = wal.append(&numbers(from, to)).unwrap_err();
+            assert!(matches!(failed, WalError::Elsewhere(_)), "{failed}");
+        }
+        assert_eq!(kept(wal, 0), numbers(0, 4));
+    }
+    let begin = |end| {
+        let base = Base {
+            end,
+            last: None,
+            master: "3.5.5".to_owned(),
+            origin: Some(origin.clone()),
+        };
+        wal.begin(base, false).unwrap();
+    };
+    begin(received(1).end);
+    assert!(wal.append(&numbers(4, 6)).is_err(), "a gap");
+    wal.append(&numbers(2, 3)).unwrap();
+    wal.clear().unwrap();
+    let forgotten = wal.append(&numbers(3, 4));
+    assert!(matches!(forgotten, Err(WalError::Elsewhere(_))), "{forgotten:?}");
+}
+
+/// A database that is gone leaves an empty directory.
+#[test]
+fn what_is_empty_takes_no_share() {
+    let disk = SimDisk::new(11);
+    let open = || Logs::open(Arc::new(disk.incarnation()), Path::new("/cdc/wal"), MAX).unwrap();
+    let begin = |db: &str| Begin {
+        db: db.to_owned(),
+        at: Position::default(),
+        origin: Origin {
+            replication_id: String::new(),
+            epoch: 0,
+        },
+    };
+    let logs = open();
+    logs.begin(
+        "3.5.5",
+        (0..8).map(|number| begin(&format!("db{number}"))).collect(),
+    )
+    .unwrap();
+    logs.clear().unwrap();
+    logs.begin("3.5.5", vec![begin("db0")]).unwrap();
+    let fill = |logs: &Logs| {
+        let wal = Arc::clone(&logs.begun()["db0"]);
+        while !wal.is_full() {
+            let (end, _) = wal.position().unwrap();
+            let next = u32::try_from(end.offset / 100).unwrap();
+            wal.append(&[received(next)]).unwrap();
+        }
+        wal.changed.get().len
+    };
+    drop(logs);
+    assert!(fill(&open()) >= MAX);
+}
+
+/// A process may have 1024 open files, as a rule, and a master eight databases.
+#[test]
+fn large_logs_have_no_more_files() {
+    for max in [1, 1 << 20, 1 << 30, 5 << 30, 64 << 30, 1 << 40, u64::MAX] {
+        let segments = max.div_ceil(segment_len(max));
+        assert!((1..=SEGMENTS + 1).contains(&segments), "{max}: {segments}");
+    }
+    assert_eq!(segment_len(1 << 20), 64 << 10);
+    assert_eq!(segment_len(2 << 30), LARGEST);
 }
 
 #[test]

@@ -16,12 +16,29 @@ pub struct Read {
     pub key: Bytes,
     /// Its value.
     pub json: Value,
+    /// Its headers, where they were read.
+    pub headers: BTreeMap<String, String>,
 }
 
 impl Read {
     /// A field, empty if it is no text.
     pub fn text(&self, field: &str) -> &str {
         self.json[field].as_str().unwrap_or_default()
+    }
+
+    /// Checks that its headers say what its value does.
+    #[track_caller]
+    pub fn check_headers(&self) {
+        let expected = [
+            ("takhin.event_id", self.text("event_id")),
+            ("takhin.source", self.text("source_id")),
+            ("takhin.op", self.text("op")),
+            ("takhin.db", self.text("db")),
+            ("takhin.type", self.text("data_type")),
+            ("content-type", "application/json"),
+        ];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(self.headers, BTreeMap::from(expected), "{self:?}");
     }
 
     /// What follows the name of the command.

@@ -137,6 +137,16 @@ impl Broker {
     }
 }
 
+impl Broker {
+    /// Has it stand still, or go on: its connections stay.
+    pub(crate) fn stand_still(&self, is_on: bool) {
+        let pid = self.child.as_ref().unwrap().id().to_string();
+        let signal = if is_on { "-STOP" } else { "-CONT" };
+        let told = Command::new("kill").args([signal, &pid]).status().unwrap();
+        assert!(told.success());
+    }
+}
+
 impl Drop for Broker {
     fn drop(&mut self) {
         self.kill();

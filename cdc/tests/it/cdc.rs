@@ -95,6 +95,16 @@ impl Cdc {
         self.dir.path().join("data")
     }
 
+    /// The file with positions.
+    pub(crate) fn positions(&self) -> Vec<u8> {
+        fs::read(self.data().join("checkpoint.json")).unwrap()
+    }
+
+    /// Puts back a file of before.
+    pub(crate) fn put_back(&self, positions: &[u8]) {
+        fs::write(self.data().join("checkpoint.json"), positions).unwrap();
+    }
+
     /// Forgets the file with positions.
     pub(crate) fn lose_file(&self) {
         fs::remove_dir_all(self.data()).unwrap();
@@ -157,6 +167,15 @@ impl Cdc {
             .lines()
             .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         value.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// The most memory that it has had at a time, in MiB.
+    pub(crate) fn peak_mib(&self) -> u64 {
+        let pid = self.child.as_ref().unwrap().id();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib: u64 = line.unwrap().trim().trim_end_matches(" kB").parse().unwrap();
+        kib / 1024
     }
 
     /// kill -9.

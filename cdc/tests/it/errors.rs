@@ -168,6 +168,15 @@ fn positions_that_are_lost() {
     );
 }
 
+/// How often a slave has shown that it is there.
+fn signs(master: &Master) -> usize {
+    let is_sign = |request: &&InnerRequest| {
+        let sync = request.binlog_sync.as_ref();
+        sync.is_some_and(|sync| !sync.first_send && sync.ack_range_end.offset == 0)
+    };
+    master.requests().iter().filter(is_sign).count()
+}
+
 #[test]
 fn records_that_are_too_large() {
     let broker = Broker::shared();
@@ -176,9 +185,23 @@ fn records_that_are_too_large() {
     cdc.set("sink.max_record_size=64KiB");
     cdc.start_and_wait();
     master.execute("db0", &[b"set", b"small", b"1"]);
+    let before = Some(master.end("db0"));
+    until("it is acknowledged", || master.acked("db0") == before);
     master.execute("db0", &[b"set", b"large", &vec![b'x'; 100_000]]);
     master.execute("db0", &[b"set", b"small", b"2"]);
     says(&cdc, "more than sink.max_record_size (65536)");
+    // The master keeps the rest for whoever starts it again.
+    let heard = signs(&master);
+    until("it shows that it is there", || signs(&master) > heard);
+    assert_eq!(master.connections(), 1, "it tries in vain");
+    assert_eq!((master.acked("db0"), cdc.saved("db0")), (before, before));
+    let lag = || cdc.metric("takhin_cdc_lag_bytes{db=\"db0\"}");
+    until("what waits is seen", || lag() > 0.0);
+    cdc.kill();
+    // Nothing is written by this process; how long nothing was is known all the same.
+    cdc.start();
+    let behind = || cdc.metric("takhin_cdc_lag_seconds{db=\"db0\"}");
+    until("the time since is seen", || behind() >= 1.0);
     cdc.kill();
     cdc.set("sink.oversize=skip");
     cdc.start_and_wait();
@@ -186,6 +209,7 @@ fn records_that_are_too_large() {
         read.iter().any(|event| event.args()[1] == b"2")
     });
     assert!(read.iter().all(|event| event.text("key") == "small"));
+    assert_eq!(read.len(), 2, "something came twice");
     until("it is counted", || cdc.metric("takhin_cdc_oversize_total") >= 1.0);
 }
 
@@ -263,19 +287,8 @@ fn paused_nothing_is_written_and_nothing_is_lost() {
     master.execute("db0", &[b"set", b"k", b"2"]);
     until("it has arrived", || cdc.metric("takhin_cdc_queue_bytes") > 0.0);
     // It shows that it is there all the same: masters forget whoever is silent for 20 s.
-    let is_sign = |request: &InnerRequest| {
-        let sync = request.binlog_sync.as_ref();
-        sync.is_some_and(|sync| !sync.first_send && sync.ack_range_end.offset == 0)
-    };
-    let signs = || {
-        master
-            .requests()
-            .iter()
-            .filter(|request| is_sign(request))
-            .count()
-    };
-    let heard = signs();
-    until("it shows that it is there", || signs() > heard);
+    let heard = signs(&master);
+    until("it shows that it is there", || signs(&master) > heard);
     assert_eq!(
         (master.acked("db0"), cdc.metric("takhin_cdc_paused") > 0.0),
         (before, true)

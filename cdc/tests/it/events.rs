@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use takhin_client::{Client, ClientConfig, Consumer, ConsumerConfig, OffsetSpec};
+use takhin_client::{Client, ClientConfig, ConsumedRecord, Consumer, ConsumerConfig, OffsetSpec};
 use takhin_pika_testing::numbers::Numbers;
 use takhin_pika_testing::topics::Read;
 use takhin_runtime::Env;
@@ -58,12 +58,7 @@ pub(crate) fn read_until(
                     continue;
                 };
                 for consumed in records {
-                    let value = consumed.record.value.unwrap();
-                    read.push(Read {
-                        partition: consumed.partition,
-                        key: consumed.record.key.unwrap(),
-                        json: serde_json::from_slice(&value).unwrap(),
-                    });
+                    read.push(one(consumed));
                 }
             }
         };
@@ -75,6 +70,28 @@ pub(crate) fn read_until(
         read.len()
     );
     read
+}
+
+/// A record as a test looks at it. Its headers must say what its value does.
+fn one(consumed: ConsumedRecord) -> Read {
+    let ConsumedRecord {
+        partition, record, ..
+    } = consumed;
+    let headers = record.headers.into_iter().map(|(name, value)| {
+        let value = String::from_utf8(value.unwrap_or_default().to_vec());
+        (name.to_string(), value.unwrap())
+    });
+    let one = Read {
+        headers: headers.collect(),
+        partition,
+        key: record.key.unwrap(),
+        json: serde_json::from_slice(&record.value.unwrap()).unwrap(),
+    };
+    // Positions have others.
+    if one.json["event_id"].is_string() {
+        one.check_headers();
+    }
+    one
 }
 
 /// Writes one record, so that a topic is not what the program made it.

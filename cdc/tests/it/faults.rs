@@ -3,7 +3,7 @@
 use takhin_pika_testing::master::{Master, Settings};
 use takhin_pika_testing::numbers::Numbers;
 
-use crate::broker::{Broker, until};
+use crate::broker::{Broker, get, until};
 use crate::cdc::Cdc;
 use crate::events::check;
 
@@ -109,6 +109,26 @@ fn what_comes_twice_is_dropped_and_what_is_missing_is_an_error() {
     check_tries(&master);
 }
 
+/// It forgets each database by itself, and what it shows of others says nothing.
+#[test]
+fn a_master_that_forgets_one_of_two_databases() {
+    let broker = Broker::shared();
+    let master = two_databases();
+    let mut writer = Numbers::new(5);
+    let mut cdc = Cdc::new(&master, broker.kafka);
+    cdc.start_and_wait();
+    writer.write(&master, 100);
+    wait(&master);
+    master.forget("db0");
+    until("it is said", || {
+        cdc.log().contains("has sent nothing of db0 for 20 s")
+    });
+    writer.write(&master, 100);
+    wait(&master);
+    assert_eq!(master.connections(), 2);
+    assert_eq!(check(broker, &cdc, &writer), 0);
+}
+
 #[test]
 fn brokers_that_are_away() {
     let mut broker = Broker::start();
@@ -127,6 +147,20 @@ fn brokers_that_are_away() {
         cdc.metric("takhin_cdc_queue_bytes") > 900_000.0
     });
     until("it is said", || cdc.says().starts_with("sink: "));
+    let of = |name: &str, db: &str| cdc.metric(&format!("takhin_cdc_{name}{{db=\"{db}\"}}"));
+    let at = |what: &str, db: &str| {
+        let part = |part: &str| of(&format!("source_{what}_{part}"), db);
+        (part("filenum"), part("offset"))
+    };
+    for db in ["db0", "db1"] {
+        until("the lag is seen", || {
+            of("lag_bytes", db) > 0.0 && of("lag_seconds", db) >= 1.0
+        });
+        let head = at("head", db);
+        assert!(at("position", db) < head, "{db}: {head:?}");
+        let end = master.end(db);
+        assert_eq!(head, (f64::from(end.filenum), end.offset as f64));
+    }
     let resident = cdc.metric("process_resident_memory_bytes");
     assert!(
         resident < 100.0 * 1024.0 * 1024.0,
@@ -142,7 +176,85 @@ fn brokers_that_are_away() {
     assert_eq!(check(&broker, &cdc, &writer), 0);
     until("it is ready again", || cdc.is_ready());
     assert_eq!(master.connections(), connections);
+    for db in ["db0", "db1"] {
+        until("there is no lag", || {
+            of("lag_bytes", db) == 0.0 && of("lag_seconds", db) == 0.0
+        });
+        assert_eq!(at("position", db), at("head", db));
+    }
+    // What dashboards and the operator know by name.
+    let (_, text) = get(cdc.admin, "/metrics").unwrap();
+    for name in [
+        "phase{db=\"db0\",phase=\"streaming\"} 1",
+        "events_total{db=\"db0\",kind=\"binlog\"} ",
+        "bytes_total ",
+        "queue_bytes 0",
+        "checkpoint_age_seconds ",
+        "produce_retries_total{topic=",
+        "paused 0",
+    ] {
+        assert!(text.contains(&format!("\ntakhin_cdc_{name}")), "{name}: {text}");
+    }
     assert!(cdc.stop().success());
+}
+
+/// They are there, and take what was sent late.
+#[test]
+fn brokers_that_are_slow() {
+    let broker = Broker::start();
+    let master = two_databases();
+    let mut writer = Numbers::new(6);
+    let mut cdc = Cdc::new(&master, broker.kafka);
+    cdc.set("sink.queue_size=1MiB");
+    cdc.start_and_wait();
+    for _ in 0..3 {
+        writer.write(&master, 300);
+        broker.stand_still(true);
+        // More than the queue holds.
+        writer.write(&master, 9000);
+        until("it is said", || {
+            cdc.says()
+                .starts_with("sink: the brokers have not acknowledged what was sent within 10 s")
+        });
+        broker.stand_still(false);
+        until("it is ready again", || cdc.is_ready());
+    }
+    wait(&master);
+    assert_eq!(master.connections(), 1, "the source was given up for the sink");
+    assert_eq!(check(&broker, &cdc, &writer), 0);
+}
+
+/// With the settings that nobody has changed, values that are not small, and brokers that come back: then the queue, what is on
+/// its way to them and what was made of it are there together.
+#[test]
+fn memory_is_bounded_by_default() {
+    let value = vec![b'v'; 4096];
+    for has_log in [false, true] {
+        let mut broker = Broker::start();
+        let master = Master::start(Settings {
+            file_size: 100 << 20,
+            ..Settings::default()
+        })
+        .unwrap();
+        let mut cdc = Cdc::new(&master, broker.kafka);
+        cdc.set(&format!("wal.enabled={has_log}"));
+        cdc.start_and_wait();
+        master.execute("db0", &[b"set", b"first", b"1"]);
+        until("it is written", || cdc.saved("db0") == Some(master.end("db0")));
+        broker.kill();
+        for number in 0..24_000 {
+            let key = format!("key{}", number % 1000);
+            master.execute("db0", &[b"set", key.as_bytes(), &value]);
+        }
+        until("the queue is full", || {
+            cdc.metric("takhin_cdc_queue_bytes") > f64::from(30 << 20)
+        });
+        broker.run();
+        until("it is written", || cdc.saved("db0") == Some(master.end("db0")));
+        let peak = cdc.peak_mib();
+        assert!(peak < 100, "{peak} MiB, with a log: {has_log}");
+        assert!(cdc.stop().success());
+    }
 }
 
 /// Seeds of chance: what happens, and when.

@@ -136,6 +136,14 @@ fn check_events(version: &str, session: &str, read: &[Read]) {
                 event.json["ts_ms"].as_u64(),
                 line["exec_time"].as_u64().map(|seconds| seconds * 1000)
             );
+            // 2.3 says it as text, 3.0 in the place where later ones have their term.
+            let server = line["server_id"].as_str().map(|id| id.parse().unwrap());
+            let server = server.or_else(|| line["term"].as_u64());
+            let binlog = &event.json["binlog"];
+            assert_eq!(
+                (binlog["server_id"].as_u64(), binlog["term_id"].as_u64()),
+                (server, Some(0))
+            );
             assert_eq!(
                 (event.text("db"), event.text("event_type")),
                 ("db0", "binlog"),
@@ -174,6 +182,12 @@ fn replay(version: &str, session: &str, asks: Option<Position>) {
     until("it shows that it is there", || {
         master.legacy(|legacy| legacy.life.first().is_some_and(|life| life.len() >= 50))
     });
+    let kept: Value = serde_json::from_slice(&cdc.positions()).unwrap();
+    let kept = &kept["databases"]["db0"];
+    assert_eq!(
+        (kept["server_id"].as_u64(), kept["term_id"].as_u64()),
+        (Some(1), Some(0))
+    );
     let (asked, life) = master.legacy(|legacy| (legacy.asked.clone(), legacy.life.clone()));
     assert_eq!(
         asked,
@@ -307,6 +321,44 @@ fn a_clean_stop_leaves_nothing_to_be_sent_again() {
         }
         assert_eq!(check(broker, &cdc, &writer), 0, "{version}");
     }
+}
+
+/// The file with positions is an older copy, and the topic has none.
+#[test]
+fn an_older_position_does_not_clear_what_is_kept() {
+    let mut broker = Broker::start();
+    let master = master("3.0.16");
+    let mut writer = Numbers::new(45);
+    let mut cdc = Cdc::new(&master, broker.kafka);
+    cdc.listed();
+    cdc.set("wal.max_size=1MiB");
+    cdc.start_and_wait();
+    writer.write_legacy(&master, 20);
+    wait(&cdc, &master);
+    let older = cdc.positions();
+    let first = cdc.data().join("wal/00000000000000000001.wal");
+    assert!(first.exists());
+    until("what was written is deleted", || {
+        writer.write_legacy(&master, 500);
+        wait(&cdc, &master);
+        !first.exists()
+    });
+    broker.kill();
+    writer.write_legacy(&master, 500);
+    let end = master.legacy(|legacy| legacy.end());
+    until("all is kept", || {
+        let kept = |of: &str| cdc.metric(&format!("takhin_cdc_wal_end_{of}"));
+        (kept("filenum"), kept("offset")) == (f64::from(end.filenum), end.offset as f64)
+    });
+    cdc.kill();
+    master.legacy(|legacy| legacy.purge(end.filenum));
+    cdc.put_back(&older);
+    cdc.set("sink.topic_offsets=others");
+    broker.run();
+    cdc.start();
+    wait(&cdc, &master);
+    check(&broker, &cdc, &writer);
+    assert!(cdc.log().contains("what is kept begins behind the position"));
 }
 
 #[test]

@@ -94,6 +94,50 @@ fn brokers_that_are_away_while_the_master_deletes_its_binlog() {
     }
 }
 
+/// Segments in the log of the first database, by name.
+fn segments(cdc: &Cdc) -> Vec<String> {
+    let files = std::fs::read_dir(cdc.data().join("wal/db0")).unwrap();
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| name.ends_with(".wal")).collect();
+    names.sort();
+    names
+}
+
+/// The file with positions was lost, or is an older copy, and the topic has none: what is kept and not written is not given
+/// up for a position that was passed long ago.
+#[test]
+fn an_older_position_does_not_clear_what_is_kept() {
+    let mut broker = Broker::start();
+    let master = master("3.5.5");
+    let mut writer = Numbers::new(230);
+    let mut cdc = cdc(&master, &broker);
+    cdc.set("wal.max_size=1MiB");
+    cdc.start_and_wait();
+    writer.write(&master, 20);
+    wait(&cdc, &master);
+    let older = cdc.positions();
+    let before = segments(&cdc);
+    until("what was written is deleted", || {
+        writer.write(&master, 500);
+        wait(&cdc, &master);
+        segments(&cdc)[0] > before[0]
+    });
+    broker.kill();
+    writer.write(&master, 500);
+    until("all is acknowledged", || is_acknowledged(&master));
+    cdc.kill();
+    purge(&master);
+    cdc.put_back(&older);
+    cdc.set("sink.topic_offsets=others");
+    broker.run();
+    cdc.start();
+    wait(&cdc, &master);
+    check(&broker, &cdc, &writer);
+    assert!(cdc.log().contains("what is kept begins behind the position"));
+    let resyncs = cdc.metric("takhin_cdc_full_resyncs_total{reason=\"position_lost\"}");
+    assert!(resyncs < 0.5, "{resyncs}");
+}
+
 /// Seeds of chance: what happens, and when. What was acknowledged the master deletes.
 #[test]
 fn killed_at_any_point() {
@@ -312,6 +356,32 @@ fn a_lost_position_takes_the_data_set_again() {
     cdc.start();
     let resyncs = || cdc.metric("takhin_cdc_full_resyncs_total{reason=\"position_lost\"}");
     until("the data sets are taken", || resyncs() >= 2.0);
+}
+
+/// A master keeps its binlog for whom it sends it to: it would be gone once the data set of another one is there.
+#[test]
+fn what_waits_for_the_data_set_of_another_database_is_kept_by_the_master() {
+    let broker = Broker::shared();
+    let Replayed { master, .. } = Replayed::start("3.5.5").unwrap();
+    let mut cdc = cdc(&master, broker);
+    cdc.set("snapshot.mode=initial");
+    let from = [("db0", master.begin("db0")), ("db1", Position::new(900, 0))];
+    let from = from.map(|(db, position)| (db.to_owned(), position));
+    cdc.go_on_from(&Settings::default().replication_id, &from.into());
+    cdc.start();
+    wait(&cdc, &master);
+    let requests = master.requests();
+    let begun = requests.iter().position(|request| {
+        let sync = request.binlog_sync.as_ref();
+        sync.is_some_and(|sync| sync.first_send && sync.db_name == "db0")
+    });
+    let taken = requests.iter().position(|request| request.db_sync.is_some());
+    assert!(begun.unwrap() < taken.unwrap(), "{begun:?} {taken:?}");
+    assert_eq!(cdc.log().matches("taking the data set").count(), 1);
+    // What came of it meanwhile was not acknowledged: it is asked for again.
+    let of_db0 = master.tried().into_iter().filter(|(db, ..)| db == "db0");
+    let asked: Vec<Position> = of_db0.map(|(_, position, _)| position).collect();
+    assert_eq!(asked, [master.begin("db0"); 2]);
 }
 
 /// With `stop` what is kept is written still, and nothing is taken.

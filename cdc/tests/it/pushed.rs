@@ -287,6 +287,30 @@ fn killed_before_the_data_set_is_written_while_the_master_deletes_its_binlog() {
     }
 }
 
+/// The changes alone would be written as if the data set had been.
+#[test]
+fn a_dump_that_is_gone_before_it_is_written_is_taken_again() {
+    let broker = Broker::shared();
+    let pushing = pushing("3.0.16");
+    let mut cdc = pushing.cdc(broker);
+    cdc.start();
+    until("it is paused", || {
+        post(cdc.admin, "/v1/pause").is_some_and(|(status, _)| status == 200)
+    });
+    until("it is received", || {
+        cdc.data().join("wal/data-set-awaited").exists() && cdc.log().contains("writing the data set")
+    });
+    assert_eq!(cdc.saved("db0"), None);
+    cdc.kill();
+    std::fs::remove_dir_all(cdc.data().join("snapshot")).unwrap();
+    cdc.start();
+    pushing.check(broker, &cdc);
+    assert_eq!(pushing.pushed(), 2);
+    until("nothing is awaited", || {
+        !cdc.data().join("wal/data-set-awaited").exists()
+    });
+}
+
 #[test]
 fn a_binlog_that_is_deleted_before_it_is_asked_for() {
     let broker = Broker::shared();
@@ -401,6 +425,27 @@ fn masters_that_push_and_take_acknowledgements() {
         until("it follows", || pushing.master.tried().len() == 2 * tried.len());
         assert_eq!(pushing.pushed(), databases);
     }
+}
+
+/// Nothing protects it while the data set is taken.
+#[test]
+fn a_binlog_that_is_deleted_while_the_data_set_is_pushed() {
+    let broker = Broker::shared();
+    let pushing = pushing_pb("3.4.1", 1);
+    let end = pushing.master.end("db0");
+    pushing.master.purge("db0", end.filenum + 1);
+    let mut cdc = pushing.cdc(broker);
+    cdc.start();
+    until("it is said", || {
+        cdc.says()
+            .contains("the data set of db0 is there, and not the changes from")
+            && cdc.says().contains("raise the master's expire-logs-nums")
+    });
+    until("it is taken again", || pushing.pushed() >= 2);
+    pushing.master.purge("db0", 0);
+    pushing.check(broker, &cdc);
+    // Others would have been followed meanwhile.
+    assert_eq!(pushing.master.connections(), 1);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::cdc::Cdc;
 use crate::events::read_until;
 
 /// The last replication connection of a session over which the binlog came.
-fn connection(version: &str, session: &str) -> Connection {
+pub(crate) fn connection(version: &str, session: &str) -> Connection {
     let connections = Fixture::of(version).session(session).unwrap();
     let is_stream = |connection: &Connection| {
         connection.server_port == MASTER_PORT + 2000 && !recorded(connection).unwrap().is_empty()
@@ -26,7 +26,7 @@ fn connection(version: &str, session: &str) -> Connection {
     connections.into_iter().rfind(is_stream).unwrap()
 }
 
-fn position(at: &BinlogOffset) -> Position {
+pub(crate) fn position(at: &BinlogOffset) -> Position {
     Position::new(at.filenum, at.offset)
 }
 
@@ -44,9 +44,9 @@ fn beginnings(requests: &[InnerRequest]) -> BTreeMap<String, Position> {
 }
 
 /// What was said of the stream of each database, but for signs of life: whether it begins it, and the range.
-type Said = BTreeMap<String, Vec<(bool, Position, Position)>>;
+pub(crate) type Said = BTreeMap<String, Vec<(bool, Position, Position)>>;
 
-fn said(requests: &[InnerRequest]) -> Said {
+pub(crate) fn said(requests: &[InnerRequest]) -> Said {
     let mut found = Said::new();
     let is_sign =
         |sync: &&BinlogSyncRequest| !sync.first_send && position(&sync.ack_range_end) == Position::default();
@@ -137,7 +137,7 @@ fn lines(version: &str, session: &str) -> Vec<Value> {
     lines
 }
 
-fn check_events(version: &str, session: &str, read: &[Read]) {
+pub(crate) fn check_events(version: &str, session: &str, read: &[Read]) {
     let mut found = BTreeMap::new();
     let mut last: BTreeMap<(String, i32), u64> = BTreeMap::new();
     for event in read {
@@ -191,6 +191,10 @@ fn check_events(version: &str, session: &str, read: &[Read]) {
         assert_eq!(binlog["end_filenum"], line["end_offset"][0]);
         assert_eq!(binlog["end_offset"], line["end_offset"][1]);
         assert_eq!(
+            (&binlog["term_id"], binlog["server_id"].as_u64()),
+            (&line["term"], Some(0))
+        );
+        assert_eq!(
             event.json["ts_ms"].as_u64().unwrap(),
             line["exec_time"].as_u64().unwrap() * 1000
         );
@@ -242,8 +246,16 @@ fn a_slave_that_comes_back() {
 #[test]
 fn an_expiry_in_milliseconds() {
     for version in ["3.5.5", "4.0.1"] {
-        let (read, _, _) = replay(version, "04");
+        let (read, theirs, ours) = replay(version, "04");
         check_events(version, "04", &read);
+        if version == "3.5.5" {
+            // The slave of 4.0.1 cannot apply it, and asks for it again and again. The capture has no beginning.
+            let mut ours = said(&ours);
+            ours.values_mut()
+                .for_each(|of| of.retain(|(is_first, ..)| !is_first));
+            ours.retain(|_, of| !of.is_empty());
+            assert_eq!(ours, said(&theirs), "{version}");
+        }
         let expiring = read.iter().find(|event| event.text("op") == "pksetexat").unwrap();
         let at = expiring.json["expire_at_ms"].as_i64().unwrap();
         let executed = expiring.json["ts_ms"].as_i64().unwrap();

@@ -91,6 +91,39 @@ fn a_data_set_and_what_changed_after_it() {
     }
 }
 
+/// It says: not yet.
+#[test]
+fn a_dump_that_is_never_made() {
+    let broker = Broker::shared();
+    let Replayed { master, version, .. } = Replayed::start("4.0.1").unwrap();
+    master.faults(|faults| faults.not_ready = u32::MAX);
+    let mut cdc = Cdc::new(&master, broker.kafka);
+    cdc.set("snapshot.mode=initial").set("snapshot.push_wait=3s");
+    cdc.start();
+    until("it is said", || {
+        cdc.says()
+            .contains("the master has not made a dump of db0 within 3 s")
+    });
+    master.faults(|faults| faults.not_ready = 0);
+    wait(&master);
+    check(broker, &cdc, version);
+}
+
+/// The whole of what was recorded one after the other, as if nobody had gone away.
+#[test]
+fn a_data_set_and_all_that_was_executed_after_it() {
+    let broker = Broker::shared();
+    for version in ["3.5.5", "4.0.1"] {
+        let replayed = Replayed::longer(version).unwrap();
+        let mut cdc = Cdc::new(&replayed.master, broker.kafka);
+        cdc.set("snapshot.mode=initial");
+        cdc.start_and_wait();
+        wait(&replayed.master);
+        let (snapshot, binlog) = read_all(broker, &cdc);
+        takhin_pika_testing::replayed::check_against(version, replayed.expected, &snapshot, &binlog);
+    }
+}
+
 #[test]
 fn transfers_that_break_and_dumps_that_change() {
     let broker = Broker::shared();
@@ -127,6 +160,33 @@ fn killed_while_it_takes_the_data_set() {
         until("the master has seen it", || master.slaves().is_empty());
     }
     cdc.set("snapshot.max_rate=unlimited");
+    cdc.start_and_wait();
+    wait(&master);
+    check(broker, &cdc, version);
+}
+
+/// Its settings are read once: whoever tried again would take the data set for ever.
+#[test]
+fn a_record_that_is_too_large_ends_a_data_set_once() {
+    let broker = Broker::shared();
+    let Replayed { master, version, .. } = Replayed::start("3.5.5").unwrap();
+    let mut cdc = Cdc::new(&master, broker.kafka);
+    cdc.set("snapshot.mode=initial").set("sink.max_record_size=64KiB");
+    cdc.start();
+    until("it is said", || {
+        cdc.says().contains("more than sink.max_record_size (65536)")
+    });
+    let requests = master.requests().len();
+    until("it shows that it is there", || master.requests().len() > requests);
+    assert_eq!((asked(&master), master.connections()), (1, 1));
+    assert!(cdc.says().contains("more than sink.max_record_size (65536)"));
+    master.restart();
+    until("the end of the connection is said", || {
+        cdc.log().contains("the data set is not asked for again before")
+    });
+    assert_eq!((asked(&master), master.connections()), (1, 1));
+    assert!(cdc.stop().success());
+    cdc.set("sink.max_record_size=1MiB");
     cdc.start_and_wait();
     wait(&master);
     check(broker, &cdc, version);
@@ -170,6 +230,77 @@ fn a_lost_position_takes_the_data_set_again() {
     });
     let is_other = |event: &Read| event.text("event_id").starts_with("7e035615.1:");
     assert!(binlog.iter().all(is_other), "{:?}", binlog[0]);
+}
+
+/// It says to have positions, and closes the connection when it is asked for them.
+fn closes_at(bad: &[&str], connections: u32) {
+    let broker = Broker::shared();
+    let Replayed { master, .. } = Replayed::start("4.0.1").unwrap();
+    let mut cdc = Cdc::new(&master, broker.kafka);
+    cdc.set("snapshot.mode=initial");
+    let from = ["db0", "db1"].map(|db| (db.to_owned(), master.end(db)));
+    cdc.go_on_from(&Settings::default().replication_id, &from.into());
+    let at = bad.iter().map(|db| ((*db).to_owned(), master.end(db)));
+    let at: Vec<(String, Position)> = at.collect();
+    master.faults(|faults| faults.closes_at = at);
+    cdc.start();
+    until("everything is written", || {
+        let taken = cdc.log().matches("the data set is written").count();
+        taken == bad.len() && is_saved(&cdc, &master)
+    });
+    let synced = master
+        .requests()
+        .into_iter()
+        .filter_map(|request| request.db_sync);
+    let synced: Vec<String> = synced.map(|sync| sync.slot.db_name).collect();
+    assert_eq!(synced, bad);
+    for db in bad {
+        assert!(cdc.log().contains(&format!(
+            "of {db} is lost: the master closes the connection whenever it is asked for the changes from there on"
+        )));
+    }
+    assert!(master.connections() <= connections, "{}", master.connections());
+}
+
+#[test]
+fn a_position_that_the_master_closes_the_connection_at_is_lost() {
+    closes_at(&["db1"], 9);
+}
+
+#[test]
+fn of_two_databases_both_positions_that_the_master_closes_the_connection_at_are_lost() {
+    closes_at(&["db0", "db1"], 15);
+}
+
+/// The dump that the master has is the fault: the next one is a new one, and not taken at once. Others are followed until then.
+#[test]
+fn a_dump_whose_changes_cannot_be_had_is_not_taken_again() {
+    let broker = Broker::shared();
+    let Replayed { master, .. } = Replayed::start("4.0.1").unwrap();
+    let mut cdc = Cdc::new(&master, broker.kafka);
+    cdc.set("snapshot.mode=initial");
+    let at = ("db1".to_owned(), master.begin("db1"));
+    master.faults(|faults| faults.closes_at = vec![at]);
+    cdc.start();
+    until("it is lost", || {
+        cdc.log().contains("of db1 is lost: the master closes")
+    });
+    let connections = master.connections();
+    master.faults(|faults| faults.closes_at.clear());
+    master.execute("db0", &[b"set", b"k", b"1"]);
+    until("the other one is followed", || {
+        master.acked("db0") == Some(master.end("db0"))
+    });
+    assert_eq!(asked(&master), 2, "it was taken again at once");
+    until("everything is written", || is_saved(&cdc, &master));
+    assert_eq!(master.connections(), connections);
+    let synced = master.requests().into_iter();
+    let synced = synced.filter_map(|request| request.db_sync);
+    let synced = synced.map(|sync| (sync.slot.db_name, sync.binlog_offset.filenum));
+    let synced: Vec<_> = synced.collect();
+    let fresh = i32::MAX.unsigned_abs();
+    let wanted = [("db0", 0), ("db1", 0), ("db1", fresh)].map(|(db, filenum)| (db.to_owned(), filenum));
+    assert_eq!(synced, wanted);
 }
 
 /// Data sets that the master was asked for.

@@ -1,6 +1,6 @@
 //! What people do to topics while they are written to: nothing is lost in what is left, and nothing is silent.
 
-use takhin_client::Client;
+use takhin_client::{Client, ConfigResource, TopicToCreate};
 use takhin_pika_testing::master::{Master, Settings};
 use takhin_pika_testing::numbers::Numbers;
 
@@ -124,4 +124,57 @@ fn partitions_that_are_added_are_left_alone() {
     let read = read_until(broker.kafka, &topic, "all", |read| writer.is_whole(read));
     assert!(read.iter().all(|event| event.partition < 4));
     assert!(cdc.log().contains("only the first 4 partitions are written to"));
+}
+
+/// The other partitions take theirs each time: that is to be seldom, and the master is to keep its binlog until somebody has done
+/// something.
+#[test]
+fn a_batch_that_brokers_refuse_is_sent_ever_more_rarely() {
+    let broker = Broker::shared();
+    let master = master();
+    let mut cdc = Cdc::new(&master, broker.kafka);
+    cdc.set("sink.compression=none");
+    let topic = cdc.topic("binlog");
+    with_client(broker.kafka, async |client: Client| {
+        let new = TopicToCreate {
+            name: topic.clone(),
+            partitions: Some(4),
+            replication_factor: None,
+            configs: vec![("max.message.bytes".to_owned(), "20000".to_owned())],
+        };
+        for (_, outcome) in client.create_topics(&[new]).await.unwrap() {
+            outcome.unwrap();
+        }
+    });
+    cdc.start_and_wait();
+    for number in 0..100 {
+        let key = format!("key{number}");
+        master.execute("db0", &[b"set", key.as_bytes(), b"1"]);
+    }
+    master.execute("db0", &[b"set", b"large", &vec![b'x'; 50_000]]);
+    let said = || cdc.log().matches("raise max.message.bytes of the topic").count();
+    until("it is said", || {
+        cdc.says().contains(&format!("cannot write to {topic}: ")) && said() == 1
+    });
+    // The master is asked for signs of life after 5 s.
+    let requests = master.requests().len();
+    until("it shows that it is there", || master.requests().len() > requests);
+    assert_eq!((said(), master.connections()), (1, 1));
+    until("it is tried again", || said() == 2);
+    with_client(broker.kafka, async |client: Client| {
+        let raised = vec![("max.message.bytes".to_owned(), Some("1000000".to_owned()))];
+        let changes = [(ConfigResource::Topic(topic.clone()), raised)];
+        for (_, outcome) in client.alter_configs(&changes).await.unwrap() {
+            outcome.unwrap();
+        }
+    });
+    until("it is acknowledged", || {
+        master.acked("db0") == Some(master.end("db0"))
+    });
+    assert_eq!((said(), master.connections()), (2, 3));
+    until("it is ready again", || cdc.is_ready());
+    let read = read_until(broker.kafka, &topic, "all", |read| {
+        read.iter().any(|event| event.text("key") == "large")
+    });
+    assert!(read.len() <= 3 * 101, "{} records", read.len());
 }

@@ -118,6 +118,13 @@ impl Item {
         false
     }
 
+    /// Whether it is what a slave has filled its binlog with up to its master's position (3.0.10 to 3.3.5): nothing was executed, and
+    /// the header says nothing.
+    pub fn is_padding(&self) -> bool {
+        let is_blank = (self.exec_time, self.origin, self.logic_id) == (0, 0, 0);
+        is_blank && self.start == Position::default() && self.content.starts_with(b"*2\r\n$7\r\npadding\r\n")
+    }
+
     /// Whether the item may follow one that ended at `end`, for a master that is nobody's slave: it begins there, or, as
     /// the first of a file, shows that end although it lies at the beginning of the next file.
     pub fn follows(&self, end: Position) -> bool {

@@ -4,6 +4,7 @@
 //! A dump that is whole, and where the log of changes begins, has not been written yet: it is deleted before the first change
 //! is. Whoever finds it there writes it from its beginning, as another data set.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use takhin_pika::Position;
@@ -18,6 +19,7 @@ use crate::queue::Queue;
 use crate::snapshot;
 use crate::source::{Dump, Followed, Legacy, Redis, SourceError};
 use crate::trouble::Trouble;
+use crate::wal::Before;
 
 impl Runner<'_> {
     /// Receives the master's dump. Returns where its changes go on.
@@ -63,6 +65,11 @@ impl Runner<'_> {
         if let Some(dump) = &mut kept {
             dump.info.position = begin;
             metrics::set_phase(Legacy::DB, Phase::Snapshot);
+        } else if self.wal.awaits_data_set() {
+            warn!(
+                "the dump is gone whose data set was to be written before the changes that are kept: it is taken again"
+            );
+            self.is_lacking.store(true, Ordering::Relaxed);
         }
         self.is_taking.store(kept.is_some(), Ordering::Relaxed);
         Ok(kept)
@@ -75,6 +82,7 @@ impl Runner<'_> {
         followed: &Followed,
         queue: &Queue,
     ) -> Result<(), SourceError> {
+        self.is_amid.store(true, Ordering::Relaxed);
         let written = snapshot::write(
             (self.env, self.config),
             followed,
@@ -93,6 +101,7 @@ impl Runner<'_> {
             self.is_lacking.store(true, Ordering::Relaxed);
         }
         written?;
+        self.is_amid.store(false, Ordering::Relaxed);
         // Without the changes after it the data set means nothing, and is taken again.
         let has_changes = || {
             let end = self.wal.position().map(|(end, _)| end);
@@ -101,6 +110,8 @@ impl Runner<'_> {
         while !has_changes() {
             self.env.clock.sleep(TRIM).await;
         }
+        let wal = Arc::clone(&self.wal);
+        self.env.tasks.blocking(move || wal.has_data_set()).await?;
         Legacy::remove_dump(self.env, self.config, version).await?;
         self.is_taking.store(false, Ordering::Relaxed);
         follows(Legacy::DB, dump.info.position);
@@ -108,10 +119,14 @@ impl Runner<'_> {
     }
 
     /// What is to be said of an error; `None` if the data set is to be taken again because of it.
-    pub(super) async fn of_lost(&self, error: SourceError) -> Option<SourceError> {
+    pub(super) async fn of_lost(&self, error: SourceError, followed: &Followed) -> Option<SourceError> {
         let SourceError::PositionLost { position, .. } = &error else {
             return Some(error);
         };
+        if self.is_held.load(Ordering::Relaxed) {
+            // Nobody writes another data set, nor what was received before it.
+            return Some(error);
+        }
         if self.is_taking.load(Ordering::Relaxed) {
             warn!(
                 "the master has deleted its binlog at {position} while its data set was taken, which is taken again: raise \
@@ -125,10 +140,14 @@ impl Runner<'_> {
             // What was received before is written first.
             let is_written = || {
                 let end = self.wal.position().map(|(end, _)| end);
-                self.file.saved(Legacy::DB) >= end
+                // The file may have a position of before another data set.
+                followed.written(Legacy::DB).map(|(written, _)| written) >= end
             };
             while !is_written() {
                 self.env.clock.sleep(TRIM).await;
+                if self.is_held.load(Ordering::Relaxed) {
+                    return Some(error);
+                }
             }
         }
         self.is_lacking.store(true, Ordering::Relaxed);
@@ -146,8 +165,13 @@ impl Runner<'_> {
                 }
                 .into());
             }
+            // What is kept means nothing without a data set before it. It is gone before the dump is: whoever begins again finds both, or
+            // none.
+            let wal = Arc::clone(&self.wal);
+            self.env.tasks.blocking(move || wal.clear()).await?;
             let begin = self.receive_data_set(&mut connected, "position_lost").await?;
-            self.reset(begin, None, connected.server.version).await?;
+            self.reset(begin, Before::DataSet, connected.server.version)
+                .await?;
             self.is_lacking.store(false, Ordering::Relaxed);
             Ok(Ended::Again)
         };
@@ -175,5 +199,40 @@ impl Runner<'_> {
             self.env.clock.sleep(LOOK).await;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use takhin_config::CdcConfig;
+    use takhin_runtime::Env;
+    use takhin_runtime::telemetry::health::Health;
+
+    use super::*;
+    use crate::control::Pause;
+    use crate::run::Flags;
+
+    /// A record of it is too large, say, and the master deletes the changes behind it meanwhile: a dump more helps nobody.
+    #[tokio::test]
+    async fn no_data_set_is_taken_again_while_nothing_can_be_written() {
+        let (dir, env) = (tempfile::tempdir().unwrap(), Env::real());
+        let mut config = CdcConfig::default();
+        config.checkpoint.dir = dir.path().to_owned();
+        let stop = Shutdown::new();
+        let (flags, pause) = (Flags::new(&Health::start(&env, &stop)), Pause::default());
+        let runner = Runner::new(&config, &env, (&flags, &pause)).await.unwrap();
+        let followed = Legacy::followed(&config, "3.0.16");
+        runner.is_held.store(true, Ordering::Relaxed);
+        for is_taking in [true, false] {
+            runner.is_taking.store(is_taking, Ordering::Relaxed);
+            let lost = SourceError::PositionLost {
+                db: Legacy::DB.to_owned(),
+                position: Position::new(3, 7),
+                why: "it is gone".to_owned(),
+            };
+            let said = runner.of_lost(lost, &followed).await;
+            assert!(matches!(said, Some(SourceError::PositionLost { .. })), "{said:?}");
+            assert!(!runner.is_lacking.load(Ordering::Relaxed));
+        }
     }
 }

@@ -75,13 +75,16 @@ impl Legacy {
             listening: SocketAddr::new(self.local, self.listed_as.port.saturating_add(PUSH_ABOVE)),
             db: Self::DB,
             root,
-            folder,
+            folder: folder.clone(),
         };
         // The real slave takes the address before it asks, too.
         let receiver = Receiver::open(&self.env, config, pushing, modules).await?;
         self.ask_all(password).await?;
         accepted();
-        receiver.receive(async || self.ask_all(password).await).await
+        let dump = receiver.receive(async || self.ask_all(password).await).await?;
+        // The next process goes on with it.
+        folder.sync(&self.env, &dump).await?;
+        Ok(dump)
     }
 
     /// Asks for all that the master has.

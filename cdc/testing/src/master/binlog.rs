@@ -24,7 +24,7 @@ pub struct Entry {
 #[derive(Debug)]
 pub struct Binlog {
     /// Where it begins.
-    begin: Position,
+    pub(crate) begin: Position,
     pub(crate) entries: Vec<Entry>,
     pub(crate) first_file: u32,
     file_size: u64,

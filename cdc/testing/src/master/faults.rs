@@ -1,5 +1,7 @@
 //! What goes wrong on demand.
 
+use takhin_pika::Position;
+
 /// Faults that are still to happen.
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
@@ -9,6 +11,8 @@ pub struct Faults {
     pub leave_out: Option<usize>,
     /// The item of this index is sent twice once.
     pub twice: Option<usize>,
+    /// The connection ends when changes of a database are asked for from there on, which TrySync says to be there.
+    pub closes_at: Vec<(String, Position)>,
     /// Questions for a list of files that are answered with: not yet.
     pub not_ready: u32,
     /// Connections of files end after so many answers, as many times as there are numbers.

@@ -227,6 +227,16 @@ impl Master {
             .insert(db.to_owned(), Binlog::at(position, self.0.settings().file_size));
     }
 
+    /// Where the binlog of a database begins.
+    pub fn begin(&self, db: &str) -> Position {
+        self.0
+            .state()
+            .binlogs
+            .get(db)
+            .map(|binlog| binlog.begin)
+            .unwrap_or_default()
+    }
+
     /// Where the binlog of a database ends.
     pub fn end(&self, db: &str) -> Position {
         self.0
@@ -250,9 +260,13 @@ impl Master {
     ///
     /// It cannot be read.
     pub fn dump(&self, db: &str, dir: &std::path::Path) -> Result<()> {
-        let dump = DumpFiles::read(dir)?;
-        self.0.state().dumps.insert(db.to_owned(), dump);
+        self.dump_files(db, DumpFiles::read(dir)?);
         Ok(())
+    }
+
+    /// The dump of a database, file by file.
+    pub fn dump_files(&self, db: &str, dump: DumpFiles) {
+        self.0.state().dumps.insert(db.to_owned(), dump);
     }
 
     /// Number of connections over which files were asked for.
@@ -288,6 +302,11 @@ impl Master {
     /// Faults to come.
     pub fn faults(&self, change: impl FnOnce(&mut Faults)) {
         change(&mut self.0.state().faults);
+    }
+
+    /// Forgets the slaves of one database, and tells nobody: as after 20 s in which it has not heard of it.
+    pub fn forget(&self, db: &str) {
+        self.0.state().slaves.retain(|(of, _), _| of != db);
     }
 
     /// Breaks all connections, and forgets all slaves, as a restart does.

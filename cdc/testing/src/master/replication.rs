@@ -250,6 +250,7 @@ fn binlog_sync(settings: &Settings, state: &mut State, sync: &BinlogSyncRequest)
         slaves,
         binlogs,
         acked,
+        faults,
         ..
     } = state;
     let key = (sync.db_name.clone(), name(&sync.node));
@@ -271,6 +272,8 @@ fn binlog_sync(settings: &Settings, state: &mut State, sync: &BinlogSyncRequest)
             return Err(io::Error::other("first_send with a range"));
         }
         let at = binlog.after(first).or_else(|| binlog.begins_file(first));
+        let closes = |(db, at): &(String, Position)| (db, *at) == (&sync.db_name, first);
+        let at = at.filter(|_| !faults.closes_at.iter().any(closes));
         let at = at.ok_or_else(|| io::Error::other("Activate Binlog Sync failed"))?;
         slave.sent = Some(at);
         slave.acked = at;

@@ -6,15 +6,18 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bytes::{Bytes, BytesMut};
 use md5::{Digest as _, Md5};
+use takhin_pika::Position;
 use takhin_pika::frame;
+use takhin_pika::info::DumpInfo;
 use takhin_pika::message::{
     FileResponse, MetaResponse, TransferKind, TransferRequest, TransferResponse, TransferStatus,
 };
 
 use super::{Inner, State};
+use crate::recording::Connection;
 
 /// Longest request.
 const MAX: usize = 1 << 16;
@@ -59,6 +62,60 @@ impl DumpFiles {
             .map(|byte| format!("{byte:02x}"))
             .collect();
         Ok(Self { files, uuid })
+    }
+
+    /// The dumps that were transferred over recorded connections, by database: files as they were sent.
+    ///
+    /// # Errors
+    ///
+    /// The recording makes no sense, or has less than was listed.
+    pub fn recorded(connections: &[Connection]) -> Result<BTreeMap<String, Self>> {
+        let mut found: BTreeMap<String, (Vec<String>, Self)> = BTreeMap::new();
+        let mut pieces: BTreeMap<(String, String), BTreeMap<u64, Bytes>> = BTreeMap::new();
+        for connection in connections {
+            let (_, responses) = connection.transfer()?;
+            let sent = |response: &TransferResponse| response.code == i32::from(TransferStatus::TransferOk);
+            for response in responses.into_iter().filter(sent) {
+                let db = response.db_name;
+                if let Some(meta) = response.meta_resp {
+                    let (listed, dump) = found.entry(db.clone()).or_default();
+                    (*listed, dump.uuid) = (meta.filenames, response.snapshot_uuid);
+                }
+                if let Some(piece) = response.file_resp {
+                    let file = pieces.entry((db, piece.filename)).or_default();
+                    file.insert(piece.offset, piece.data);
+                }
+            }
+        }
+        for ((db, name), pieces) in pieces {
+            let mut whole = Vec::new();
+            for (offset, piece) in pieces {
+                ensure!(offset == whole.len() as u64, "{db}/{name}: a gap before {offset}");
+                whole.extend_from_slice(&piece);
+            }
+            let (_, dump) = found.get_mut(&db).context("files that nobody has listed")?;
+            dump.files.insert(name, whole.into());
+        }
+        let whole = |(db, (listed, dump)): (String, (Vec<String>, Self))| {
+            let is_there = |name: &String| dump.files.contains_key(name);
+            ensure!(
+                listed.iter().all(is_there),
+                "{db}: files of {listed:?} were not sent"
+            );
+            Ok((db, dump))
+        };
+        found.into_iter().map(whole).collect()
+    }
+
+    /// Where the changes go on after it.
+    ///
+    /// # Errors
+    ///
+    /// It does not say so.
+    pub fn position(&self) -> Result<Position> {
+        let text = self.files.get("info").context("a dump without info")?;
+        let info = DumpInfo::parse(std::str::from_utf8(text)?);
+        Ok(info.context("the info of the dump")?.position)
     }
 }
 

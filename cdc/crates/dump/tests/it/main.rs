@@ -6,3 +6,4 @@
 )]
 
 mod dumps;
+mod written;

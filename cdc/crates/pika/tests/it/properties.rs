@@ -36,6 +36,18 @@ proptest! {
         prop_assert_eq!(Item::decode(item.encode()).unwrap(), item);
     }
 
+    /// RocksDB relies on it: with an order that is none it loses keys.
+    #[test]
+    fn the_orders_of_lists_are_orders(keys in vec(vec(0_u8..3, 0..24), 3)) {
+        let [a, b, c] = [&keys[0], &keys[1], &keys[2]];
+        for compare in [blackwidow::compare_list_keys, floyd::compare_list_keys] {
+            if compare(a, b).is_le() && compare(b, c).is_le() {
+                prop_assert!(compare(a, c).is_le());
+                prop_assert_eq!(compare(a, c).is_eq(), compare(a, b).is_eq() && compare(b, c).is_eq());
+            }
+        }
+    }
+
     #[test]
     fn any_bytes_are_survived(bytes in vec(any::<u8>(), 0..300), exec_time: u32) {
         let shared = Bytes::from(bytes.clone());
