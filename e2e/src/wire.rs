@@ -3,6 +3,7 @@
 //! Independent of the broker's own codec on purpose: a mistake there must not cancel itself out here. Only
 //! non-flexible versions (request header v1, response header v0), which every broker since 0.11 understands.
 
+mod configs;
 mod groups;
 mod metadata;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+pub use configs::Of;
 pub use groups::{Asker, Beat, Described, Join, Joined};
 
 /// API keys used here.
@@ -23,7 +25,9 @@ pub mod api {
     pub const METADATA: i16 = 3;
     pub const API_VERSIONS: i16 = 18;
     pub const CREATE_TOPICS: i16 = 19;
+    pub const DESCRIBE_CONFIGS: i16 = 32;
     pub const ELECT_LEADERS: i16 = 43;
+    pub const INCREMENTAL_ALTER_CONFIGS: i16 = 44;
     pub const ALTER_PARTITION_REASSIGNMENTS: i16 = 45;
 }
 

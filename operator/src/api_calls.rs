@@ -47,6 +47,12 @@ pub(crate) fn counted(client: Client, namespace: String) -> Client {
     Client::new(tower::service_fn(send), namespace)
 }
 
+/// What a request is, for messages: its verb, and what it is about.
+pub(crate) fn name(method: &Method, uri: &Uri) -> String {
+    let verb = Call::of(method, uri).verb;
+    format!("{verb} {}", uri.path())
+}
+
 impl Call {
     fn of(method: &Method, uri: &Uri) -> Self {
         // /api/VERSION or /apis/GROUP/VERSION, then namespaces/NAMESPACE where there is one, RESOURCE, NAME, SUBRESOURCE.

@@ -4,13 +4,22 @@
 //! something, at the API server or at brokers, asks here directly before. What was on its way already when the process
 //! was stopped cannot be called back: it is as old as the last renewal at most, and whoever leads next corrects it.
 
+use std::time::Duration;
+
 use http::{Method, Request};
 use kube::client::Body;
+use kube::client::retry::RetryPolicy;
 use kube::{Client, Config};
 use takhin_runtime::clock::Instant;
 use takhin_runtime::{Clock, watch};
+use tower::ServiceBuilder;
+use tower::retry::RetryLayer;
 
 use crate::api_calls;
+
+/// How long the API server may take to begin its answer. Without a bound a connection that is dead on its other side would hold
+/// up a pass, and with it the resource, until the operator is restarted.
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// Whether changes are allowed; clones share it.
 #[derive(Debug, Clone)]
@@ -54,12 +63,15 @@ impl Fence {
         }
     }
 
-    /// A client that asks here before whatever is no question.
+    /// A client that asks here before whatever is no question, and does not wait for ever. What the API server has no time for is
+    /// tried three times more, and asks again each time.
     ///
     /// # Errors
     /// What there is to reach the API server with makes no client.
-    pub fn client(&self, config: Config) -> Result<Client, kube::Error> {
+    pub fn client(&self, mut config: Config) -> Result<Client, kube::Error> {
         let namespace = config.default_namespace.clone();
+        // Its own attempts would pass by the fence, for minutes.
+        config.default_retry = false;
         let client = api_calls::counted(Client::try_from(config)?, namespace.clone());
         Ok(self.guarded(client, namespace))
     }
@@ -72,10 +84,17 @@ impl Fence {
                 if *request.method() != Method::GET {
                     fence.pass().await;
                 }
-                client.send(request).await
+                let call = api_calls::name(request.method(), request.uri());
+                let answer = fence.clock.timeout(ANSWER, client.send(request)).await;
+                answer.map_or_else(
+                    |_| Err(format!("the API server has not answered {call} for {ANSWER:?}").into()),
+                    |answer| answer.map_err(tower::BoxError::from),
+                )
             }
         };
-        Client::new(tower::service_fn(ask), namespace)
+        let again = RetryLayer::new(RetryPolicy::default());
+        let service = ServiceBuilder::new().layer(again).service(tower::service_fn(ask));
+        Client::new(service, namespace)
     }
 }
 
@@ -127,8 +146,7 @@ mod tests {
             let (renewal, fence) = Fence::new(env.clock.clone());
             let client = fence.guarded(Client::new(server, "default"), "default".to_owned());
             let send = async |method: Method| {
-                let request = Request::builder().method(method).uri("/it");
-                let answer = client.request_text(request.body(Vec::new()).unwrap());
+                let answer = client.request_text(request(method));
                 env.clock.timeout(Duration::from_secs(1), answer).await.is_ok()
             };
             assert!(send(Method::GET).await);
@@ -136,6 +154,57 @@ mod tests {
             renewal.until(env.clock.instant() + Duration::from_secs(1));
             assert!(send(Method::DELETE).await);
             assert_eq!(*asked.lock(), [Method::GET, Method::DELETE]);
+        });
+    }
+
+    /// A request, as it came in.
+    fn request(method: Method) -> Request<Vec<u8>> {
+        Request::builder()
+            .method(method)
+            .uri("/it")
+            .body(Vec::new())
+            .unwrap()
+    }
+
+    #[test]
+    fn what_is_tried_again_asks_again() {
+        Sim::new(1).run(|env| async move {
+            let (renewal, fence) = Fence::new(env.clock.clone());
+            let renewal = Arc::new(renewal);
+            let second = Duration::from_secs(1);
+            renewal.until(env.clock.instant() + second);
+            let tried: Arc<Mutex<u32>> = Arc::default();
+            let (count, lost, clock) = (Arc::clone(&tried), Arc::clone(&renewal), env.clock.clone());
+            let server = tower::service_fn(move |_: Request<Body>| {
+                *count.lock() += 1;
+                // The Lease goes while the server has no time.
+                lost.until(clock.instant());
+                let busy = *count.lock() == 1;
+                let answer = Response::builder().status(if busy { 503 } else { 200 });
+                std::future::ready(Ok::<_, Infallible>(
+                    answer.body(Body::from(b"{}".to_vec())).unwrap(),
+                ))
+            });
+            let client = fence.guarded(Client::new(server, "default"), "default".to_owned());
+            let mut sent = std::pin::pin!(client.request_text(request(Method::PATCH)));
+            assert!(env.clock.timeout(60 * second, &mut sent).await.is_err());
+            assert_eq!(*tried.lock(), 1, "it was sent again on an old word");
+            renewal.until(env.clock.instant() + second);
+            assert!(sent.await.is_ok());
+            assert_eq!(*tried.lock(), 2);
+        });
+    }
+
+    #[test]
+    fn a_server_that_never_answers_is_told_of() {
+        Sim::new(1).run(|env| async move {
+            let server = tower::service_fn(|_: Request<Body>| {
+                std::future::pending::<Result<Response<Body>, Infallible>>()
+            });
+            let fence = Fence::open(env.clock.clone());
+            let client = fence.guarded(Client::new(server, "default"), "default".to_owned());
+            let said = client.request_text(request(Method::GET)).await.unwrap_err();
+            assert!(said.to_string().contains("has not answered list /it"), "{said}");
         });
     }
 }

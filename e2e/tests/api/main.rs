@@ -14,6 +14,7 @@ mod leader;
 mod outage;
 mod rights;
 mod room;
+mod settings;
 mod silent;
 mod sources;
 mod stage;
@@ -30,6 +31,7 @@ fn main() {
     fields::add(&mut suites);
     brokers::add(&mut suites);
     topics::add(&mut suites);
+    settings::add(&mut suites);
     sources::add(&mut suites);
     children::add(&mut suites);
     traces::add(&mut suites);

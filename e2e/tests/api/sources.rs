@@ -1,8 +1,10 @@
 //! PikaSources: what they become, and what is said where something is missing.
 
 use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
-use takhin_e2e::kubernetes::{ControlPlane, condition, text};
+use takhin_e2e::kubernetes::{ControlPlane, condition, pods, text};
+use takhin_e2e::wait;
 
 use crate::brokers::{asks_for, bound};
 use crate::room::{Room, SOON, controller};
@@ -16,6 +18,10 @@ pub(crate) fn add(suites: &mut Suites) {
     suites.add(
         "sources: a volume is made, grows, and is kept or not, as it is wished",
         volume,
+    );
+    suites.add(
+        "sources: a volume grows with the next pod although the operator dies",
+        grown,
     );
     suites.add(
         "sources: a master that connects to its slaves finds the way, or it is said what is missing",
@@ -112,9 +118,12 @@ fn volume(plane: &ControlPlane) -> Result<()> {
     bound(&room, "profiles-cdc", "2Gi")?;
     expanded(("True", "Expanded"))?;
 
-    // It stays without its source, and the next of the name has it again.
+    // It stays without its source, and the next of the name has it again, as large as it is.
     room.kube().delete("PikaSource", &room.name, "profiles")?;
     room.kube().gone("Deployment", &room.name, "profiles-cdc", SOON)?;
+    wish("1Gi", false)?;
+    let said = expanded(("True", "Expanded"))?;
+    ensure!(said.contains("has 2Gi") && said.contains("is 1Gi"), "{said}");
     wish("3Gi", false)?;
     asks_for(&room, "profiles-cdc", "3Gi").with_context(|| operator.tail())?;
     let now = room.soon("PersistentVolumeClaim", "profiles-cdc")?;
@@ -122,6 +131,74 @@ fn volume(plane: &ControlPlane) -> Result<()> {
     owned(&room)?;
     room.kube().delete("StorageClass", "", "logs")?;
     room.leave()
+}
+
+/// The file system of a volume that grows when the pod starts again: another operator than the one that began goes on with it,
+/// and replaces the pod once.
+fn grown(plane: &ControlPlane) -> Result<()> {
+    let room = Room::new(plane, "source-grown")?;
+    let mut operator = room.lone_operator()?;
+    room.small_cluster("prod")?;
+    class(&room, true)?;
+    with_volume(&room, "profiles", "1Gi", false)?;
+    room.soon("PersistentVolumeClaim", "profiles-cdc")
+        .with_context(|| operator.tail())?;
+    bound(&room, "profiles-cdc", "1Gi")?;
+    let (name, first) = pod(&room, "")?;
+    // Nobody answers there, because the process ends again and again: of one that runs it would not be known what it does.
+    pods::runs(room.kube(), &room.name, &name, "127.0.0.77", false)?;
+    let seen = room.soon("Pod", &name)?;
+    let mut container = seen["status"]["containerStatuses"][0].clone();
+    container["state"] = json!({ "waiting": { "reason": "CrashLoopBackOff", "message": "back-off 10s" } });
+    container["started"] = false.into();
+    let status = json!({ "status": { "containerStatuses": [container] } });
+    room.kube().merge_status("Pod", &room.name, &name, &status)?;
+    with_volume(&room, "profiles", "2Gi", false)?;
+    asks_for(&room, "profiles-cdc", "2Gi")?;
+    operator.kill();
+    let resized = |conditions: Value| {
+        let status = json!({ "status": { "conditions": conditions } });
+        room.kube()
+            .merge_status("PersistentVolumeClaim", &room.name, "profiles-cdc", &status)
+    };
+    resized(json!([{
+        "type": "FileSystemResizePending",
+        "status": "True",
+        "lastTransitionTime": Timestamp::now().to_string(),
+    }]))?;
+    let operator = room.lone_operator()?;
+    let (_, second) = pod(&room, &first).with_context(|| operator.tail())?;
+    room.condition(
+        "PikaSource",
+        "profiles",
+        "StorageExpanded",
+        ("False", "RestartRequired"),
+    )?;
+    resized(Value::Null)?;
+    bound(&room, "profiles-cdc", "2Gi")?;
+    room.condition("PikaSource", "profiles", "StorageExpanded", ("True", "Expanded"))?;
+    let (_, now) = pod(&room, "")?;
+    ensure!(now == second, "the pod was replaced again");
+    room.kube().delete("StorageClass", "", "logs")?;
+    room.leave()
+}
+
+/// Name and UID of the source's pod that stays, once it is another one than that.
+fn pod(room: &Room<'_>, but: &str) -> Result<(String, String)> {
+    let mut found = None;
+    wait::until("a pod of the source", SOON, || {
+        let pods = room.kube().list("Pod", &room.name)?;
+        let stays = pods.iter().find(|pod| {
+            text(pod, "/metadata/name").starts_with("profiles-cdc")
+                && text(pod, "/metadata/deletionTimestamp").is_empty()
+                && text(pod, "/metadata/uid") != but
+        });
+        found = stays
+            .map(|pod| ["name", "uid"].map(|field| text(&pod["metadata"], &format!("/{field}")).to_owned()));
+        Ok(found.is_some())
+    })?;
+    let [name, uid] = found.context("no pod")?;
+    Ok((name, uid))
 }
 
 /// The storage class of the volume, which may grow or not.
@@ -143,6 +220,8 @@ fn with_volume(room: &Room<'_>, name: &str, size: &str, delete: bool) -> Result<
         "source": { "host": "pika", "port": 9221 },
         "sink": { "topic": name },
         "storage": { "size": size, "className": "logs", "deleteOnRemoval": delete },
+        // Otherwise its own bound follows the size, and the pod is replaced for that.
+        "wal": { "maxSize": "256Mi" },
     });
     room.kube().apply(&room.ours("PikaSource", name, spec)).map(drop)
 }

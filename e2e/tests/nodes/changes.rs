@@ -4,13 +4,16 @@ use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 use takhin_e2e::kubernetes::{Ground, condition, text};
+use takhin_e2e::{kcat, wait};
 
-use crate::house::House;
+use crate::house::{House, LIMIT};
 use crate::stage::{SYSTEM, Suites, local};
+use crate::story::produce;
 
 pub(crate) fn add(suites: &mut Suites) {
     suites.add("changes::restart_while_the_operator_dies", restart);
     suites.add("changes::from_three_brokers_to_five_and_back", scale);
+    suites.add("changes::more_and_fewer_replicas_of_a_topic", replicas);
     suites.add("changes::an_image_that_is_not_there_and_then_is", image);
     suites.add_if(local(), "changes::a_node_cut_off_and_back", node);
     suites.add_if(local(), "changes::larger_volumes", volumes);
@@ -65,6 +68,7 @@ fn kill_operator(cluster: &Ground) -> Result<()> {
 }
 
 /// Brokers come and take replicas, and go after they have given theirs away; fewer than a topic has replicas is refused.
+/// Clients hardly notice, up or down.
 fn scale(cluster: &Ground) -> Result<()> {
     // Of its own: every topic of another test would move too.
     let house = House::build(cluster, "scale")?;
@@ -103,8 +107,36 @@ fn scale(cluster: &Ground) -> Result<()> {
     ensure!(house.pods()?.len() == 3, "{:?}", house.pods()?);
     house.change(&json!({ "spec": { "replicas": 3 } }))?;
     house.quiet()?;
-    house.check(writer)?;
+    house.check_smooth(writer)?;
     house.leave()
+}
+
+/// Another replication factor moves replicas, with what is in them.
+fn replicas(cluster: &Ground) -> Result<()> {
+    let house = House::shared(cluster)?;
+    // Three in the end: with two, the broker that loses its volume later would have taken the majority with it.
+    for factor in [1_usize, 3, 2, 3] {
+        house.apply(&json!({
+            "apiVersion": "takhin.io/v1alpha1",
+            "kind": "Topic",
+            "metadata": { "name": "moved", "namespace": house.namespace },
+            "spec": { "clusterRef": { "name": "prod" }, "partitions": 3, "replicationFactor": factor },
+        }))?;
+        house.synced("moved", factor)?;
+        // Any broker may be asked, and a name inside may lead to none yet.
+        let what = format!("{factor} replicas of each partition, all in sync");
+        wait::until(what, LIMIT, || {
+            let placed = kcat::placements(&house.inside(), "moved").unwrap_or_default();
+            let right = |one: &kcat::Placement| one.replicas.len() == factor && one.in_sync == factor;
+            Ok(placed.len() == 3 && placed.iter().all(right))
+        })?;
+        if factor == 1 {
+            produce(&house.inside(), "moved", 100)?;
+        }
+    }
+    let records = kcat::consume(&house.inside(), "moved", None, "beginning")?.len();
+    ensure!(records == 100, "{records} records of 100");
+    Ok(())
 }
 
 /// Of an image that cannot be pulled one broker suffers, and the right one mends it.

@@ -96,6 +96,16 @@ impl<'a> House<'a> {
         })
     }
 
+    /// Waits until a topic is as it is wished now, with so many replicas.
+    pub(crate) fn synced(&self, name: &str, replicas: usize) -> Result<()> {
+        self.wait("Topic", name, &format!("to have {replicas} replicas"), |seen| {
+            let (status, ..) = condition(seen, "Ready")?;
+            let current = seen.pointer("/status/observedGeneration") == seen.pointer("/metadata/generation");
+            let has = seen.pointer("/status/replicationFactor")? == &json!(replicas);
+            (current && has && status == "True").then_some(())
+        })
+    }
+
     /// `kubectl apply`, which finds out about new kinds.
     pub(crate) fn apply(&self, object: &Value) -> Result<()> {
         let file = self.cluster.folder().join("applied.json");

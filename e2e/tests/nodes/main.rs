@@ -7,6 +7,7 @@ mod balancers;
 mod changes;
 mod dashboards;
 mod ephemeral;
+mod events;
 mod existing;
 mod hardships;
 mod house;

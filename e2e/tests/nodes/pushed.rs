@@ -4,13 +4,17 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use takhin_e2e::kubernetes::{Ground, text};
-use takhin_e2e::{kcat, wait};
+use takhin_e2e::wait;
 use takhin_pika::info::DumpInfo;
-use takhin_pika_testing::fixture::{Bytestring, Fixture, bytestring};
+use takhin_pika_testing::fixture::Fixture;
 use takhin_pika_testing::master::{Master, Settings};
+use takhin_pika_testing::state::State;
+use takhin_pika_testing::topics::{Read, distinct};
 
+use crate::events::{self, Changes, TOPIC};
 use crate::house::{House, LIMIT};
 use crate::source::is;
 use crate::stage::{Suites, local};
@@ -26,7 +30,7 @@ pub(crate) fn add(suites: &mut Suites) {
     );
 }
 
-/// Everything that the dump has and everything after it arrives, over ports of whatever node the pod runs on.
+/// Everything that the dump has and everything after it arrives, once and in order, over ports of whatever node the pod runs on.
 fn reached(cluster: &Ground) -> Result<()> {
     let house = House::build(cluster, "pushed")?;
     let IpAddr::V4(address) = cluster.own_address()? else {
@@ -55,15 +59,19 @@ fn reached(cluster: &Ground) -> Result<()> {
             "source": {
                 "host": address.to_string(),
                 "port": master.port(),
-                "listedAs": { "type": "NodePort", "port": 29_333 },
+                "listedAs": { "type": "NodePort", "port": free_port(cluster)? },
             },
-            "sink": { "topic": "profiles.changes" },
+            "sink": { "topic": TOPIC },
         },
     }))?;
     is(&house, "Streaming")?;
-    arrives(&house, "snapshot", &keys(&fixture)?)?;
-    set(&master, 1, 20);
-    arrives(&house, "binlog", &users(20))?;
+    data_set(&house, &fixture)?;
+    let mut changes = Changes::default();
+    let more = |changes: &mut Changes| {
+        changes.more(2, |command| master.legacy(|legacy| legacy.execute(&[command])));
+    };
+    more(&mut changes);
+    changes.arrive_once(&house)?;
     // The next pod may be on another node, under another address.
     let pods = cluster.kube().list("Pod", house.namespace)?;
     let pod = pods
@@ -74,59 +82,72 @@ fn reached(cluster: &Ground) -> Result<()> {
     cluster.kubectl(&["cordon", node])?;
     let name = text(pod, "/metadata/name");
     cluster.kubectl(&["delete", "pod", "-n", house.namespace, name])?;
-    set(&master, 21, 40);
-    arrives(&house, "binlog", &users(40))?;
+    more(&mut changes);
+    // The one that went had the time to note how far it was.
+    changes.arrive_once(&house)?;
     ensure!(
         master.push(|push| push.pushed) == 1,
         "the data set was taken again"
     );
+    data_set(&house, &fixture)?;
     for node in ["n1", node] {
         cluster.kubectl(&["uncordon", node])?;
     }
     house.leave()
 }
 
-/// What the server had that does not expire, as records are called.
-fn keys(fixture: &Fixture) -> Result<BTreeSet<Vec<u8>>> {
-    let mut all = BTreeSet::new();
-    for line in fixture.lines("expected-1-load.jsonl")? {
-        if line["ttl"] == -1
-            && let Bytestring::Bytes(key) = bytestring(&line["key"])?
-        {
-            all.insert([b"db0:", &key[..]].concat());
-        }
+/// A port whose two neighbours, 1000 and 3000 above it, no Service has: brokers are given some by chance.
+fn free_port(cluster: &Ground) -> Result<u64> {
+    let services: Value = serde_json::from_str(&cluster.kubectl(&["get", "services", "-A", "-o", "json"])?)?;
+    let services = services["items"].as_array().context("no list of Services")?;
+    let ports = services
+        .iter()
+        .filter_map(|service| service["spec"]["ports"].as_array())
+        .flatten();
+    let taken: BTreeSet<u64> = ports.filter_map(|port| port["nodePort"].as_u64()).collect();
+    let is_free = |port: &u64| !taken.contains(&(port + 1000)) && !taken.contains(&(port + 3000));
+    (29_000..29_700).find(is_free).context("all ports are taken")
+}
+
+/// Waits until the data set has ended everywhere: it is what the server had, each piece once, and those of a key in order.
+fn data_set(house: &House<'_>, fixture: &Fixture) -> Result<()> {
+    let is = |op: &'static str| move |event: &&Read| event.text("op") == op;
+    eprintln!("        waiting for the data set");
+    let events = wait::value("the end of the data set", LIMIT, || {
+        let (_, events) = events::read(house)?;
+        let (begun, ended) = (is("snapshot_begin"), is("snapshot_end"));
+        let begun = events.iter().filter(begun).count();
+        let has_ended = begun > 0 && events.iter().filter(ended).count() == begun;
+        Ok(has_ended.then_some(events))
+    })?;
+    let begun = events.iter().filter(is("snapshot_begin")).count();
+    // One for each partition of the topic that it makes.
+    ensure!(begun == 4, "the data set was begun {begun} times");
+    let pieces: Vec<Read> = events
+        .iter()
+        .filter(|event| event.text("event_type") == "snapshot")
+        .cloned()
+        .collect();
+    ensure!(distinct(&pieces) == pieces.len(), "pieces came twice");
+    let mut next = std::collections::BTreeMap::new();
+    for piece in &pieces {
+        let index = piece.json["part"]["index"]
+            .as_u64()
+            .context("a piece without a number")?;
+        let wanted = next
+            .entry((piece.key.clone(), piece.text("data_type").to_owned()))
+            .or_insert(0);
+        ensure!(
+            index == *wanted,
+            "piece {index} instead of {wanted}: {}",
+            piece.json
+        );
+        *wanted += 1;
     }
-    ensure!(all.len() > 15, "the fixture has {} keys", all.len());
-    Ok(all)
-}
-
-fn users(count: u32) -> BTreeSet<Vec<u8>> {
-    (1..=count)
-        .map(|number| format!("db0:user:{number}").into_bytes())
-        .collect()
-}
-
-fn set(master: &Master, first: u32, last: u32) {
-    for number in first..=last {
-        let key = format!("user:{number}");
-        master.legacy(|legacy| legacy.execute(&[&[b"SET", key.as_bytes(), b"value"]]));
-    }
-}
-
-/// Waits until the topic has events of this type with these keys.
-fn arrives(house: &House<'_>, kind: &str, wanted: &BTreeSet<Vec<u8>>) -> Result<()> {
-    eprintln!("        waiting for {} keys of the {kind}", wanted.len());
-    wait::until(format_args!("the keys of the {kind}"), LIMIT, || {
-        // The topic is made with the first of them.
-        let records =
-            kcat::consume(&house.inside(), "profiles.changes", None, "beginning").unwrap_or_default();
-        let mut found = BTreeSet::new();
-        for record in records {
-            let event: Value = serde_json::from_slice(&record.value.unwrap_or_default())?;
-            if event["event_type"] == kind {
-                found.extend(record.key);
-            }
-        }
-        Ok(found.is_superset(wanted))
-    })
+    let now = Timestamp::now().as_second();
+    let lines = fixture.lines("expected-1-load.jsonl")?;
+    let has_expired = |line: &Value| line["expire_at_about"].as_i64().is_some_and(|at| at < now);
+    let checked = State::rebuild(&events, &[]).check(&lines, has_expired);
+    ensure!(checked > 15, "{checked} keys of {}", lines.len());
+    Ok(())
 }

@@ -1,16 +1,15 @@
 //! The changes of a Pika master in a topic, by a PikaSource.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
-use std::ops::RangeInclusive;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 use takhin_e2e::kubernetes::{Ground, condition, text};
-use takhin_e2e::{kcat, wait};
+use takhin_e2e::wait;
 use takhin_pika_testing::master::{Master, Settings};
 
 use crate::dashboards;
+use crate::events::{Changes, TOPIC};
 use crate::house::{House, LIMIT};
 use crate::stage::Suites;
 
@@ -18,8 +17,8 @@ pub(crate) fn add(suites: &mut Suites) {
     suites.add("source::changes_arrive_whatever_befalls_the_pod", changes);
 }
 
-/// Every change of the master is read by a stock client: also those made while the pod is killed, and while the source is
-/// paused.
+/// Every change of the master is read by a stock client, in order: also those made while the pod is killed, and while the source
+/// is paused. Only what was written shortly before the kill may be there again.
 fn changes(cluster: &Ground) -> Result<()> {
     let house = House::build(cluster, "source")?;
     // The pod comes from its node's address.
@@ -39,33 +38,65 @@ fn changes(cluster: &Ground) -> Result<()> {
     }))?;
     house.apply(&source(&house, address, &master, false))?;
     is(&house, "Streaming")?;
-    set(&master, 1..=50);
-    read(&house, 50)?;
-    let pods = cluster.kube().list("Pod", house.namespace)?;
-    let names = pods.iter().map(|pod| text(pod, "/metadata/name"));
-    for name in names.filter(|name| name.starts_with("profiles-cdc")) {
-        let namespace = house.namespace;
-        cluster.kubectl(&[
-            "delete",
-            "pod",
-            "-n",
-            namespace,
-            name,
-            "--grace-period=0",
-            "--force",
-        ])?;
-    }
-    set(&master, 51..=100);
-    read(&house, 100)?;
+    let mut changes = Changes::default();
+    let more = |changes: &mut Changes| {
+        changes.more(5, |command| master.execute("db0", command));
+    };
+    more(&mut changes);
+    changes.arrive_once(&house)?;
+    let killed = kill(&house)?;
+    more(&mut changes);
+    changes.arrive(&house)?;
+    // The process that was killed may have written them, and nobody its position.
+    another_follows(&house, &killed)?;
+    more(&mut changes);
+    let again = changes.arrive(&house)?;
+    eprintln!("        {again} records came again after the kill");
+    ensure!(
+        again <= 50,
+        "{again} records came again of 50 that were there before the kill"
+    );
     house.apply(&source(&house, address, &master, true))?;
     is(&house, "Paused")?;
-    set(&master, 101..=150);
+    more(&mut changes);
     house.apply(&source(&house, address, &master, false))?;
-    read(&house, 150)?;
+    let now = changes.arrive(&house)?;
+    ensure!(
+        now == again,
+        "{again} records came again after the kill, {now} after the pause"
+    );
     let printed = cluster.kubectl(&["get", "takhin", "-n", house.namespace])?;
     eprintln!("{printed}");
     dashboards::check(cluster)?;
     house.leave()
+}
+
+/// Kills the source's pods, without a farewell: their names.
+fn kill(house: &House<'_>) -> Result<Vec<String>> {
+    let namespace = house.namespace;
+    let pods = house.cluster.kube().list("Pod", namespace)?;
+    let names = pods.iter().map(|pod| text(pod, "/metadata/name"));
+    let names: Vec<&str> = names.filter(|name| name.starts_with("profiles-cdc")).collect();
+    for name in &names {
+        let at_once = ["--grace-period=0", "--force"];
+        house
+            .cluster
+            .kubectl(&[&["delete", "pod", "-n", namespace, name][..], &at_once].concat())?;
+    }
+    Ok(names.into_iter().map(Into::into).collect())
+}
+
+/// Waits until just one pod is there that was not `killed`, and is ready.
+fn another_follows(house: &House<'_>, killed: &[String]) -> Result<()> {
+    wait::until("another pod to follow", LIMIT, || {
+        let pods = house.cluster.kube().list("Pod", house.namespace)?;
+        let follows = |pod: &Value| condition(pod, "Ready").is_some_and(|(status, ..)| status == "True");
+        let is_another = |name: &str| killed.iter().all(|killed| killed != name);
+        let named = pods.iter().map(|pod| (pod, text(pod, "/metadata/name")));
+        let ours = named.filter(|(_, name)| name.starts_with("profiles-cdc"));
+        let follow: Vec<bool> = ours.map(|(pod, name)| is_another(name) && follows(pod)).collect();
+        Ok(follow == [true])
+    })
 }
 
 fn source(house: &House<'_>, address: Ipv4Addr, master: &Master, paused: bool) -> Value {
@@ -80,7 +111,7 @@ fn source(house: &House<'_>, address: Ipv4Addr, master: &Master, paused: bool) -
                 "port": master.port(),
                 "passwordSecretRef": { "name": "auth", "key": "password" },
             },
-            "sink": { "topic": "profiles.changes" },
+            "sink": { "topic": TOPIC },
             "startFrom": { "mode": "no_data" },
             "paused": paused,
         },
@@ -91,28 +122,5 @@ pub(crate) fn is(house: &House<'_>, reason: &str) -> Result<()> {
     house.wait("PikaSource", "profiles", &format!("to be {reason}"), |seen| {
         let (_, has, _) = condition(seen, "Ready")?;
         (has == reason).then_some(())
-    })
-}
-
-fn set(master: &Master, numbers: RangeInclusive<u32>) {
-    for number in numbers {
-        let key = format!("user:{number}");
-        master.execute("db0", &[b"SET", key.as_bytes(), b"value"]);
-    }
-}
-
-/// Waits until the changes of the first `count` keys are all in the topic, and nothing else.
-pub(crate) fn read(house: &House<'_>, count: u32) -> Result<()> {
-    eprintln!("        waiting for the changes of {count} keys");
-    let wanted: BTreeSet<String> = (1..=count).map(|number| format!("db0:user:{number}")).collect();
-    wait::until(format_args!("the changes of {count} keys"), LIMIT, || {
-        // The topic is made with the first of them.
-        let records =
-            kcat::consume(&house.inside(), "profiles.changes", None, "beginning").unwrap_or_default();
-        let keys = records.into_iter().filter_map(|record| record.key);
-        let found: BTreeSet<String> = keys
-            .map(|key| String::from_utf8_lossy(&key).into_owned())
-            .collect();
-        Ok(found == wanted)
     })
 }

@@ -8,8 +8,9 @@ use takhin_e2e::kubernetes::{Ground, text};
 use takhin_e2e::wait;
 use takhin_pika_testing::master::{Master, Settings};
 
+use crate::events::{Changes, TOPIC};
 use crate::house::{House, LIMIT};
-use crate::source::{is, read};
+use crate::source::is;
 use crate::stage::{Suites, local};
 
 /// The first node's address among its pods (`e2e/src/kubernetes/nodes`).
@@ -43,17 +44,23 @@ fn outlives(cluster: &Ground) -> Result<()> {
         "spec": {
             "clusterRef": { "name": "prod" },
             "source": { "host": address.to_string(), "port": master.port() },
-            "sink": { "topic": "profiles.changes" },
+            "sink": { "topic": TOPIC },
             "startFrom": { "mode": "no_data" },
             "storage": { "size": "1Gi", "className": cluster.class() },
         },
     }))?;
     is(&house, "Streaming")?;
-    set(&master, 1, 20);
-    read(&house, 20)?;
+    let mut changes = Changes::default();
+    let more = |changes: &mut Changes, times| {
+        changes.more(times, |command| {
+            master.legacy(|legacy| legacy.execute(&[command]))
+        });
+    };
+    more(&mut changes, 2);
+    changes.arrive_once(&house)?;
 
     brokers(&house, 0)?;
-    set(&master, 21, 60);
+    more(&mut changes, 4);
     let end = master.legacy(|legacy| legacy.end());
     ensure!(end.filenum > 2, "the changes are in one file: {end:?}");
     let pod = pod(&house)?.context("no pod of the source")?;
@@ -73,7 +80,8 @@ fn outlives(cluster: &Ground) -> Result<()> {
         Ok(self::pod(&house)?.is_some_and(|other| other != pod))
     })?;
     brokers(&house, 3)?;
-    read(&house, 60)?;
+    // What was acknowledged before the kill was noted on the volume.
+    changes.arrive_once(&house)?;
     schedulable(cluster, true)?;
     house.leave()
 }
@@ -84,13 +92,6 @@ fn schedulable(cluster: &Ground, may: bool) -> Result<()> {
         cluster.kubectl(&[if may { "uncordon" } else { "cordon" }, node])?;
     }
     Ok(())
-}
-
-fn set(master: &Master, first: u32, last: u32) {
-    for number in first..=last {
-        let key = format!("user:{number}");
-        master.legacy(|legacy| legacy.execute(&[&[b"SET", key.as_bytes(), b"value"]]));
-    }
 }
 
 /// The pod of the source that is to stay.

@@ -74,6 +74,7 @@ pub(crate) fn read_at(bootstrap: &str, topic: &str) -> Result<Vec<Read>> {
             partition: record.partition,
             key: record.key.context("a record without key")?.into(),
             json: serde_json::from_slice(&record.value.context("a record without value")?)?,
+            headers: std::collections::BTreeMap::new(),
         })
     });
     read.collect()

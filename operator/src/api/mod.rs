@@ -16,7 +16,7 @@ pub use cluster::{
 };
 pub use pika_source::{
     ListingType, PikaListing, PikaPosition, PikaSink, PikaSource, PikaSourceSpec, PikaSourceStatus,
-    PikaStart, PikaStorage, PikaUpstream, SnapshotMode, TopicMode,
+    PikaStart, PikaStorage, PikaUpstream, PikaWal, SnapshotMode, TopicMode,
 };
 pub use shared::{ClusterRef, DeletionPolicy, NetworkPolicySpec, SecretKeyRef, conditions_schema};
 pub use topic::{Topic, TopicSpec, TopicStatus};

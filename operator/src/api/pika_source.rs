@@ -50,9 +50,17 @@ use super::shared::{
 )]
 #[cfg_attr(test, kube(cel))]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(oldSelf.storage) || has(self.storage)")
-    .message("spec.storage cannot be removed: what is in the volume may not have been written yet. Make another PikaSource")
-    .reason(Reason::FieldValueForbidden))]
+#[x_kube(
+    validation = Rule::new("!has(oldSelf.storage) || has(self.storage)")
+        .message("spec.storage cannot be removed: what is in the volume may not have been written yet. Make another PikaSource")
+        .reason(Reason::FieldValueForbidden),
+    validation = Rule::new("!has(self.wal) || !has(self.wal.enabled) || !self.wal.enabled || has(self.storage)")
+        .message("spec.wal.enabled needs spec.storage: what is in the log the server may delete, and without a volume it goes with the pod"),
+    validation = Rule::new(
+        "!has(self.wal) || !has(self.wal.maxSize) || !has(self.storage) || quantity(self.wal.maxSize).compareTo(quantity(self.storage.size)) <= 0"
+    )
+    .message("spec.wal.maxSize is more than spec.storage.size, the volume that has the log: lower it, or raise the size")
+)]
 pub struct PikaSourceSpec {
     /// The cluster that has the topics. Cannot be changed.
     #[x_kube(validation = Rule::new("self == oldSelf")
@@ -63,16 +71,19 @@ pub struct PikaSourceSpec {
     pub source: PikaUpstream,
     /// Where the records go.
     pub sink: PikaSink,
-    /// Where to begin; looked at when there is no position yet.
+    /// Where to begin, and when the data set is taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_from: Option<PikaStart>,
-    /// Whether it stands still. It goes on from its position.
+    /// Whether it stands still. It goes on from its position, or begins with the data set again where spec.startFrom.mode is always.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<bool>,
-    /// A volume for what takhin-cdc keeps: its position, what masters before 3.1 have sent and it has not written yet, and
-    /// files of a data set. Without one that is in a directory that goes with the pod. It can be added, and not removed.
+    /// A volume for what takhin-cdc keeps: its position, the log of what was received and is not written yet, and files of a
+    /// data set. Without one that is in a directory that goes with the pod. It can be added, and not removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<PikaStorage>,
+    /// The log of what the server has sent and is not written yet. There always is one of servers before 3.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wal: Option<PikaWal>,
     /// Who may connect to the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_policy: Option<NetworkPolicySpec>,
@@ -99,8 +110,8 @@ pub struct PikaSourceSpec {
     .reason(Reason::FieldValueForbidden)
 )]
 pub struct PikaStorage {
-    /// Size of the volume, such as 20Gi: room for the log (4Gi), and for the files of a data set if one is taken. It can only
-    /// grow.
+    /// Size of the volume, such as 20Gi: room for the log (spec.wal.maxSize), and for the files of a data set if one is taken. It
+    /// can only grow.
     #[schemars(
         length(min = 1, max = 24),
         regex(pattern = r"^[1-9][0-9]*(\.[0-9]+)?(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")
@@ -120,6 +131,28 @@ pub struct PikaStorage {
     /// on with it. Cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delete_on_removal: Option<bool>,
+}
+
+/// A log of what the server has sent and is not written yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PikaWal {
+    /// Whether there is one of servers from 3.1 on too: they are acknowledged what is in it, and delete their binlog by their own
+    /// rules however long brokers are away. Needs spec.storage. By default they keep their binlog until it is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Most bytes of it, such as 4Gi; when they are used up nothing more is read from the server. By default 4Gi, and no more than
+    /// three quarters of spec.storage.size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 24),
+        regex(pattern = r"^[1-9][0-9]*(\.[0-9]+)?(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")
+    )]
+    #[x_kube(validation = Rule::new(
+            "isQuantity(self) && quantity(self).compareTo(quantity('1Mi')) >= 0 && quantity(self).compareTo(quantity('1Ti')) <= 0"
+        )
+        .message("spec.wal.maxSize is a quantity from 1Mi to 1Ti"))]
+    pub max_size: Option<String>,
 }
 
 /// The server that is followed.
@@ -236,6 +269,36 @@ pub enum SnapshotMode {
     NoData,
     /// One if there is no position, or if the server does not have it any more.
     WhenNeeded,
+    /// One at each start of the pod, then the changes. Not of servers before 3.1.
+    Always,
+    /// One if there is no position yet, and no changes. Not of servers before 3.1.
+    InitialOnly,
+}
+
+impl PikaSourceSpec {
+    /// When the data set is taken.
+    pub fn snapshot_mode(&self) -> SnapshotMode {
+        let start = self.start_from.as_ref();
+        start.map(|start| start.mode).unwrap_or_default()
+    }
+}
+
+impl SnapshotMode {
+    /// The name that takhin-cdc has for it, as users write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Initial => "initial",
+            Self::NoData => "no_data",
+            Self::WhenNeeded => "when_needed",
+            Self::Always => "always",
+            Self::InitialOnly => "initial_only",
+        }
+    }
+
+    /// Whether the data set is taken again where the position is lost.
+    pub fn takes_again(self) -> bool {
+        matches!(self, Self::WhenNeeded | Self::Always)
+    }
 }
 
 /// What is known of a source.

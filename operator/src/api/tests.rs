@@ -65,6 +65,11 @@ fn source() -> Value {
     })
 }
 
+/// A source with a log, and a volume or none.
+fn logged(wal: Value, storage: Value) -> Value {
+    with(with(source(), "/storage", storage), "/wal", wal)
+}
+
 /// A resource that a rule refuses, or a change to it.
 struct Case {
     kind: &'static str,
@@ -157,6 +162,10 @@ fn cases_of_sources() -> Vec<Case> {
         changed(with(source(), "/storage/className", json!("slow")), source()),
         changed(with(source(), "/storage/className", Value::Null), source()),
         created(with(source(), "/source/listedAs/port", json!(8654))),
+        created(logged(json!({ "enabled": true }), Value::Null)),
+        created(logged(json!({ "maxSize": "11Gi" }), json!({ "size": "10Gi" }))),
+        created(logged(json!({ "maxSize": "1023Ki" }), Value::Null)),
+        created(logged(json!({ "maxSize": "1.1Ti" }), Value::Null)),
     ]
 }
 

@@ -5,13 +5,18 @@ mod listing;
 pub use listing::{cdc_network_policy, cdc_service};
 
 use serde_json::{Value, json};
+use takhin_config::CdcConfig;
 
 use super::brokers::{container_security, pod_security};
 use super::names::{Labels, MANAGER, labels};
 use crate::api::{PikaListing, PikaSource, PikaSourceSpec, SnapshotMode, TopicMode};
+use crate::decide::quantity::bytes;
 
 /// Port of health, metrics and status of `takhin-cdc`.
 pub const CDC_PORT: i32 = 9654;
+
+/// Least bytes of a log that takhin-cdc takes.
+const MIN_LOG: u128 = 1 << 20;
 
 /// Label of a source's pods.
 pub const PIKA_SOURCE_LABEL: &str = "takhin.io/pika-source";
@@ -78,11 +83,7 @@ pub struct Surroundings<'a> {
 
 /// The configuration of `takhin-cdc`, in YAML.
 pub fn cdc_file((namespace, name): (&str, &str), spec: &PikaSourceSpec, around: Surroundings<'_>) -> Value {
-    let start = spec
-        .start_from
-        .as_ref()
-        .map(|start| start.mode)
-        .unwrap_or_default();
+    let mode = spec.snapshot_mode();
     let (snapshot, binlog) = cdc_topics(spec);
     let mut source = json!({
         "host": spec.source.host,
@@ -90,7 +91,7 @@ pub fn cdc_file((namespace, name): (&str, &str), spec: &PikaSourceSpec, around: 
         "cluster": name,
         // Positions of all sources are in one topic of the cluster: two that follow the same master have one each.
         "id": format!("{namespace}/{name}"),
-        "on_position_lost": if start == SnapshotMode::WhenNeeded { "resync" } else { "stop" },
+        "on_position_lost": if mode.takes_again() { "resync" } else { "stop" },
     });
     if spec.source.password_secret_ref.is_some() {
         source["password_file"] = "/etc/takhin-cdc/password/password".into();
@@ -112,14 +113,42 @@ pub fn cdc_file((namespace, name): (&str, &str), spec: &PikaSourceSpec, around: 
     if let Some(traces) = around.traces {
         telemetry["otlp_endpoint"] = traces.into();
     }
-    json!({
+    let mut file = json!({
         "source": source,
         "sink": sink,
         "checkpoint": { "dir": "/var/lib/takhin-cdc" },
-        "snapshot": { "mode": if start == SnapshotMode::NoData { "no_data" } else { "initial" } },
+        "snapshot": { "mode": data_set(mode) },
         "admin": { "bind": format!("0.0.0.0:{CDC_PORT}") },
         "telemetry": telemetry,
-    })
+    });
+    if let Some(wal) = &spec.wal {
+        file["wal"] = json!({ "enabled": wal.enabled.unwrap_or(false) });
+    }
+    if let Some(size) = log_size(spec) {
+        // The units of Kubernetes are not those of the file.
+        file["wal"]["max_size"] = size.to_string().into();
+    }
+    file
+}
+
+/// The mode, as the file of takhin-cdc has it: `when_needed` is `initial` where a lost position has the data set taken again, and
+/// files that have always said it so stay as they are, and with them their pods.
+fn data_set(mode: SnapshotMode) -> &'static str {
+    match mode {
+        SnapshotMode::WhenNeeded => SnapshotMode::Initial.name(),
+        mode => mode.name(),
+    }
+}
+
+/// Most bytes of the log, where that is another number than takhin-cdc's own: a volume that the log fills has no room for positions
+/// either, so that one of three quarters of it is the largest unless the wish says otherwise.
+fn log_size(spec: &PikaSourceSpec) -> Option<u128> {
+    if let Some(wished) = spec.wal.as_ref().and_then(|wal| wal.max_size.as_deref()) {
+        return bytes(wished);
+    }
+    let volume = bytes(&spec.storage.as_ref()?.size)?;
+    let size = (volume / 4 * 3).max(MIN_LOG);
+    (size < CdcConfig::default().wal.max_size.as_u64().into()).then_some(size)
 }
 
 /// ServiceAccount, ConfigMap and Deployment of a source.

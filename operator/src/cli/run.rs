@@ -205,7 +205,10 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
         return lead(&args, &env, config, fence, &health, stop, None).await;
     }
     let namespace = args.lease_namespace.as_ref().unwrap_or(&config.default_namespace);
-    let client = Client::try_from(config.clone()).context(UNUSABLE)?;
+    let mut of_lease = config.clone();
+    // It tries again by itself, as long as there is time.
+    of_lease.default_retry = false;
+    let client = Client::try_from(of_lease).context(UNUSABLE)?;
     let client = api_calls::counted(client, config.default_namespace.clone());
     let (renewal, fence) = Fence::new(env.clock.clone());
     let candidate = lease::Candidate::new(

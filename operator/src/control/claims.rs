@@ -46,21 +46,27 @@ pub(super) fn is_pending(claim: &PersistentVolumeClaim) -> bool {
     claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Pending")
 }
 
-/// Has a claim ask for a larger volume.
+/// Has a claim ask for a larger volume. Returns why the API server refuses that, such as a quota, if it does: nothing else need
+/// wait for it.
 pub(super) async fn enlarge(
     api: &Api<PersistentVolumeClaim>,
     claim: &PersistentVolumeClaim,
     size: &str,
-) -> Result<(), Error> {
+) -> Result<Option<String>, Error> {
     let patch = json!({ "spec": { "resources": { "requests": { "storage": size } } } });
     let parameters = PatchParams {
         field_manager: Some(MANAGER.to_owned()),
         ..PatchParams::default()
     };
     metrics::patched("PersistentVolumeClaim");
-    api.patch(&claim.name_any(), &parameters, &Patch::Merge(&patch))
-        .await?;
-    Ok(())
+    let done = api
+        .patch(&claim.name_any(), &parameters, &Patch::Merge(&patch))
+        .await;
+    match done.map_err(Error::from) {
+        Ok(_) => Ok(None),
+        Err(error) if error.is_refusal() => Ok(Some(error.to_string())),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether the class of a claim lets volumes grow.

@@ -27,7 +27,7 @@ use tracing::info;
 use self::status::Report;
 use super::context::{Context, Known, api, in_each_namespace};
 use super::error::Error;
-use super::{metrics, passes};
+use super::passes;
 use crate::api::{CLUSTER_LABEL, PAUSE, TakhinCluster, annotated};
 use crate::build::{MANAGER, Names, node_file};
 use crate::decide::scale;
@@ -116,7 +116,7 @@ async fn pass(cluster: &TakhinCluster, context: &Context) -> Result<Action, Erro
     let names = Names::of(cluster, &context.options.domain);
     if cluster.metadata.deletion_timestamp.is_some() {
         // What it owns goes with it.
-        metrics::gone(KIND, &names.namespace, &names.cluster);
+        passes::forget(context, KIND, (&names.namespace, &names.cluster));
         return Ok(Action::await_change());
     }
     let mut report = Report::new(cluster, context.now());
@@ -125,7 +125,7 @@ async fn pass(cluster: &TakhinCluster, context: &Context) -> Result<Action, Erro
         // Whoever waits for Ready must not take the word on an older wish for one on this.
         let mut first = Report::new(cluster, context.now());
         first.reconciling();
-        first.write(context, cluster).await?;
+        first.write(context, cluster, BUSY).await?;
     }
     let done = match annotated(cluster, PAUSE, "true") {
         true => paused(cluster, context, &names, &mut report).await,
@@ -134,10 +134,10 @@ async fn pass(cluster: &TakhinCluster, context: &Context) -> Result<Action, Erro
     if let Err(error) = &done {
         report.failed(error);
     }
-    let busy = report.is_busy();
-    report.write(context, cluster).await?;
+    let pause = if report.is_busy() { BUSY } else { IDLE };
+    report.write(context, cluster, pause).await?;
     done?;
-    Ok(Action::requeue(if busy { BUSY } else { IDLE }))
+    Ok(Action::requeue(pause))
 }
 
 async fn paused(

@@ -16,6 +16,7 @@ use takhin_runtime::telemetry::health::Flag;
 use tracing::{debug, warn};
 
 use super::apply::Applied;
+use super::written::Written;
 use crate::broker_api::Http;
 use crate::build::{Images, MANAGER};
 use crate::fence::Fence;
@@ -41,6 +42,19 @@ pub struct Options {
 }
 
 impl Options {
+    /// Why a resource cannot refer to a cluster in this namespace, if it is not watched.
+    pub fn leaves_out(&self, namespace: &str) -> Option<String> {
+        let watched = &self.namespaces;
+        let is_watched = watched.is_empty() || watched.iter().any(|one| one == namespace);
+        (!is_watched).then(|| {
+            format!(
+                "spec.clusterRef.namespace: this operator does not look after namespace {namespace}, only after {}: name a \
+                 cluster there, or add the namespace to watchNamespaces of the chart",
+                watched.join(", ")
+            )
+        })
+    }
+
     /// The namespaces to be watched; `None` stands for all of them.
     pub fn watched(&self) -> Vec<Option<String>> {
         match self.namespaces.is_empty() {
@@ -110,6 +124,8 @@ pub struct Context {
     pub http: Http,
     /// What was applied.
     pub applied: Applied,
+    /// When statuses were written.
+    pub written: Written,
     recorder: Recorder,
     failures: Mutex<BTreeMap<String, u32>>,
 }
@@ -129,6 +145,7 @@ impl Context {
             env,
             options,
             applied: Applied::default(),
+            written: Written::default(),
             failures: Mutex::default(),
         })
     }

@@ -69,6 +69,12 @@ impl Error {
         matches!(self, Self::Kube(error) if matches!(&**error, kube::Error::Api(status) if status.code == 422))
     }
 
+    /// Whether the API server has understood what was asked for and does not do it: a quota or another rule is against it.
+    pub fn is_refusal(&self) -> bool {
+        let refused = |error: &kube::Error| matches!(error, kube::Error::Api(status) if matches!(status.code, 403 | 422));
+        matches!(self, Self::Kube(error) if refused(error))
+    }
+
     /// Whether somebody else wrote at the same time, which needs no mention.
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Kube(error) if matches!(&**error, kube::Error::Api(status) if status.code == 409))

@@ -74,14 +74,22 @@ impl Candidate {
         let mut seen = None;
         loop {
             let began = self.env.clock.instant();
-            match self.attempt(&mut seen).await {
-                Ok(Outcome::Held) => {
+            // Whoever has waited longer for the answer that it leads would not lead any more.
+            let attempt = self.env.clock.timeout(GIVE_UP, self.attempt(&mut seen));
+            let attempted = tokio::select! {
+                biased;
+                () = shutdown.wait() => return false,
+                attempted = attempt => attempted,
+            };
+            match attempted {
+                Ok(Ok(Outcome::Held)) => {
                     self.renewal.until(began + GIVE_UP);
                     info!(lease = self.name, identity = self.identity, "leading");
                     return true;
                 }
-                Ok(Outcome::Other) => {}
-                Err(error) => warn!(%error, lease = self.name, "lease not reached"),
+                Ok(Ok(Outcome::Other)) => {}
+                Ok(Err(error)) => warn!(%error, lease = self.name, "lease not reached"),
+                Err(_) => warn!(lease = self.name, "lease not reached in time"),
             }
             if self.pause(shutdown).await {
                 return false;
@@ -228,5 +236,97 @@ fn conflict(written: Result<(), kube::Error>) -> Result<Outcome, kube::Error> {
         Ok(()) => Ok(Outcome::Held),
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(Outcome::Other),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Arc;
+
+    use http::{Method, Request, Response};
+    use kube::client::Body;
+    use parking_lot::Mutex;
+    use serde_json::json;
+    use takhin_runtime::sim::Sim;
+
+    use super::*;
+    use crate::fence::Fence;
+
+    /// A server that leaves the first requests without an answer, and then has one Lease, which nobody holds.
+    fn candidate(env: &Env, silent: u32) -> (Candidate, Fence, Arc<Mutex<u32>>) {
+        let asked: Arc<Mutex<u32>> = Arc::default();
+        let count = Arc::clone(&asked);
+        let server = tower::service_fn(move |request: Request<Body>| {
+            *count.lock() += 1;
+            let is_silent = *count.lock() <= silent;
+            let lease = json!({
+                "apiVersion": "coordination.k8s.io/v1",
+                "kind": "Lease",
+                "metadata": { "name": "it", "resourceVersion": "1" },
+                "spec": {},
+            });
+            assert!(matches!(*request.method(), Method::GET | Method::PUT));
+            async move {
+                if is_silent {
+                    std::future::pending::<()>().await;
+                }
+                Ok::<_, Infallible>(Response::new(Body::from(lease.to_string().into_bytes())))
+            }
+        });
+        let (renewal, fence) = Fence::new(env.clock.clone());
+        let client = Client::new(server, "default");
+        let candidate = Candidate::new(client, env.clone(), "default", "it", "one", renewal);
+        (candidate, fence, asked)
+    }
+
+    #[test]
+    fn a_question_without_an_answer_is_asked_again() {
+        Sim::new(1).run(|env| async move {
+            let (candidate, fence, asked) = candidate(&env, 2);
+            let passes = async || env.clock.timeout(RETRY, fence.pass()).await.is_ok();
+            assert!(!passes().await);
+            let begun = env.clock.instant();
+            assert!(candidate.acquire(&Shutdown::new()).await);
+            let took = env.clock.instant().saturating_duration_since(begun);
+            assert!(took >= 2 * GIVE_UP && took < 3 * GIVE_UP, "{took:?}");
+            assert_eq!(*asked.lock(), 4, "two without an answer, then read and written");
+            assert!(passes().await);
+        });
+    }
+
+    #[test]
+    fn who_waits_for_an_answer_can_be_stopped() {
+        Sim::new(1).run(|env| async move {
+            let (candidate, _, asked) = candidate(&env, u32::MAX);
+            let stop = Shutdown::new();
+            let begun = env.clock.instant();
+            let later = async {
+                env.clock.sleep(Duration::from_secs(1)).await;
+                stop.trigger();
+            };
+            assert!(!tokio::join!(candidate.acquire(&stop), later).0);
+            assert!(env.clock.instant().saturating_duration_since(begun) < RETRY);
+            assert_eq!(*asked.lock(), 1);
+        });
+    }
+
+    #[test]
+    fn a_leader_that_hears_nothing_gives_up_before_others_may_begin() {
+        Sim::new(1).run(|env| async move {
+            let (candidate, fence, asked) = candidate(&env, 0);
+            assert!(candidate.acquire(&Shutdown::new()).await);
+            let until = env.clock.instant() + GIVE_UP;
+            *asked.lock() = 0;
+            let (silent, ..) = self::candidate(&env, u32::MAX);
+            let silent = Candidate {
+                renewal: candidate.renewal,
+                ..silent
+            };
+            assert!(!silent.keep(&Shutdown::new()).await);
+            let now = env.clock.instant();
+            assert!(now >= until && now < until + (DURATION - GIVE_UP), "{now:?}");
+            assert!(env.clock.timeout(RETRY, fence.pass()).await.is_err());
+        });
     }
 }

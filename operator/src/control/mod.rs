@@ -13,6 +13,7 @@ mod pods;
 #[cfg(test)]
 mod testing;
 mod topics;
+mod written;
 
 pub use cluster::run as run_clusters;
 pub use context::{Context, Options};

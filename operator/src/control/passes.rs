@@ -113,8 +113,19 @@ pub(super) fn noted(
         return;
     };
     let namespace = gone.namespace.clone().unwrap_or_default();
-    metrics::gone(kind, &namespace, &gone.name);
     context.succeeded(&format!("{controller} {namespace}/{}", gone.name));
+    forget(context, kind, (&namespace, &gone.name));
+}
+
+/// A resource is gone, or goes: nothing more is said of it.
+pub(super) fn forget(context: &Context, kind: &str, (namespace, name): (&str, &str)) {
+    metrics::gone(kind, namespace, name);
+    context.written.forget(&status_key(kind, namespace, name));
+}
+
+/// A resource, as it is noted that its status was written.
+pub(super) fn status_key(kind: &str, namespace: &str, name: &str) -> String {
+    format!("{kind} {namespace}/{name}")
 }
 
 fn key<K: Resource<DynamicType = ()>>(controller: &str, object: &K) -> String {

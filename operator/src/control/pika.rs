@@ -1,6 +1,7 @@
 //! The PikaSource controller: check references, apply the Deployment of `takhin-cdc`, tell what it says of itself.
 
 mod listing;
+mod readings;
 mod volume;
 mod word;
 
@@ -19,13 +20,15 @@ use serde_json::json;
 use takhin_runtime::Shutdown;
 use takhin_runtime::telemetry::health::Flag;
 
-use self::word::{Readings, Word};
+use self::readings::Readings;
+use self::volume::{Volume, may_restart};
+use self::word::Word;
 use super::apply::apply;
 use super::context::{Context, Known, api, in_each_namespace};
 use super::error::Error;
+use super::passes;
 use super::pods::stuck;
 use super::topics::address;
-use super::{metrics, passes};
 use crate::api::{ListenerType, PAUSE, PikaSource, TakhinCluster, annotated};
 use crate::build::{
     Address, CDC_PORT, Names, PIKA_SOURCE_LABEL, Surroundings, cdc_children, cdc_name, cdc_selector,
@@ -105,7 +108,7 @@ async fn pass(source: &PikaSource, context: &Context) -> Result<Action, Error> {
     let namespace = source.namespace().unwrap_or_default();
     if source.metadata.deletion_timestamp.is_some() {
         // What it owns goes with it.
-        metrics::gone(KIND, &namespace, &source.name_any());
+        passes::forget(context, KIND, (&namespace, &source.name_any()));
         return Ok(Action::await_change());
     }
     let mut word = Word::of(source);
@@ -117,17 +120,17 @@ async fn pass(source: &PikaSource, context: &Context) -> Result<Action, Error> {
         };
         word.ready(false, reason, &error.to_string());
     }
-    let steady = word.is_ready();
-    word.write(context, source, &namespace).await?;
+    let pause = if word.is_ready() { LOOK } else { SOON };
+    word.write(context, source, &namespace, pause).await?;
     done?;
-    Ok(Action::requeue(if steady { LOOK } else { SOON }))
+    Ok(Action::requeue(pause))
 }
 
 async fn work(source: &PikaSource, context: &Context, namespace: &str, word: &mut Word) -> Result<(), Error> {
     let name = source.name_any();
     if annotated(source, PAUSE, "true") {
         word.reconciliation_paused();
-        return look(context, source, namespace, &name, word).await;
+        return look(context, source, namespace, &name, word).await.map(drop);
     }
     let bootstrap = match references(source, context, namespace).await? {
         Ok(bootstrap) => bootstrap,
@@ -164,9 +167,15 @@ async fn work(source: &PikaSource, context: &Context, namespace: &str, word: &mu
     };
     apply::<ServiceAccount>(context, namespace, &owned(account, &owner)).await?;
     apply::<ConfigMap>(context, namespace, &owned(config, &owner)).await?;
-    word.volume(volume::ensure(context, source, (namespace, &name), &owner).await?);
+    let volume = volume::ensure(context, source, (namespace, &name), &owner).await?;
+    let restarts = volume == Some(Volume::Restart);
+    word.volume(volume);
     apply::<Deployment>(context, namespace, &owned(deployment, &owner)).await?;
-    look(context, source, namespace, &name, word).await
+    let seen = look(context, source, namespace, &name, word).await?;
+    if restarts && seen.is_known && may_restart(source.spec.snapshot_mode(), word.phase()) {
+        volume::restart(context, source, (namespace, &name), &seen.pods).await?;
+    }
+    Ok(())
 }
 
 /// The address of the cluster's brokers, or what is missing: reason and message.
@@ -177,13 +186,7 @@ async fn references(
 ) -> Result<Result<String, (&'static str, String)>, Error> {
     let reference = &source.spec.cluster_ref;
     let of = reference.namespace.as_deref().unwrap_or(namespace);
-    let watched = &context.options.namespaces;
-    if !watched.is_empty() && !watched.iter().any(|one| one == of) {
-        let message = format!(
-            "spec.clusterRef.namespace: this operator does not look after namespace {of}, only after {}: name a cluster \
-             there, or add the namespace to watchNamespaces of the chart",
-            watched.join(", ")
-        );
+    if let Some(message) = context.options.leaves_out(of) {
         return Ok(Err(("SinkNotAuthorized", message)));
     }
     let clusters: Api<TakhinCluster> = Api::namespaced(context.client.clone(), of);
@@ -236,6 +239,21 @@ async fn references(
     Ok(Ok(address.to_string()))
 }
 
+/// What there is of a source.
+struct Seen {
+    pods: Vec<Pod>,
+    /// Whether it is known what its process does now, which is nothing where none runs.
+    is_known: bool,
+}
+
+/// Whether a Deployment has not come to what it is to be: the pods are those of an earlier wish.
+fn is_behind(deployment: &Deployment) -> bool {
+    let status = deployment.status.as_ref();
+    let seen = status.and_then(|status| status.observed_generation).unwrap_or(0);
+    let updated = status.and_then(|status| status.updated_replicas).unwrap_or(0);
+    seen < deployment.metadata.generation.unwrap_or(0) || updated == 0
+}
+
 /// What Deployment, pods and the process itself say.
 async fn look(
     context: &Context,
@@ -243,7 +261,7 @@ async fn look(
     namespace: &str,
     name: &str,
     word: &mut Word,
-) -> Result<(), Error> {
+) -> Result<Seen, Error> {
     let deployments: Api<Deployment> = Api::namespaced(context.client.clone(), namespace);
     let deployment = deployments.get_opt(&cdc_name(name)).await?;
     let selector: Vec<String> = cdc_selector(name)
@@ -256,9 +274,13 @@ async fn look(
         .await?
         .items;
     word.workload(deployment.as_ref(), &pods);
+
     if source.spec.paused.unwrap_or(false) {
         word.paused(&pods);
-        return Ok(());
+        return Ok(Seen {
+            pods,
+            is_known: false,
+        });
     }
     let running = pods.iter().find(|pod| {
         pod.metadata.deletion_timestamp.is_none()
@@ -267,19 +289,38 @@ async fn look(
     let ip = running.and_then(|pod| pod.status.as_ref()?.pod_ip.clone());
     let Some(ip) = ip else {
         word.not_running(deployment.as_ref(), &pods);
-        return Ok(());
+        let is_known = running.is_none();
+        return Ok(Seen { pods, is_known });
     };
+    // What an old pod says is no word on the new wish.
+    if deployment.as_ref().is_some_and(is_behind) {
+        word.reconciling();
+        return Ok(Seen {
+            pods,
+            is_known: false,
+        });
+    }
     let at = address(&ip, CDC_PORT);
     let said = async {
-        let readings = context.http.text(&at, "/metrics").await?;
+        // In this order: what is ready has begun, and what it does is known then.
         let probe = context.http.probe(&at, "/readyz").await?;
+        let readings = context.http.text(&at, "/metrics").await?;
         Ok::<_, crate::broker_api::AdminError>((readings, probe))
     };
     match said.await {
         Ok((readings, probe)) => word.said(&Readings::parse(&readings), &probe),
         // A process that ends again and again does not answer either.
         Err(_) if pods.iter().any(|pod| stuck(pod).is_some()) => word.not_running(deployment.as_ref(), &pods),
-        Err(error) => word.ready(false, "WorkloadNotReady", &error.to_string()),
+        Err(error) => {
+            word.ready(false, "WorkloadNotReady", &error.to_string());
+            return Ok(Seen {
+                pods,
+                is_known: false,
+            });
+        }
     }
-    Ok(())
+    Ok(Seen { pods, is_known: true })
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,7 +28,7 @@ use takhin_runtime::telemetry::health::Flag;
 use tracing::{Instrument as _, debug, warn};
 
 pub(super) use self::brokers::{address, is_ready};
-use self::dirty::{Dirty, Work};
+use self::dirty::{Dirty, Pending, Work};
 use super::context::Context;
 use super::metrics;
 use super::passes::{self, Subject};
@@ -58,6 +58,8 @@ enum Seen {
 /// What a pass wants next.
 struct Next {
     key: ClusterKey,
+    over: Work,
+    pending: Pending,
     again: Option<(Duration, Work)>,
 }
 
@@ -115,10 +117,7 @@ pub async fn run(context: Arc<Context>, shutdown: Shutdown, ready: Flag) {
                 ready.pass();
             }
             Some(next) = passes.next(), if !passes.is_empty() => {
-                dirty.finished(&next.key);
-                if let Some((after, work)) = next.again {
-                    dirty.mark(next.key, work, after);
-                }
+                follow(&mut dirty, next);
             }
             Some(one) = seen.next() => note(one, &mut dirty, &clients),
             () = dirty.wait(is_known) => {}
@@ -171,7 +170,19 @@ async fn guarded(
     }
     Next {
         key: done.key,
+        over: done.over,
+        pending: done.pending,
         again: done.again,
+    }
+}
+
+/// What a pass that has ended wants next. What is under way is looked at soon; all topics are when it is their time, however long
+/// a single one stays under way.
+fn follow(dirty: &mut Dirty, next: Next) {
+    dirty.finished(&next.key);
+    dirty.under_way(&next.key, &next.over, next.pending);
+    if let Some((after, work)) = next.again {
+        dirty.mark(next.key, work, after);
     }
 }
 

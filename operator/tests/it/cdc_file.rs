@@ -54,12 +54,102 @@ fn every_wish_is_a_configuration() {
         false,
     );
     assert_eq!(config.topics(), ("p.snapshot".to_owned(), "p.binlog".to_owned()));
-    assert_eq!(config.source.on_position_lost, OnPositionLost::Resync);
     assert_eq!(config.source_id(), "data/profiles");
 
     let config = read(json!({ "topicPrefix": "p", "mode": "Single" }), "no_data", false);
     assert_eq!(config.topics().0, "p.stream");
-    assert_eq!(config.snapshot.mode, SnapshotMode::NoData);
+}
+
+#[test]
+fn every_snapshot_mode_of_takhin_cdc_can_be_wished_for() {
+    for (name, mode, is_resynced) in [
+        ("initial", SnapshotMode::Initial, false),
+        ("no_data", SnapshotMode::NoData, false),
+        ("when_needed", SnapshotMode::WhenNeeded, true),
+        ("always", SnapshotMode::Always, true),
+        ("initial_only", SnapshotMode::InitialOnly, false),
+    ] {
+        let config = read(json!({ "topic": "profiles.changes" }), name, false);
+        // It is the same there.
+        let written = match mode {
+            SnapshotMode::WhenNeeded => SnapshotMode::Initial,
+            mode => mode,
+        };
+        assert_eq!(
+            (config.snapshot.mode, config.is_resynced()),
+            (written, is_resynced),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn the_log_is_as_large_as_is_wished() {
+    let with = |wal: Value| {
+        let spec = json!({
+            "clusterRef": { "name": "prod" },
+            "source": { "host": "pika", "port": 9221 },
+            "sink": { "topic": "profiles.changes" },
+            "storage": { "size": "1Ti" },
+            "wal": wal,
+        });
+        let wal = read_spec(&serde_json::from_value(spec).unwrap(), None).wal;
+        (wal.enabled, wal.max_size.as_u64())
+    };
+    assert_eq!(with(Value::Null), (false, 4 << 30));
+    assert_eq!(with(json!({ "enabled": true })), (true, 4 << 30));
+    // The edges of what the rule of the field lets in.
+    for (size, bytes) in [
+        ("1Mi", 1 << 20),
+        ("1.5Gi", 3 << 29),
+        ("20G", 20_000_000_000),
+        ("1Ti", 1 << 40),
+    ] {
+        assert_eq!(with(json!({ "maxSize": size })), (false, bytes), "{size}");
+    }
+}
+
+/// A volume that is full of the log has no room for positions.
+#[test]
+fn the_log_leaves_room_on_its_volume() {
+    let file = |spec: Value| {
+        let mut all = json!({
+            "clusterRef": { "name": "prod" },
+            "source": { "host": "pika", "port": 9221 },
+            "sink": { "topic": "profiles.changes" },
+        });
+        all.as_object_mut()
+            .unwrap()
+            .extend(spec.as_object().unwrap().clone());
+        serde_json::from_value::<PikaSourceSpec>(all).unwrap()
+    };
+    let most = |spec: Value| read_spec(&file(spec), None).wal.max_size.as_u64();
+    for (size, bytes) in [
+        ("1", 1 << 20),
+        ("1Gi", 3 << 28),
+        ("5461Mi", 5461 * (3 << 18)),
+        ("5462Mi", 4 << 30),
+        ("1Ti", 4 << 30),
+    ] {
+        assert_eq!(most(json!({ "storage": { "size": size } })), bytes, "{size}");
+        let on = json!({ "storage": { "size": size }, "wal": { "enabled": true } });
+        assert_eq!(most(on), bytes, "{size} with a log");
+    }
+    let wished = json!({ "storage": { "size": "1Gi" }, "wal": { "maxSize": "1Gi" } });
+    assert_eq!(most(wished), 1 << 30);
+    assert_eq!(most(json!({})), 4 << 30);
+    // Where takhin-cdc has that number anyway the file is as it always was, so that no pod is replaced.
+    let around = Surroundings {
+        bootstrap: "prod-kafka:9092",
+        image: "takhin/takhin:test",
+        traces: None,
+        balancer: None,
+    };
+    for (size, is_said) in [("5461Mi", true), ("5462Mi", false)] {
+        let spec = file(json!({ "storage": { "size": size } }));
+        let text = cdc_file(("data", "profiles"), &spec, around);
+        assert_eq!(text.get("wal").is_some(), is_said, "{size}");
+    }
 }
 
 /// A wish that says how a master reaches the pod.

@@ -11,11 +11,13 @@ use crate::{Args, LIMIT};
 /// What each change sets.
 pub(crate) const VALUE: &[u8] = b"a value of thirty-two bytes ....";
 
-pub(crate) fn measure(args: &Args, broker: &Broker) -> Result<()> {
+/// Returns how many there were a second.
+pub(crate) fn measure(args: &Args, broker: &Broker) -> Result<f64> {
     let master = args.master()?;
+    let value: Vec<u8> = VALUE.iter().copied().cycle().take(args.value).collect();
     for number in 0..args.items {
         let key = format!("key:{number:012}");
-        args.execute(&master, &[b"SET", key.as_bytes(), VALUE]);
+        args.execute(&master, &[b"SET", key.as_bytes(), &value]);
     }
     let mut cdc = args.cdc("changes", &master, broker)?;
     cdc.go_on_from(&args.replication_id(), &[("db0", (0, 0))])?;
@@ -30,11 +32,11 @@ pub(crate) fn measure(args: &Args, broker: &Broker) -> Result<()> {
         .with_context(|| cdc.tail())?;
     #[allow(clippy::cast_precision_loss, reason = "fewer than 2^52")]
     let items = args.items as f64;
+    let rate = items / begin.elapsed().as_secs_f64();
     println!(
-        "changes: {:.0}/s; {}; at most {} MiB resident",
-        items / begin.elapsed().as_secs_f64(),
+        "changes: {rate:.0}/s; {}; at most {} MiB resident",
         usage.end(items)?,
         peak_mib(cdc.pid()?)?
     );
-    Ok(())
+    Ok(rate)
 }

@@ -7,6 +7,7 @@
 
 #![allow(clippy::print_stdout, reason = "it prints what it measured")]
 
+mod alone;
 mod changes;
 mod data_set;
 mod latency;
@@ -56,6 +57,9 @@ struct Args {
     /// Changes that are there from the beginning
     #[arg(long, default_value_t = 2_000_000)]
     items: u64,
+    /// Bytes of the value of each of them
+    #[arg(long, default_value_t = 32)]
+    value: usize,
     /// Changes a second while latency is measured
     #[arg(long, default_value_t = 10_000)]
     rate: u32,
@@ -91,7 +95,8 @@ fn main() -> Result<()> {
         data_set::measure(&args, &broker)?;
     }
     if wants(Part::Changes) {
-        changes::measure(&args, &broker)?;
+        let rate = changes::measure(&args, &broker)?;
+        alone::measure(&args, &broker, rate)?;
     }
     if wants(Part::Latency) {
         latency::measure(&args, &broker)?;

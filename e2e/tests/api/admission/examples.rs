@@ -103,10 +103,18 @@ fn source() -> Value {
         "networkPolicy": { "enabled": true },
         "startFrom": { "mode": "initial" },
         "storage": { "size": "10Gi", "className": "fast", "deleteOnRemoval": true },
+        "wal": { "enabled": true, "maxSize": "4Gi" },
         "paused": false,
         "image": "registry.example/takhin:0.1.0",
         "resources": { "requests": { "cpu": "1", "memory": "1Gi" } },
     })
+}
+
+/// A source without these places.
+fn sparing(places: &[&str]) -> Value {
+    places
+        .iter()
+        .fold(source(), |spec, place| with(spec, place, Value::Null))
 }
 
 /// Whether a value of an enumeration is one that this release refuses by a rule.
@@ -166,7 +174,7 @@ pub(super) fn refused() -> Vec<Case> {
         case("PikaSource", long, source()),
     ];
     let certificate = json!({ "name": "a", "key": "b" });
-    let created: [(&'static str, Value, &str, Value); 16] = [
+    let created: [(&'static str, Value, &str, Value); 20] = [
         ("TakhinCluster", cluster(), "/listeners/0/port", json!(9092)),
         ("TakhinCluster", cluster(), "/listeners/0/port", json!(9644)),
         ("TakhinCluster", cluster(), "/listeners/0/name", json!("rpc")),
@@ -203,6 +211,10 @@ pub(super) fn refused() -> Vec<Case> {
         ("PikaSource", source(), "/sink/topic", Value::Null),
         ("PikaSource", source(), "/sink/mode", json!("Dual")),
         ("PikaSource", source(), "/source/listedAs/port", json!(6654)),
+        ("PikaSource", source(), "/storage", Value::Null),
+        ("PikaSource", source(), "/wal/maxSize", json!("10.5Gi")),
+        ("PikaSource", source(), "/wal/maxSize", json!("1023Ki")),
+        ("PikaSource", source(), "/wal/maxSize", json!("1.1Ti")),
     ];
     for (kind, spec, place, value) in created {
         all.push(case(kind, "refused".to_owned(), with(spec, place, value)));
@@ -230,7 +242,12 @@ fn refused_changes() -> Vec<Case> {
         ("Topic", topic(), "/clusterRef/name", json!("other")),
         ("PikaSource", source(), "/clusterRef/name", json!("other")),
         ("PikaSource", source(), "/clusterRef/namespace", Value::Null),
-        ("PikaSource", source(), "/storage", Value::Null),
+        (
+            "PikaSource",
+            with(source(), "/wal", Value::Null),
+            "/storage",
+            Value::Null,
+        ),
         ("PikaSource", source(), "/storage/deleteOnRemoval", json!(false)),
         ("PikaSource", source(), "/storage/size", json!("9Gi")),
         ("PikaSource", source(), "/storage/className", json!("slow")),
@@ -270,7 +287,14 @@ pub(super) fn changes() -> Vec<(&'static str, Value, Value)> {
         ("Topic", topic(), with(topic(), "/replicationFactor", json!(1))),
         ("Topic", topic(), with(topic(), "/config", json!({}))),
         ("PikaSource", source(), with(source(), "/paused", json!(true))),
-        ("PikaSource", with(source(), "/storage", Value::Null), source()),
+        ("PikaSource", sparing(&["/storage", "/wal"]), source()),
+        ("PikaSource", source(), with(source(), "/wal", Value::Null)),
+        // Of masters before 3.1 there is a log without a volume too.
+        (
+            "PikaSource",
+            sparing(&["/storage", "/wal/enabled"]),
+            with(sparing(&["/storage"]), "/wal", json!({ "enabled": false })),
+        ),
         (
             "PikaSource",
             source(),

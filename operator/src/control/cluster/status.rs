@@ -1,5 +1,7 @@
 //! The status of a cluster: written from scratch in each pass, and sent only when it differs.
 
+use std::time::Duration;
+
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::events::EventType;
@@ -18,7 +20,9 @@ use crate::control::claims::{capacity, is_pending};
 use crate::control::context::Context;
 use crate::control::error::Error;
 use crate::control::metrics;
+use crate::control::passes::status_key;
 use crate::control::topics::is_ready;
+use crate::control::written::wordless;
 use crate::decide::conditions::{Conditions, Holds, find};
 use crate::decide::roll::{self, Step, queue};
 use crate::decide::scale::Plan;
@@ -44,6 +48,20 @@ pub(super) struct Report {
     blocked: Option<String>,
     /// Brokers without their data, and what becomes of them.
     lost: Vec<String>,
+}
+
+/// A status without what moves while brokers take over from each other: counts, and words with counts in them.
+fn lasting(status: &TakhinClusterStatus) -> TakhinClusterStatus {
+    let mut status = status.clone();
+    for broker in &mut status.brokers {
+        broker.leaders = None;
+        broker.replicas = None;
+    }
+    if let Some(rollout) = &mut status.rollout {
+        rollout.waiting_for = None;
+    }
+    wordless(&mut status.conditions);
+    status
 }
 
 /// The generation that the conditions speak of.
@@ -465,6 +483,13 @@ impl Report {
             );
             self.conditions
                 .say("StorageExpanded", false, "ResizeNotSupported", message);
+        } else if let Some(why) = growth.denied.first() {
+            let message = format!(
+                "spec.storage.size: {} volumes may not grow: {why}",
+                growth.denied.len()
+            );
+            self.conditions
+                .say("StorageExpanded", false, "ResizeRefused", message);
         } else if !growth.restart.is_empty() {
             self.busy = true;
             self.conditions.say(
@@ -506,8 +531,13 @@ impl Report {
         self.conditions.say("Ready", false, "ReconcileError", message);
     }
 
-    /// Writes what differs.
-    pub(super) async fn write(mut self, context: &Context, cluster: &TakhinCluster) -> Result<(), Error> {
+    /// Writes what differs; where that are counts and no more, not before `pause` has gone by since it was written last.
+    pub(super) async fn write(
+        mut self,
+        context: &Context,
+        cluster: &TakhinCluster,
+        pause: Duration,
+    ) -> Result<(), Error> {
         if let Some(message) = self.blocked.take() {
             self.conditions.say("Degraded", true, "RolloutBlocked", message);
         }
@@ -531,6 +561,11 @@ impl Report {
         if cluster.status.as_ref() == Some(&self.status) {
             return Ok(());
         }
+        let key = status_key("TakhinCluster", &namespace, &cluster.name_any());
+        let is_told = cluster.status.as_ref().map(lasting) == Some(lasting(&self.status));
+        if is_told && context.written.within(&key, context.env.clock.instant(), pause) {
+            return Ok(());
+        }
         let of = |conditions| find(conditions, "Degraded").filter(|said| said.reason == "DiskPressure");
         let full = of(&self.status.conditions).filter(|_| of(before).is_none());
         if let Some(full) = full.map(|said| said.message.clone()) {
@@ -551,7 +586,10 @@ impl Report {
             .patch_status(&cluster.name_any(), &parameters, &Patch::Apply(&patch))
             .await
         {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                context.written.note(key, context.env.clock.instant());
+                Ok(())
+            }
             // It was deleted meanwhile.
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(error) => Err(error.into()),

@@ -155,6 +155,47 @@ async fn a_conflict_is_met_with_another_pass() {
     assert!(server.get(SET).is_some());
 }
 
+/// The size cannot be taken back, so that nothing else may wait for it.
+#[tokio::test]
+async fn a_volume_that_may_not_grow_holds_up_nothing_else() {
+    for (status, goes_on) in [(403, true), (422, true), (409, false), (500, false)] {
+        let server = server(json!({}));
+        let claim = json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {
+                "name": "data-prod-0", "namespace": "ns",
+                "labels": { "takhin.io/cluster": "prod", "app.kubernetes.io/component": "broker" },
+            },
+            "spec": { "storageClassName": "disks", "resources": { "requests": { "storage": "512Mi" } } },
+            "status": { "phase": "Bound", "capacity": { "storage": "512Mi" } },
+        });
+        server.put("/api/v1/namespaces/ns/persistentvolumeclaims/data-prod-0", claim);
+        let class = json!({
+            "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": { "name": "disks" },
+            "provisioner": "test", "allowVolumeExpansion": true,
+        });
+        server.put("/apis/storage.k8s.io/v1/storageclasses/disks", class);
+        let context = server.context();
+        server.fail("/persistentvolumeclaims/data-prod-0", status);
+        let done = once(&server, &context).await;
+        assert_eq!(
+            (done.is_ok(), server.get(SET).is_some()),
+            (goes_on, goes_on),
+            "{status}"
+        );
+        if goes_on {
+            let told = condition(&server, "StorageExpanded");
+            assert_eq!(told, ("False".to_owned(), "ResizeRefused".to_owned()));
+            let status = server.get(CLUSTER).unwrap()["status"]["conditions"].to_string();
+            assert!(status.contains("refused by the test"), "{status}");
+        }
+        // It grows when that is allowed.
+        server.writes();
+        once(&server, &context).await.unwrap();
+        assert_eq!(condition(&server, "StorageExpanded").1, "Resizing");
+    }
+}
+
 #[tokio::test]
 async fn nothing_is_written_but_the_status_while_it_is_paused() {
     let server = server(json!({}));

@@ -19,6 +19,8 @@ pub(super) struct Growth {
     pub(super) resizing: Vec<String>,
     /// Claims whose class does not let them grow.
     pub(super) refused: Vec<String>,
+    /// Why the API server does not let them grow, for claims that it does not.
+    pub(super) denied: Vec<String>,
     /// Brokers whose file system grows with the next start of the pod.
     pub(super) restart: Vec<i32>,
 }
@@ -52,7 +54,11 @@ pub(super) async fn grow(
             growth.refused.push(claim.name_any());
             continue;
         }
-        enlarge(&api, claim, size).await?;
+        if let Some(why) = enlarge(&api, claim, size).await? {
+            growth.resizing.retain(|name| *name != claim.name_any());
+            growth.denied.push(why);
+            continue;
+        }
         let note = format!("volume {} is to grow to {size}", claim.name_any());
         let kind = (EventType::Normal, "VolumeExpanded", "Expand");
         let about = Some(claim.object_ref(&()));

@@ -1,15 +1,16 @@
 //! The volume of a source: made, kept or not, enlarged.
 
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::api::PostParams;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::runtime::events::EventType;
 use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::{Value, json};
+use tracing::info;
 
-use crate::api::{PikaSource, PikaStorage};
-use crate::build::{MANAGER, PIKA_SOURCE_LABEL, cdc_claim};
+use crate::api::{PikaSource, PikaStorage, SnapshotMode};
+use crate::build::{MANAGER, PIKA_SOURCE_LABEL, cdc_claim, cdc_name};
 use crate::control::claims::{
-    capacity, enlarge, is_bound, is_pending, may_grow, needs_restart, requested, unprovided,
+    capacity, enlarge, is_bound, is_pending, may_grow, needs_restart, needs_restart_of, requested, unprovided,
 };
 use crate::control::context::Context;
 use crate::control::error::Error;
@@ -21,12 +22,16 @@ use crate::decide::quantity::bytes;
 pub(super) enum Volume {
     /// There is none yet, and why, if waiting does not help.
     Pending { claim: String, why: Option<String> },
-    /// It has the wished size, or more.
+    /// It has the wished size.
     Whole,
+    /// It has this size, which is more than is wished: one that was left by an earlier source, or that somebody enlarged.
+    Larger { has: String },
     /// It is to be larger.
     Resizing,
     /// It is to be larger, which its class does not allow.
     Refused { class: String },
+    /// It is to be larger, which the API server refuses.
+    Denied { why: String },
     /// Its file system grows when the pod starts again.
     Restart,
 }
@@ -74,7 +79,9 @@ pub(super) async fn ensure(
                 class: class.unwrap_or_default(),
             }));
         }
-        enlarge(&api, &claim, &storage.size).await?;
+        if let Some(why) = enlarge(&api, &claim, &storage.size).await? {
+            return Ok(Some(Volume::Denied { why }));
+        }
         let note = format!("volume {claim_name} is to grow to {}", storage.size);
         let kind = (EventType::Normal, "VolumeExpanded", "Expand");
         let about = Some(claim.object_ref(&()));
@@ -88,7 +95,9 @@ async fn look(
     storage: &PikaStorage,
     claim: &PersistentVolumeClaim,
 ) -> Result<Volume, Error> {
-    let is_small = || capacity(claim).is_some_and(|has| Some(has) < bytes(&storage.size));
+    let wished = bytes(&storage.size);
+    let is_small = || capacity(claim).is_some_and(|has| Some(has) < wished);
+    let asked = requested(claim).filter(|asked| Some(*asked) > wished);
     Ok(if is_pending(claim) {
         Volume::Pending {
             claim: claim.name_any(),
@@ -98,7 +107,65 @@ async fn look(
         Volume::Restart
     } else if is_small() {
         Volume::Resizing
+    } else if asked.is_some() {
+        let requests = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref());
+        let requests = requests.and_then(|resources| resources.requests.as_ref());
+        let has = requests.and_then(|requests| requests.get("storage"));
+        Volume::Larger {
+            has: has.map(|has| has.0.clone()).unwrap_or_default(),
+        }
     } else {
         Volume::Whole
     })
+}
+
+/// Whether the pod may be replaced for the sake of its file system: not where that would take the data set again, or begins one
+/// anew that is being taken.
+pub(super) fn may_restart(mode: SnapshotMode, phase: Option<&str>) -> bool {
+    mode != SnapshotMode::Always && phase != Some("Snapshot")
+}
+
+/// Replaces the pod whose file system waits for that. The next one goes on from the position.
+pub(super) async fn restart(
+    context: &Context,
+    source: &PikaSource,
+    (namespace, name): (&str, &str),
+    pods: &[Pod],
+) -> Result<(), Error> {
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), namespace);
+    let Some(claim) = claims.get_opt(&cdc_name(name)).await? else {
+        return Ok(());
+    };
+    let stays = |pod: &&Pod| pod.metadata.deletion_timestamp.is_none();
+    let waits = |pod: &&Pod| needs_restart_of(pod, &claim);
+    let Some(pod) = pods.iter().filter(stays).find(waits) else {
+        return Ok(());
+    };
+    let api: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
+    // Not one that has taken its place meanwhile.
+    let parameters = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: pod.uid(),
+            resource_version: None,
+        }),
+        ..DeleteParams::default()
+    };
+    match api.delete(&pod.name_any(), &parameters).await {
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    info!(
+        pod = pod.name_any(),
+        "pod deleted: its file system grows with the next"
+    );
+    let note = format!(
+        "{} is restarted: the file system of its volume grows with that",
+        pod.name_any()
+    );
+    let kind = (EventType::Normal, "SourceRestarted", "Restart");
+    context
+        .event_about(source, Some(pod.object_ref(&())), kind, note)
+        .await;
+    Ok(())
 }

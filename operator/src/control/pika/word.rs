@@ -1,94 +1,46 @@
 //! What is said of a source: from its metrics and probe to a status, by value, and what of it is written.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::json;
 
+use super::readings::Readings;
 use super::volume::Volume;
-use crate::api::{PAUSE, PikaPosition, PikaSource, PikaSourceStatus, SnapshotMode};
+use crate::api::{PAUSE, PikaSource, PikaSourceStatus, SnapshotMode};
 use crate::build::{MANAGER, cdc_topics};
 use crate::control::context::Context;
 use crate::control::error::Error;
 use crate::control::metrics;
+use crate::control::passes::status_key;
 use crate::control::pods::stuck;
-use crate::decide::conditions::{Conditions, Holds, find};
+use crate::control::written::wordless;
+use crate::decide::conditions::{Conditions, Holds};
 
 /// Seconds behind which a source counts as late.
 const LATE_SECONDS: i64 = 300;
 
-/// Series that are read of one page of metrics; more are passed over.
-const MAX_SERIES: usize = 10_000;
-
-/// Values of metrics by name and labels.
-#[derive(Debug, Default, PartialEq)]
-pub(super) struct Readings(Vec<(String, BTreeMap<String, String>, f64)>);
-
-impl Readings {
-    /// Reads OpenMetrics; lines that are none are passed over.
-    pub(super) fn parse(text: &str) -> Self {
-        let lines = text.lines().filter(|line| !line.starts_with('#'));
-        Self(lines.filter_map(series).take(MAX_SERIES).collect())
-    }
-
-    fn of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a BTreeMap<String, String>, i64)> {
-        let named = self.0.iter().filter(move |(found, ..)| found == name);
-        // Whole numbers by their meaning; what is larger than i64 is cut.
-        #[allow(clippy::cast_possible_truncation, reason = "`as` cuts at the bounds of i64")]
-        named.map(|(_, labels, value)| (labels, *value as i64))
-    }
-
-    fn max(&self, name: &str) -> Option<i64> {
-        self.of(name).map(|(_, value)| value).max()
-    }
-
-    /// What the databases are doing: the least far of them.
-    fn phase(&self) -> Option<&str> {
-        let phases = || self.of("takhin_cdc_phase").filter(|(_, value)| *value == 1);
-        let of = |wanted: &str| {
-            phases().find_map(|(labels, _)| labels.get("phase").filter(|phase| *phase == wanted))
-        };
-        of("snapshot").or_else(|| of("streaming")).map(String::as_str)
-    }
-
-    /// The position of the first database.
-    fn position(&self) -> Option<PikaPosition> {
-        let (labels, file) = self
-            .of("takhin_cdc_source_position_filenum")
-            .min_by_key(|(labels, _)| labels.get("db").cloned())?;
-        let offsets = self.of("takhin_cdc_source_position_offset");
-        let offset = offsets
-            .into_iter()
-            .find(|(found, _)| found.get("db") == labels.get("db"))?
-            .1;
-        Some(PikaPosition { file, offset })
-    }
-}
-
-/// One line: `name{label="value",...} number`.
-fn series(line: &str) -> Option<(String, BTreeMap<String, String>, f64)> {
-    let (series, value) = line.rsplit_once(' ')?;
-    let value = value.parse().ok()?;
-    let Some((name, labels)) = series.split_once('{') else {
-        return Some((series.to_owned(), BTreeMap::new(), value));
-    };
-    let labels = labels.strip_suffix('}')?;
-    let pairs = labels.split("\",").filter_map(|pair| {
-        let (label, value) = pair.split_once("=\"")?;
-        Some((label.to_owned(), value.trim_end_matches('"').to_owned()))
-    });
-    Some((name.to_owned(), pairs.collect(), value))
-}
+/// What stays true until something else is found: a pass that does not come to look at it leaves it as it was said.
+const KEPT: [&str; 4] = [
+    "SnapshotComplete",
+    "StorageExpanded",
+    "SourceConnected",
+    "SinkConnected",
+];
 
 /// What is to be said of a source after a pass.
 pub(super) struct Word {
     status: PikaSourceStatus,
     conditions: Conditions,
-    /// Whether there is to be no data set.
-    takes_none: bool,
+    /// When the data set is to be taken.
+    mode: SnapshotMode,
+    /// The size that the volume is to have.
+    wished: Option<String>,
     /// Why there is no volume.
     no_volume: Option<String>,
 }
@@ -100,6 +52,24 @@ fn refused(deployment: &Deployment) -> Option<String> {
         .iter()
         .find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True")?;
     failure.message.clone()
+}
+
+fn by_type(one: &Condition, other: &Condition) -> Ordering {
+    one.type_.cmp(&other.type_)
+}
+
+/// A status without what is another with each look at a source in use: how far it is, and what is said in words of that.
+fn lasting(status: &PikaSourceStatus) -> PikaSourceStatus {
+    let mut status = status.clone();
+    status.position = None;
+    status.lag_bytes = None;
+    status.lag_seconds = None;
+    wordless(&mut status.conditions);
+    let late = |condition: &&mut Condition| condition.type_ == "Ready" && condition.reason == "Lagging";
+    if let Some(late) = status.conditions.iter_mut().find(late) {
+        late.reason = "Streaming".to_owned();
+    }
+    status
 }
 
 /// What is wrong with the brokers, by the words of `takhin-cdc` (`cdc/src/sink/error.rs`).
@@ -116,6 +86,8 @@ fn sink_reason(problem: &str) -> &'static str {
 fn source_reason(problem: &str) -> &'static str {
     if problem.starts_with("position ") && problem.contains(" is lost: ") {
         "PositionLost"
+    } else if problem.starts_with("snapshot.mode is ") {
+        "InvalidSpec"
     } else if problem.contains("password") {
         "SourceAuthFailed"
     } else {
@@ -132,12 +104,12 @@ impl Word {
             true => snapshot,
             false => format!("{snapshot},{binlog}"),
         });
-        let start = source.spec.start_from.as_ref();
         Self {
             status,
             conditions: Conditions::of(source.metadata.generation.unwrap_or(0)),
             no_volume: None,
-            takes_none: start.is_some_and(|start| start.mode == SnapshotMode::NoData),
+            mode: source.spec.snapshot_mode(),
+            wished: source.spec.storage.as_ref().map(|storage| storage.size.clone()),
         }
     }
 
@@ -149,6 +121,11 @@ impl Word {
         self.conditions
             .get("Ready")
             .is_some_and(|ready| ready.status == "True")
+    }
+
+    /// What it does, by what was said last.
+    pub(super) fn phase(&self) -> Option<&str> {
+        self.status.phase.as_deref()
     }
 
     pub(super) fn reconciliation_paused(&mut self) {
@@ -168,11 +145,11 @@ impl Word {
             return;
         }
         self.status.phase = Some("Paused".to_owned());
-        self.ready(
-            false,
-            "Paused",
-            "spec.paused is true; it goes on from its position",
-        );
+        let then = match self.mode {
+            SnapshotMode::Always => "it begins with the data set again (spec.startFrom.mode is always)",
+            _ => "it goes on from its position",
+        };
+        self.ready(false, "Paused", &format!("spec.paused is true; {then}"));
     }
 
     /// How the volume is, where there is to be one.
@@ -181,6 +158,8 @@ impl Word {
         match volume {
             None => {}
             Some(Volume::Pending { claim, why }) => {
+                // What was said was said of another volume.
+                self.status.conditions.retain(|condition| condition.type_ != kind);
                 // Why a pod has no node says more than that a volume waits for that.
                 self.no_volume = why.map(|why| format!("no volume yet for {claim}: {why}"));
             }
@@ -188,16 +167,42 @@ impl Word {
                 self.conditions
                     .say(kind, true, "Expanded", "the volume has the wished size");
             }
+            Some(Volume::Larger { has }) => {
+                let message = format!(
+                    "the volume has {has}, and spec.storage.size is {}: it stays so, because volumes cannot shrink",
+                    self.wished.as_deref().unwrap_or_default()
+                );
+                self.conditions.say(kind, true, "Expanded", message);
+            }
             Some(Volume::Resizing) => self.conditions.say(kind, false, "Resizing", "the volume grows"),
             Some(Volume::Refused { class }) => {
+                let class = match class.as_str() {
+                    "" => "the claim has no storage class, and without one volumes do not grow".to_owned(),
+                    class => format!(
+                        "storage class {class} does not let volumes grow: set its allowVolumeExpansion if its provisioner can"
+                    ),
+                };
                 let message = format!(
-                    "spec.storage.size: storage class {class} does not let volumes grow (allowVolumeExpansion)"
+                    "spec.storage.size {}: {class}; or make another PikaSource",
+                    self.wished.as_deref().unwrap_or_default()
                 );
                 self.conditions.say(kind, false, "ResizeNotSupported", message);
             }
+            Some(Volume::Denied { why }) => {
+                let wished = self.wished.as_deref().unwrap_or_default();
+                let message = format!("spec.storage.size {wished}: the volume may not grow: {why}");
+                self.conditions.say(kind, false, "ResizeRefused", message);
+            }
             Some(Volume::Restart) => {
-                let message =
-                    "the file system grows when the pod starts again: delete the pod, or pause the source";
+                let message = match self.mode {
+                    SnapshotMode::Always => {
+                        "the file system grows when the pod starts again, and spec.startFrom.mode is always: delete the pod \
+                         when the data set may be taken again"
+                    }
+                    _ => {
+                        "the file system grows when the pod starts again, which waits only for a data set that is being taken"
+                    }
+                };
                 self.conditions.say(kind, false, "RestartRequired", message);
             }
         }
@@ -231,6 +236,13 @@ impl Word {
         self.ready(false, "WorkloadNotReady", &message);
     }
 
+    /// The pod that runs is that of an earlier wish, and is to go.
+    pub(super) fn reconciling(&mut self) {
+        self.status.phase = Some("Pending".to_owned());
+        let message = "the pod of the new spec is to come";
+        self.ready(Holds::Unknown, "Reconciling", message);
+    }
+
     /// What the process says: its metrics, and whether and why it is not ready.
     pub(super) fn said(&mut self, readings: &Readings, probe: &(bool, String)) {
         if let Some(position) = readings.position() {
@@ -252,10 +264,16 @@ impl Word {
         };
         say("SinkConnected", sink, &mut self.conditions);
         say("SourceConnected", source, &mut self.conditions);
-        let phase = readings.phase();
+        let mut phase = readings.phase();
+        // It has left the master, since there is nothing more to be done.
+        if self.mode == SnapshotMode::InitialOnly && *is_ready && phase.is_none() && readings.has_databases()
+        {
+            phase = Some("complete");
+        }
         self.status.phase = Some(match phase {
             Some("snapshot") => "Snapshot".to_owned(),
             Some("streaming") => "Streaming".to_owned(),
+            Some("complete") => "Complete".to_owned(),
             _ => "Connecting".to_owned(),
         });
         self.snapshot(phase);
@@ -272,11 +290,16 @@ impl Word {
                 // It speaks of its own file; here the wish decides.
                 let message = match reason {
                     "PositionLost" => format!("{problem} (here: spec.startFrom.mode: when_needed)"),
+                    "InvalidSpec" => format!("{problem} (here: spec.startFrom.mode)"),
                     _ => problem.to_owned(),
                 };
                 self.ready(false, reason, &message);
             }
             (true, Some("snapshot")) => self.ready(true, "Snapshotting", "the data set is being taken"),
+            (true, Some("complete")) => {
+                let message = "the data set is written, and spec.startFrom.mode is initial_only: changes are not followed";
+                self.ready(true, "SnapshotComplete", message);
+            }
             (true, Some("streaming")) if lag > LATE_SECONDS => {
                 self.ready(true, "Lagging", &format!("{lag} s behind the source"));
             }
@@ -292,7 +315,7 @@ impl Word {
         }
     }
 
-    /// Whether the data set was taken. While there is no connection that is as it was said before.
+    /// Whether the data set was taken, where that is known.
     fn snapshot(&mut self, phase: Option<&str>) {
         let kind = "SnapshotComplete";
         match phase {
@@ -300,7 +323,7 @@ impl Word {
                 self.conditions
                     .say(kind, false, "Snapshotting", "the data set is being taken")
             }
-            Some("streaming") if self.takes_none => {
+            Some("streaming") if self.mode == SnapshotMode::NoData => {
                 let message = "spec.startFrom.mode is no_data: changes alone are taken";
                 self.conditions.say(kind, true, "NotWanted", message);
             }
@@ -308,19 +331,20 @@ impl Word {
                 self.conditions
                     .say(kind, true, "Complete", "the data set was taken, changes follow");
             }
-            _ => {
-                let before = find(&self.status.conditions, kind).cloned();
-                self.conditions.keep(before.as_slice());
-            }
+            Some("complete") => self
+                .conditions
+                .say(kind, true, "Complete", "the data set was taken"),
+            _ => {}
         }
     }
 
-    /// Writes what differs.
+    /// Writes what differs; where that is how far it is and no more, not before `pause` has gone by since it was written last.
     pub(super) async fn write(
-        self,
+        mut self,
         context: &Context,
         source: &PikaSource,
         namespace: &str,
+        pause: Duration,
     ) -> Result<(), Error> {
         let name = source.name_any();
         metrics::ready("PikaSource", namespace, &name, self.is_ready());
@@ -329,8 +353,23 @@ impl Word {
             .as_ref()
             .map_or(&[][..], |status| &status.conditions);
         let mut status = self.status;
+        status
+            .conditions
+            .retain(|condition| KEPT.contains(&condition.type_.as_str()));
+        self.conditions.keep(&status.conditions);
         status.conditions = self.conditions.since(before, context.now());
-        if source.status.as_ref() == Some(&status) {
+        // In which order something was said, and the API server has it, is no difference.
+        status.conditions.sort_by(by_type);
+        let mut told = source.status.clone();
+        if let Some(told) = &mut told {
+            told.conditions.sort_by(by_type);
+        }
+        if told.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        let key = status_key("PikaSource", namespace, &name);
+        let is_told = told.as_ref().map(lasting) == Some(lasting(&status));
+        if is_told && context.written.within(&key, context.env.clock.instant(), pause) {
             return Ok(());
         }
         let api: Api<PikaSource> = Api::namespaced(context.client.clone(), namespace);
@@ -343,7 +382,10 @@ impl Word {
         metrics::patched("PikaSource");
         let parameters = PatchParams::apply(MANAGER).force();
         match api.patch_status(&name, &parameters, &Patch::Apply(&patch)).await {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                context.written.note(key, context.env.clock.instant());
+                Ok(())
+            }
             // It was deleted meanwhile.
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(error) => Err(error.into()),
@@ -352,209 +394,4 @@ impl Word {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const METRICS: &str = "\
-# HELP takhin_cdc_phase x.
-takhin_cdc_phase{db=\"db0\",phase=\"snapshot\"} 0
-takhin_cdc_phase{db=\"db0\",phase=\"streaming\"} 1
-takhin_cdc_source_position_filenum{db=\"db1\"} 9
-takhin_cdc_source_position_filenum{db=\"db0\"} 14
-takhin_cdc_source_position_offset{db=\"db0\"} 884213
-takhin_cdc_lag_bytes{db=\"db0\"} 1204
-takhin_cdc_lag_seconds{db=\"db0\"} 1
-nonsense
-# EOF
-";
-
-    fn word() -> Word {
-        let spec = json!({
-            "clusterRef": { "name": "prod" },
-            "source": { "host": "pika", "port": 9221 },
-            "sink": { "topicPrefix": "p", "mode": "Dual" },
-        });
-        Word::of(&PikaSource::new(
-            "profiles",
-            serde_json::from_value(spec).unwrap(),
-        ))
-    }
-
-    fn reason_of(word: &Word) -> (String, String) {
-        let ready = word.conditions.get("Ready").unwrap();
-        (ready.status.clone(), ready.reason.clone())
-    }
-
-    #[test]
-    fn a_source_that_follows_is_told_with_position_and_lag() {
-        let mut word = word();
-        word.said(&Readings::parse(METRICS), &(true, "ok\n".to_owned()));
-        assert_eq!(word.status.topic.as_deref(), Some("p.snapshot,p.binlog"));
-        assert_eq!(word.status.phase.as_deref(), Some("Streaming"));
-        assert_eq!(
-            word.status.position,
-            Some(PikaPosition {
-                file: 14,
-                offset: 884_213
-            })
-        );
-        assert_eq!(
-            (word.status.lag_bytes, word.status.lag_seconds),
-            (Some(1204), Some(1))
-        );
-        assert_eq!(reason_of(&word), ("True".to_owned(), "Streaming".to_owned()));
-    }
-
-    #[test]
-    fn what_it_lacks_is_told_in_its_own_words() {
-        for (text, reason, sink, source) in [
-            ("sink: not connected", "SinkUnreachable", "False", "True"),
-            (
-                "sink: topic p.binlog is missing: create it",
-                "TopicNotReady",
-                "False",
-                "True",
-            ),
-            (
-                "sink: cannot create topic p.binlog: POLICY_VIOLATION",
-                "TopicNotReady",
-                "False",
-                "True",
-            ),
-            (
-                "sink: cannot write to p: TOPIC_AUTHORIZATION_FAILED; grant this client",
-                "SinkNotAuthorized",
-                "False",
-                "True",
-            ),
-            (
-                "source: cannot connect to pika:9221: refused",
-                "SourceUnreachable",
-                "True",
-                "False",
-            ),
-            (
-                "source: wrong password: pika:9221 refuses what is in source.password_file",
-                "SourceAuthFailed",
-                "True",
-                "False",
-            ),
-            (
-                "source: position 3:17 of db0 is lost: the master has deleted it; set source.on_position_lost",
-                "PositionLost",
-                "True",
-                "False",
-            ),
-        ] {
-            let mut word = word();
-            word.said(&Readings::default(), &(false, format!("{text}\n")));
-            assert_eq!(
-                reason_of(&word),
-                ("False".to_owned(), reason.to_owned()),
-                "{text}"
-            );
-            let is = |kind: &str| word.conditions.get(kind).unwrap().status.clone();
-            assert_eq!(
-                (is("SinkConnected").as_str(), is("SourceConnected").as_str()),
-                (sink, source)
-            );
-        }
-    }
-
-    #[test]
-    fn what_it_does_is_told_by_its_phase_and_lag() {
-        let reading = |phase: &str, lag: i64| {
-            let text = format!(
-                "takhin_cdc_phase{{db=\"db0\",phase=\"{phase}\"}} 1\ntakhin_cdc_lag_seconds{{db=\"db0\"}} {lag}\n"
-            );
-            Readings::parse(&text)
-        };
-        let ready = (true, "ok\n".to_owned());
-        let (mut word, mut next) = (word(), word());
-        let snapshot = |word: &Word| {
-            let said = word.conditions.get("SnapshotComplete").unwrap();
-            (said.status.clone(), said.reason.clone())
-        };
-        let words = |status: &str, reason: &str| (status.to_owned(), reason.to_owned());
-        word.said(&reading("snapshot", 0), &ready);
-        assert_eq!(reason_of(&word), words("True", "Snapshotting"));
-        assert_eq!(snapshot(&word), words("False", "Snapshotting"));
-        word.said(&reading("streaming", LATE_SECONDS + 1), &ready);
-        assert_eq!(reason_of(&word), words("True", "Lagging"));
-        assert_eq!(snapshot(&word), words("True", "Complete"));
-        word.said(&reading("streaming", 0), &ready);
-        assert_eq!(reason_of(&word), words("True", "Streaming"));
-        word.takes_none = true;
-        word.said(&reading("streaming", 0), &ready);
-        assert_eq!(snapshot(&word), words("True", "NotWanted"));
-        // A connection that is lost does not make the data set incomplete.
-        next.status.conditions = vec![word.conditions.get("SnapshotComplete").unwrap().clone()];
-        next.said(
-            &reading("connecting", 0),
-            &(false, "source: refused\n".to_owned()),
-        );
-        assert_eq!(snapshot(&next), words("True", "NotWanted"));
-        next.not_running(None, &[]);
-        assert_eq!(reason_of(&next), words("False", "WorkloadNotReady"));
-        let pod = |phase: &str| {
-            serde_json::from_value(serde_json::json!({ "status": { "phase": phase } })).unwrap()
-        };
-        next.paused(&[pod("Failed"), pod("Running")]);
-        assert_eq!(reason_of(&next), words("False", "WorkloadNotReady"));
-        next.paused(&[pod("Failed")]);
-        assert_eq!(reason_of(&next), words("False", "Paused"));
-        next.reconciliation_paused();
-        let said = next.conditions.get("ReconciliationPaused").unwrap();
-        assert_eq!(said.reason, "Annotation");
-    }
-
-    #[test]
-    fn why_no_pod_runs_is_told() {
-        let told = |deployment: serde_json::Value, pod: serde_json::Value| {
-            let mut word = word();
-            let deployment: Deployment = serde_json::from_value(deployment).unwrap();
-            let pods: Vec<Pod> = serde_json::from_value(pod).unwrap();
-            word.not_running(Some(&deployment), &pods);
-            assert_eq!(
-                reason_of(&word),
-                ("False".to_owned(), "WorkloadNotReady".to_owned())
-            );
-            word.conditions.get("Ready").unwrap().message.clone()
-        };
-        let quota = json!({ "type": "ReplicaFailure", "status": "True", "message": "exceeded quota: few" });
-        let nothing = json!({});
-        assert_eq!(told(nothing.clone(), json!([])), "no pod runs yet");
-        assert_eq!(
-            told(json!({ "status": { "conditions": [quota] } }), json!([])),
-            "no pod runs: exceeded quota: few"
-        );
-        let condition = json!({ "type": "PodScheduled", "status": "False", "message": "0/3 nodes" });
-        let unscheduled = json!([{ "status": { "phase": "Pending", "conditions": [condition] } }]);
-        assert_eq!(
-            told(nothing.clone(), unscheduled),
-            "no pod runs: it has no node: 0/3 nodes"
-        );
-        let state = json!({ "waiting": { "reason": "CrashLoopBackOff", "message": "back-off 10s" } });
-        let container = json!({
-            "name": "cdc", "image": "x", "imageID": "", "ready": false, "restartCount": 1, "state": state,
-        });
-        let ends = json!([{ "status": { "phase": "Running", "containerStatuses": [container] } }]);
-        assert_eq!(told(nothing, ends), "no pod runs: CrashLoopBackOff: back-off 10s");
-    }
-
-    #[test]
-    fn a_lost_position_is_told_with_what_to_do_in_the_resource() {
-        let mut word = word();
-        let said = "source: position 3:17 of db0 is lost: deleted; set source.on_position_lost".to_owned();
-        word.said(&Readings::default(), &(false, said));
-        let ready = word.conditions.get("Ready").unwrap();
-        assert_eq!(ready.reason, "PositionLost");
-        assert!(
-            ready
-                .message
-                .ends_with("(here: spec.startFrom.mode: when_needed)"),
-            "{}",
-            ready.message
-        );
-    }
-}
+mod tests;

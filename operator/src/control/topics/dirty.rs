@@ -14,8 +14,17 @@ use crate::api::{MANAGED, PAUSE, TakhinCluster, Topic};
 /// How long the first change waits for others to join it.
 pub(super) const DEBOUNCE: Duration = Duration::from_millis(100);
 
+/// Pause before what is under way is looked at again.
+const SOON: Duration = Duration::from_secs(2);
+
+/// The longest such pause: it is twice as long each time that nothing has come further.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+
 /// Passes at a time, each over the topics of one cluster.
 const MAX_PASSES: usize = 8;
+
+/// Topics with something under way, by name, and whether that has come further since the last look.
+pub(super) type Pending = BTreeMap<String, bool>;
 
 /// Topics to be looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,22 +49,39 @@ impl Work {
             names: names.into_iter().collect(),
         }
     }
-
-    fn join(&mut self, other: Self) {
-        self.all |= other.all;
-        self.names.extend(other.names);
-    }
 }
 
+/// When what is to be looked at. What is waited for long, such as all topics once in a while, stays due then when single ones are
+/// looked at before: otherwise each of thousands that are made would have all of them looked at.
+#[derive(Default)]
 struct Due {
-    at: Instant,
-    work: Work,
+    all: Option<Instant>,
+    names: Option<(Instant, BTreeSet<String>)>,
+}
+
+impl Due {
+    fn at(&self) -> Option<Instant> {
+        let names = self.names.as_ref().map(|(at, _)| *at);
+        self.all.into_iter().chain(names).min()
+    }
+
+    /// What is due by now.
+    fn take(&mut self, now: Instant) -> Work {
+        let all = self.all.take_if(|at| *at <= now).is_some();
+        let names = self.names.take_if(|(at, _)| all || *at <= now);
+        Work {
+            all,
+            names: names.map(|(_, names)| names).unwrap_or_default(),
+        }
+    }
 }
 
 pub(super) struct Dirty {
     clock: Clock,
     due: BTreeMap<ClusterKey, Due>,
     running: HashSet<ClusterKey>,
+    /// Looks in a row that have found a topic as far as before.
+    pending: BTreeMap<ClusterKey, BTreeMap<String, u32>>,
     fingerprints: Fingerprints,
 }
 
@@ -65,19 +91,23 @@ impl Dirty {
             clock,
             due: BTreeMap::new(),
             running: HashSet::new(),
+            pending: BTreeMap::new(),
             fingerprints: Fingerprints::new(),
         }
     }
 
-    /// Something is to be looked at after a while; with what is waiting already, at the earlier of both times.
+    /// Something is to be looked at after a while; with what of its like is waiting already, at the earlier of both times.
     pub(super) fn mark(&mut self, key: ClusterKey, work: Work, after: Duration) {
         let at = self.clock.instant() + after;
-        let due = self.due.entry(key).or_insert_with(|| Due {
-            at,
-            work: Work::default(),
-        });
-        due.at = due.at.min(at);
-        due.work.join(work);
+        let due = self.due.entry(key).or_default();
+        if work.all {
+            due.all = Some(due.all.map_or(at, |before| before.min(at)));
+        }
+        if !work.names.is_empty() {
+            let (when, names) = due.names.get_or_insert_with(|| (at, BTreeSet::new()));
+            *when = at.min(*when);
+            names.extend(work.names);
+        }
     }
 
     /// What is due now and not being looked at.
@@ -86,11 +116,16 @@ impl Dirty {
             return None;
         }
         let now = self.clock.instant();
-        let is_due = |(key, due): &(&ClusterKey, &Due)| due.at <= now && !self.running.contains(*key);
-        let key = self.due.iter().find(is_due).map(|(key, _)| key.clone())?;
-        let due = self.due.remove(&key)?;
+        let is_due = |(key, due): &(&ClusterKey, &mut Due)| {
+            due.at().is_some_and(|at| at <= now) && !self.running.contains(*key)
+        };
+        let (key, due) = self.due.iter_mut().find(is_due)?;
+        let (key, work) = (key.clone(), due.take(now));
+        if due.at().is_none() {
+            self.due.remove(&key);
+        }
         self.running.insert(key.clone());
-        Some((key, due.work))
+        Some((key, work))
     }
 
     /// The pass over a cluster's topics has ended.
@@ -98,11 +133,27 @@ impl Dirty {
         self.running.remove(key);
     }
 
+    /// A pass over these topics has found some of them with something under way, which is to be looked at again.
+    pub(super) fn under_way(&mut self, key: &ClusterKey, over: &Work, pending: Pending) {
+        let mut looks = self.pending.remove(key).unwrap_or_default();
+        looks.retain(|name, _| pending.contains_key(name) || !(over.all || over.names.contains(name)));
+        let mut after = MAX_PAUSE;
+        for (name, has_moved) in &pending {
+            let same = looks.entry(name.clone()).or_default();
+            *same = if *has_moved { 0 } else { same.saturating_add(1) };
+            after = after.min(SOON * (1 << same.saturating_sub(1).min(4)));
+        }
+        if !looks.is_empty() {
+            self.pending.insert(key.clone(), looks);
+        }
+        self.mark(key.clone(), Work::of(pending.into_keys()), after);
+    }
+
     /// Returns when something becomes due; never if nothing is waited for.
     pub(super) async fn wait(&self, may_start: bool) {
         let full = self.running.len() >= MAX_PASSES;
         let idle = self.due.iter().filter(|(key, _)| !self.running.contains(*key));
-        match idle.map(|(_, due)| due.at).min() {
+        match idle.filter_map(|(_, due)| due.at()).min() {
             Some(at) if may_start && !full => self.clock.sleep_until(at).await,
             _ => std::future::pending().await,
         }
@@ -159,6 +210,8 @@ fn fingerprint(of: impl FnOnce(&mut DefaultHasher)) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use takhin_runtime::sim::Sim;
+
     use super::*;
 
     fn key(name: &str) -> ClusterKey {
@@ -178,6 +231,26 @@ mod tests {
         assert!(dirty.take_due().is_none());
         dirty.finished(&key("a"));
         assert_eq!(dirty.take_due().unwrap().1, Work::of(["z".to_owned()]));
+    }
+
+    #[test]
+    fn a_topic_that_has_changed_is_looked_at_alone_although_all_are_due_later() {
+        Sim::new(1).run(|env| async move {
+            let mut dirty = Dirty::new(env.clock.clone());
+            dirty.mark(key("a"), Work::all(), Duration::from_secs(120));
+            dirty.mark(key("a"), Work::of(["x".to_owned()]), Duration::ZERO);
+            assert_eq!(dirty.take_due().unwrap().1, Work::of(["x".to_owned()]));
+            dirty.finished(&key("a"));
+            assert!(dirty.take_due().is_none());
+            // A look that comes later does not put off the one that is due.
+            dirty.mark(key("a"), Work::all(), Duration::from_secs(180));
+            dirty.mark(key("a"), Work::of(["y".to_owned()]), Duration::from_secs(300));
+            dirty.wait(true).await;
+            let (_, work) = dirty.take_due().unwrap();
+            assert!(work.all && work.names.contains("y"), "{work:?}");
+            dirty.finished(&key("a"));
+            assert!(dirty.due.is_empty(), "what was looked at is still due");
+        });
     }
 
     #[test]

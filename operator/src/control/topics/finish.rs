@@ -16,7 +16,7 @@ use crate::build::MANAGER;
 use crate::control::context::Context;
 use crate::control::error::Error;
 use crate::control::metrics;
-use crate::decide::conditions::{Conditions, Holds};
+use crate::decide::conditions::{Conditions, Holds, find};
 use crate::decide::topic::topic_id;
 
 /// Our finalizer.
@@ -125,6 +125,12 @@ impl Word {
         self.conditions.say("Ready", holds, reason, message);
     }
 
+    /// Whether this was not said before.
+    pub(super) fn is_news(&self) -> bool {
+        let said = find(conditions(&self.topic), "Ready").map(|said| &said.message);
+        said != self.conditions.get("Ready").map(|says| &says.message)
+    }
+
     pub(super) fn pending(&mut self, reason: &str, message: &str) {
         self.is_pending = true;
         self.says("Unknown", reason, message);
@@ -194,7 +200,7 @@ impl Word {
             set_finalizer(&api, topic, false).await?;
         }
         let before = conditions(topic);
-        let was = crate::decide::conditions::find(before, "Ready").map(|old| old.reason.clone());
+        let was = find(before, "Ready").map(|old| old.reason.clone());
         let mut status = self.status.clone();
         status.conditions = self.conditions.clone().since(before, context.now());
         let is_ready = ready.as_ref().is_some_and(|ready| ready.status == "True");

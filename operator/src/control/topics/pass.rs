@@ -13,7 +13,7 @@ use takhin_client::{Client, ClientError, ConfigResource, Configs, ErrorCode, Ref
 use tracing::{debug, warn};
 
 use super::brokers::{Clients, NotReady, racks};
-use super::dirty::Work;
+use super::dirty::{Pending, Work};
 use super::finish::{self, FINALIZER, Word};
 use super::{ClusterKey, Stores};
 use crate::api::{DeletionPolicy, MANAGED, PAUSE, TakhinCluster, Topic, annotated};
@@ -34,9 +34,6 @@ const MAX_MOVES: usize = 50;
 /// Requests to the API server at a time.
 pub(super) const WRITERS: usize = 16;
 
-/// Pause before what is under way is looked at again.
-const SOON: Duration = Duration::from_secs(2);
-
 /// Age of a deletion in a namespace that goes, after which a cluster that does not answer holds it up no longer.
 const PATIENCE_SECONDS: i64 = 60;
 
@@ -46,6 +43,11 @@ const HELD_UP: Duration = Duration::from_secs(15);
 /// A pass has ended.
 pub(super) struct Done {
     pub(super) key: ClusterKey,
+    /// What it was over.
+    pub(super) over: Work,
+    /// What of that is under way.
+    pub(super) pending: Pending,
+    /// When all topics are to be looked at, unless they are to be earlier anyway, and others with them.
     pub(super) again: Option<(Duration, Work)>,
     /// Why it failed as a whole.
     pub(super) failed: Option<&'static str>,
@@ -69,7 +71,7 @@ pub(super) struct Pass {
     pub(super) context: Arc<Context>,
     key: ClusterKey,
     /// Names that are to be looked at again soon.
-    again: Vec<String>,
+    again: Pending,
     /// A time was waited for in vain.
     trouble: Option<&'static str>,
     /// Whether somebody waits for a resource to go.
@@ -87,6 +89,8 @@ pub(super) async fn run(
     if topics.is_empty() {
         return Done {
             key,
+            over: work,
+            pending: Pending::new(),
             again: None,
             failed: None,
         };
@@ -94,7 +98,7 @@ pub(super) async fn run(
     let mut pass = Pass {
         context,
         key,
-        again: Vec::new(),
+        again: Pending::new(),
         trouble: None,
         holds_up: false,
     };
@@ -105,34 +109,33 @@ pub(super) async fn run(
         None => pass.without_cluster(&topics, &work).await,
         Some(cluster) => pass.with_cluster(&cluster, &clients, &topics, &work).await,
     }
-    pass.done()
+    pass.done(work)
 }
 
 impl Pass {
     /// A topic is to be looked at again soon.
     pub(super) fn look_again(&mut self, name: &str) {
-        self.again.push(name.to_owned());
+        self.again.insert(name.to_owned(), false);
     }
 
-    fn done(self) -> Done {
+    fn done(mut self, over: Work) -> Done {
         let label = format!("topics of {}/{}", self.key.0, self.key.1);
         let again = match self.trouble {
             Some(_) => {
-                let mut work = Work::of(self.again);
+                let mut work = Work::of(std::mem::take(&mut self.again).into_keys());
                 work.all = true;
                 let pause = self.context.failed(&label);
                 Some((if self.holds_up { pause.min(HELD_UP) } else { pause }, work))
             }
             None => {
                 self.context.succeeded(&label);
-                Some(match self.again.is_empty() {
-                    true => (self.context.options.topic_resync, Work::all()),
-                    false => (SOON, Work::of(self.again)),
-                })
+                Some((self.context.options.topic_resync, Work::all()))
             }
         };
         Done {
             key: self.key,
+            over,
+            pending: self.again,
             again,
             failed: self.trouble,
         }
@@ -141,10 +144,10 @@ impl Pass {
     /// There is no cluster: nothing holds up a deletion, and all others wait.
     async fn without_cluster(&mut self, topics: &[Arc<Topic>], work: &Work) {
         let wanted = topics.iter().filter(|topic| is_wanted(topic, work));
-        let message = format!(
-            "there is no TakhinCluster {} in namespace {}",
-            self.key.1, self.key.0
-        );
+        let (namespace, name) = &self.key;
+        let left_out = self.context.options.leaves_out(namespace);
+        let message =
+            left_out.unwrap_or_else(|| format!("there is no TakhinCluster {name} in namespace {namespace}"));
         let words = wanted.map(|topic| match topic.metadata.deletion_timestamp {
             Some(_) => Word::release(topic),
             None => Word::not_ready(topic, "ClusterNotFound", &message),
@@ -273,7 +276,7 @@ impl Pass {
         for item in live {
             let word = self.word(&item, &racks);
             if word.is_pending {
-                self.again.push(item.name.clone());
+                self.again.insert(item.name.clone(), word.is_news());
             }
             words.push(word);
         }
@@ -436,7 +439,7 @@ impl Pass {
                                 .await,
                         );
                     }
-                    None => self.again.push(item.name.clone()),
+                    None => self.look_again(&item.name),
                 }
             }
         }
@@ -514,7 +517,7 @@ impl Pass {
                 warn!(topic = name, %error, "status not written");
                 self.trouble = Some(error.reason());
             }
-            self.again.push(name);
+            self.look_again(&name);
         }
     }
 }

@@ -71,6 +71,60 @@ fn finalizers(server: &Server, name: &str) -> Value {
     server.get(&path(name)).unwrap()["metadata"]["finalizers"].clone()
 }
 
+/// One topic that stays under way has the others not wait for their time, and is looked at less and less.
+#[test]
+fn all_topics_have_their_time_although_one_stays_under_way() {
+    takhin_runtime::sim::Sim::new(1).run(|env| async move {
+        let key = ("ns".to_owned(), "prod".to_owned());
+        let resync = Duration::from_secs(120);
+        let mut dirty = Dirty::new(env.clock.clone());
+        dirty.mark(key.clone(), Work::all(), Duration::ZERO);
+        let begun = env.clock.instant();
+        let (mut alls, mut looks) = (Vec::new(), 0);
+        while begun.elapsed() < 5 * resync {
+            dirty.wait(true).await;
+            let (key, over) = dirty.take_due().unwrap();
+            looks += 1;
+            if over.all {
+                alls.push(begun.elapsed().as_secs() / resync.as_secs());
+            }
+            // What it says has changed once, long ago.
+            let pending = Pending::from([("stuck".to_owned(), looks == 1)]);
+            let again = Some((resync, Work::all()));
+            follow(
+                &mut dirty,
+                Next {
+                    key,
+                    over,
+                    pending,
+                    again,
+                },
+            );
+        }
+        assert_eq!(alls, [0, 1, 2, 3, 4, 5]);
+        // 2, 4, 8, 16 and then 30 s after each other.
+        assert!((20..=32).contains(&looks), "{looks} looks in 10 minutes");
+        // What has come further is looked at soon again.
+        let mut dirty = Dirty::new(env.clock.clone());
+        for (has_moved, pause) in [
+            (false, 2),
+            (false, 4),
+            (false, 8),
+            (true, 2),
+            (false, 2),
+            (false, 4),
+        ] {
+            let pending = Pending::from([("slow".to_owned(), has_moved)]);
+            dirty.under_way(&key, &Work::all(), pending);
+            let now = env.clock.instant();
+            dirty.wait(true).await;
+            assert_eq!(now.elapsed().as_secs(), pause);
+            let (key, _) = dirty.take_due().unwrap();
+            dirty.finished(&key);
+        }
+    });
+}
+
 const OLD: &str = "2020-01-01T00:00:00Z";
 const NEW: &str = "2021-01-01T00:00:00Z";
 
@@ -86,6 +140,25 @@ async fn without_its_cluster_a_topic_waits_and_holds_up_no_deletion() {
     server.writes();
     pass(&server, &context, &["live", "gone"], None).await;
     assert_eq!(server.writes(), Vec::<String>::new());
+}
+
+/// A cluster that is not looked at may well be there.
+#[tokio::test]
+async fn of_a_cluster_in_a_namespace_that_is_not_watched_that_is_said() {
+    for (watched, part) in [
+        ("other", "watchNamespaces"),
+        ("ns", "there is no TakhinCluster prod"),
+    ] {
+        let server = Server::default();
+        let mut context = server.context();
+        let options = &mut Arc::get_mut(&mut context).unwrap().options;
+        options.namespaces = vec![watched.to_owned()];
+        server.put(&path("live"), topic("live", OLD, json!({})));
+        pass(&server, &context, &["live"], None).await;
+        let (reason, message) = ready(&server, "live");
+        assert_eq!(reason, "ClusterNotFound");
+        assert!(message.contains(part), "{message}");
+    }
 }
 
 #[tokio::test]

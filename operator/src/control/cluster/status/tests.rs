@@ -11,7 +11,7 @@ use takhin_runtime::{Env, Shutdown};
 
 use super::*;
 use crate::broker_api::{Broker, ClusterHealth, Disk, Reason};
-use crate::control::cluster::act;
+use crate::control::cluster::{BUSY, act};
 use crate::control::testing::Server;
 use crate::decide::roll::{Observed, Pod, PodState};
 
@@ -233,7 +233,7 @@ async fn reasons_for_being_degraded() {
     let mut report = observed(&cluster, &seen(3));
     let slow = rolling(601);
     report.rolling(&cluster, &slow, &roll::decide(&slow));
-    report.write(&server.context(), &cluster).await.unwrap();
+    report.write(&server.context(), &cluster, BUSY).await.unwrap();
     let written = server.get(path).unwrap()["status"]["conditions"].clone();
     let degraded = written
         .as_array()
@@ -258,12 +258,56 @@ async fn told_once(cluster: &TakhinCluster, seen: &Seen) {
         let writes = server.writes();
         writes.iter().filter(|write| write.contains("/events")).count()
     };
-    observed(cluster, seen).write(&context, cluster).await.unwrap();
+    observed(cluster, seen)
+        .write(&context, cluster, BUSY)
+        .await
+        .unwrap();
     assert_eq!(events(), 1);
     let mut written: TakhinCluster = serde_json::from_value(server.get(path).unwrap()).unwrap();
     written.metadata.generation = Some(77);
-    observed(&written, seen).write(&context, &written).await.unwrap();
+    observed(&written, seen)
+        .write(&context, &written, BUSY)
+        .await
+        .unwrap();
     assert_eq!(events(), 0);
+}
+
+/// Leaders that move are told with each look: a status that is written begins the next pass at once.
+#[tokio::test(start_paused = true)]
+async fn counts_that_move_are_written_with_each_look_and_all_else_at_once() {
+    let server = Server::default();
+    let path = "/apis/takhin.io/v1alpha1/namespaces/ns/takhinclusters/prod";
+    server.put(path, serde_json::to_value(cluster(3)).unwrap());
+    let context = server.context();
+    let begun = context.env.clock.instant();
+    let mut seen = seen(3);
+    let mut writes = 0;
+    for leaders in 2.. {
+        let now: TakhinCluster = serde_json::from_value(server.get(path).unwrap()).unwrap();
+        seen.brokers.as_mut().unwrap()[0].leaders = leaders;
+        seen.health.as_mut().unwrap().reasons.clear();
+        unwell(&mut seen, &format!("{leaders} partitions lack replicas"));
+        observed(&now, &seen).write(&context, &now, BUSY).await.unwrap();
+        let wrote = server.writes().len();
+        writes += wrote;
+        let pause = if wrote == 0 {
+            BUSY
+        } else {
+            Duration::from_millis(200)
+        };
+        context.env.clock.sleep(pause).await;
+        if begun.elapsed() > Duration::from_secs(60) {
+            break;
+        }
+    }
+    assert!((10..=21).contains(&writes), "{writes} in a minute");
+    for ready in [2, 3] {
+        let now: TakhinCluster = serde_json::from_value(server.get(path).unwrap()).unwrap();
+        let mut seen = self::seen(ready);
+        unwell(&mut seen, "a broker is away");
+        observed(&now, &seen).write(&context, &now, BUSY).await.unwrap();
+        assert_eq!(server.writes().len(), 1, "{ready} ready is news");
+    }
 }
 
 /// Brokers that go unchecked are named in an event, once: they are gone from the StatefulSet with the same pass.
@@ -365,6 +409,8 @@ fn reasons_for_volumes() {
     says(&report, "Progressing", ("True", "VolumeExpansion"));
     growth.restart = vec![0];
     said(&growth, ("False", "RestartRequired"));
+    growth.denied = vec!["exceeded quota: disks".to_owned()];
+    said(&growth, ("False", "ResizeRefused"));
     growth.refused = claim();
     said(&growth, ("False", "ResizeNotSupported"));
 }

@@ -66,7 +66,7 @@ async fn said(wish: Value, seen: bool, find: impl FnOnce(&mut Item)) -> (Said, V
     let pass = Pass {
         context: Arc::clone(&context),
         key: ("ns".to_owned(), "prod".to_owned()),
-        again: Vec::new(),
+        again: Pending::new(),
         trouble: None,
         holds_up: false,
     };
@@ -109,6 +109,24 @@ async fn what_is_under_way_is_unknown_and_says_what_it_is() {
     check(&now, "Ready", "Unknown", "Updating", "settings");
     let (now, _) = said(wish, false, |item| item.configs = Some(retention("1000"))).await;
     check(&now, "Ready", "True", "Synced", "");
+}
+
+#[tokio::test]
+async fn all_are_looked_at_in_their_time_whatever_is_under_way() {
+    for over in [Work::all(), Work::of(["orders".to_owned()])] {
+        let mut pass = Pass {
+            context: Server::default().context(),
+            key: ("ns".to_owned(), "prod".to_owned()),
+            again: Pending::new(),
+            trouble: None,
+            holds_up: false,
+        };
+        pass.look_again("orders");
+        let resync = pass.context.options.topic_resync;
+        let done = pass.done(over);
+        assert_eq!(done.again, Some((resync, Work::all())));
+        assert_eq!(done.pending, Pending::from([("orders".to_owned(), false)]));
+    }
 }
 
 #[tokio::test]
