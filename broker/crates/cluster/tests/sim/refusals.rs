@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use takhin_runtime::Env;
-use takhin_runtime::sim::{CrashMode, Machine, Sim};
+use takhin_runtime::sim::{CrashMode, Machine, Op, Sim};
 
 use crate::nodes::{CONVERGENCE, NAMES, Running, SEEDS, SEGMENT_BYTES, boot, boot_all, leader};
 use crate::world::{start_named, start_node};
@@ -111,6 +111,24 @@ fn a_clock_that_is_minutes_off_is_refused() {
         assert_eq!(told.len(), 1, "{told:?}");
         assert_eq!(told[0].broker, Some(2));
         assert!(told[0].message.contains(" s ahead of"), "{}", told[0].message);
+    });
+}
+
+/// Its disk takes seconds to open what it has: it is a member all the same, whose clock nobody asks about.
+#[test]
+fn a_member_whose_log_opens_slowly_is_not_judged_as_a_new_broker() {
+    with_cluster(47, |env, machines, _newcomer, running| async move {
+        running.lock().remove(&2);
+        machines[2].crash(CrashMode::Process);
+        machines[2].jump_clock(300_000);
+        for op in [Op::Open, Op::Read] {
+            let slow = Duration::from_millis(500);
+            machines[2].disk().set_latency(op, slow..=slow);
+        }
+        let own = machines[2].env();
+        let started = start_node(&own, 3, SEEDS[2], &SEEDS, SEGMENT_BYTES);
+        let started = env.clock.timeout(CONVERGENCE, started).await;
+        drop(started.expect("it starts").expect("it is taken in"));
     });
 }
 
