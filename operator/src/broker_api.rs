@@ -183,7 +183,7 @@ pub struct Http {
 }
 
 impl Http {
-    /// A client without connections; what changes anything passes `fence`.
+    /// A client without connections; what changes anything is done within `fence`.
     pub fn new(clock: Clock, fence: Fence) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT));
@@ -374,9 +374,6 @@ impl BrokerApi {
             .header("authorization", format!("Bearer {}", self.token))
             .body(Empty::new())
             .map_err(|error| unreachable(error.to_string()))?;
-        if method != "GET" {
-            self.fence.pass().await;
-        }
         let exchange = async {
             let response = self
                 .client
@@ -388,10 +385,15 @@ impl BrokerApi {
             let body = body.map_err(|error| unreachable(error.to_string()))?.to_bytes();
             Ok((status, body.to_vec()))
         };
-        self.clock
-            .timeout(ANSWER, exchange)
-            .await
-            .map_err(|_| unreachable(format!("no answer within {} s", ANSWER.as_secs())))?
+        let exchange = self.clock.timeout(ANSWER, exchange);
+        let answer = match method {
+            "GET" => exchange.await,
+            _ => {
+                let within = self.fence.within(exchange).await;
+                within.map_err(|lapsed| unreachable(lapsed.to_string()))?
+            }
+        };
+        answer.map_err(|_| unreachable(format!("no answer within {} s", ANSWER.as_secs())))?
     }
 }
 
@@ -422,4 +424,32 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use takhin_runtime::Env;
+
+    use super::*;
+
+    /// A broker that hangs: a change is given up with the Lease, a question has its time.
+    #[tokio::test]
+    async fn a_change_is_dropped_with_the_lease() {
+        let env = Env::real();
+        let listener = env.net.listen("127.0.0.1:0", "test").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (renewal, fence) = Fence::new(env.clock.clone());
+        renewal.until(env.clock.instant() + Duration::from_secs(3600));
+        let admin = Http::new(env.clock.clone(), fence).brokers(vec![address], "token".to_owned());
+        let asked = async {
+            let connection = listener.accept().await;
+            renewal.until(env.clock.instant());
+            connection
+        };
+        let (said, _connection) = tokio::join!(admin.drain(1), asked);
+        let said = said.unwrap_err().to_string();
+        assert!(said.contains("has run out"), "{said}");
+        let question = env.clock.timeout(Duration::from_millis(50), admin.health()).await;
+        assert!(question.is_err(), "{question:?}");
+    }
 }

@@ -1,9 +1,18 @@
 //! Nothing is changed on the word of a Lease that is old.
 //!
 //! A process that hung for long wakes in the middle of what it did, and others lead by then. Whoever wants to change
-//! something, at the API server or at brokers, asks here directly before. What was on its way already when the process
-//! was stopped cannot be called back: it is as old as the last renewal at most, and whoever leads next corrects it.
+//! something, at the API server or at brokers, does it within the fence: that is asked before it begins and each time it
+//! goes on, such as when a connection has come about, and drops it when the Lease has run out.
+//!
+//! What stays open: a request that was handed to its connection cannot be called back. The machine sends it for as long as
+//! the connection lives, also after the process has ended, and a server that hangs reads it when it wakes. So what must
+//! not happen late names what it means by an id that nothing else ever has: pods are deleted by UID, resources are
+//! replaced in the version that was read, topics are deleted by topic id. A creation has no such id: one that comes late
+//! may make again what was deleted meanwhile.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::{Method, Request};
@@ -27,6 +36,11 @@ pub struct Fence {
     clock: Clock,
     good_until: watch::Receiver<Option<Instant>>,
 }
+
+/// The Lease ran out while something was being done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the Lease of this operator has run out: whoever leads now decides anew")]
+pub struct Lapsed;
 
 /// Moves the end of what is allowed.
 #[derive(Debug)]
@@ -63,6 +77,49 @@ impl Fence {
         }
     }
 
+    /// Does `work` while the Lease is good. It begins when [`Fence::pass`] lets it, and does not go on on an old word.
+    ///
+    /// # Errors
+    /// [`Lapsed`] when the Lease has run out before the end; `work` is dropped then.
+    ///
+    /// # Cancel safety
+    /// As that of `work`.
+    pub async fn within<F: Future>(&self, work: F) -> Result<F::Output, Lapsed> {
+        self.pass().await;
+        let mut good_until = self.good_until.clone();
+        let mut work = pin!(work);
+        let mut guarded = pin!(poll_fn(|context| match self.is_good() {
+            // The time is looked at, and not the timer: in a process that was stopped both are due at once.
+            true => work.as_mut().poll(context).map(Ok),
+            false => Poll::Ready(Err(Lapsed)),
+        }));
+        loop {
+            let end = *good_until.borrow_and_update();
+            let old = async {
+                match end {
+                    Some(end) => self.clock.sleep_until(end).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let moved = async {
+                if good_until.changed().await.is_err() {
+                    std::future::pending().await
+                }
+            };
+            tokio::select! {
+                biased;
+                done = &mut guarded => return done,
+                () = old => {}
+                () = moved => {}
+            }
+        }
+    }
+
+    fn is_good(&self) -> bool {
+        let end = *self.good_until.borrow();
+        end.is_none_or(|end| self.clock.instant() < end)
+    }
+
     /// A client that asks here before whatever is no question, and does not wait for ever. What the API server has no time for is
     /// tried three times more, and asks again each time.
     ///
@@ -81,11 +138,13 @@ impl Fence {
         let ask = move |request: Request<Body>| {
             let (client, fence) = (client.clone(), fence.clone());
             async move {
-                if *request.method() != Method::GET {
-                    fence.pass().await;
-                }
+                let is_question = *request.method() == Method::GET;
                 let call = api_calls::name(request.method(), request.uri());
-                let answer = fence.clock.timeout(ANSWER, client.send(request)).await;
+                let sent = fence.clock.timeout(ANSWER, client.send(request));
+                let answer = match is_question {
+                    true => sent.await,
+                    false => fence.within(sent).await?,
+                };
                 answer.map_or_else(
                     |_| Err(format!("the API server has not answered {call} for {ANSWER:?}").into()),
                     |answer| answer.map_err(tower::BoxError::from),
@@ -134,6 +193,73 @@ mod tests {
         });
     }
 
+    /// What a sender does: it has a connection made, and sends when there is one.
+    struct Connecting {
+        is_made: watch::Receiver<bool>,
+        sent: Arc<Mutex<u32>>,
+    }
+
+    impl Connecting {
+        fn new() -> (watch::Sender<bool>, Self) {
+            let (made, is_made) = watch::channel(false);
+            let sent = Arc::default();
+            (made, Self { is_made, sent })
+        }
+
+        async fn send(&self) {
+            self.is_made.clone().wait_for(|made| *made).await.unwrap();
+            *self.sent.lock() += 1;
+        }
+    }
+
+    #[test]
+    fn what_begins_while_the_lease_is_good_does_not_go_on_when_it_is_not() {
+        Sim::new(1).run(|env| async move {
+            let second = Duration::from_secs(1);
+            let (renewal, fence) = Fence::new(env.clock.clone());
+            renewal.until(env.clock.instant() + second);
+            // It is dropped at once when the time is over, although nothing else happens.
+            let (made, connecting) = Connecting::new();
+            let begun = env.clock.instant();
+            assert_eq!(fence.within(connecting.send()).await, Err(Lapsed));
+            assert_eq!(begun.elapsed().as_millis() / 100, 10);
+            // It waits for a renewal, which carries it on.
+            let later = async {
+                env.clock.sleep(second).await;
+                renewal.until(env.clock.instant() + 2 * second);
+                env.clock.sleep(second).await;
+                renewal.until(env.clock.instant() + 2 * second);
+                env.clock.sleep(3 * second / 2).await;
+                made.send_replace(true);
+            };
+            assert_eq!(tokio::join!(fence.within(connecting.send()), later).0, Ok(()));
+            // Another leads: nobody waits for the end of what was renewed.
+            let (_made, connecting) = Connecting::new();
+            let lost = async {
+                env.clock.sleep(second / 10).await;
+                renewal.until(env.clock.instant());
+            };
+            let begun = env.clock.instant();
+            let done = tokio::join!(fence.within(connecting.send()), lost).0;
+            assert_eq!((done, begun.elapsed() < second / 5), (Err(Lapsed), true));
+        });
+    }
+
+    /// A process that was stopped: when it goes on, the answer that it waited for is there, and its timers have not run yet.
+    #[tokio::test(start_paused = true)]
+    async fn who_wakes_late_looks_at_the_time_before_anything_is_sent() {
+        let clock = takhin_runtime::Env::real().clock;
+        let (renewal, fence) = Fence::new(clock.clone());
+        renewal.until(clock.instant() + Duration::from_secs(10));
+        let (made, connecting) = Connecting::new();
+        let mut change = pin!(fence.within(connecting.send()));
+        assert!(futures_util::poll!(&mut change).is_pending());
+        made.send_replace(true);
+        tokio::time::advance(Duration::from_secs(20)).await;
+        assert_eq!(change.await, Err(Lapsed));
+        assert_eq!(*connecting.sent.lock(), 0);
+    }
+
     #[test]
     fn questions_are_sent_and_changes_wait() {
         Sim::new(1).run(|env| async move {
@@ -170,15 +296,13 @@ mod tests {
     fn what_is_tried_again_asks_again() {
         Sim::new(1).run(|env| async move {
             let (renewal, fence) = Fence::new(env.clock.clone());
-            let renewal = Arc::new(renewal);
             let second = Duration::from_secs(1);
-            renewal.until(env.clock.instant() + second);
+            // The Lease goes in the pause after the first attempt.
+            renewal.until(env.clock.instant() + second / 100);
             let tried: Arc<Mutex<u32>> = Arc::default();
-            let (count, lost, clock) = (Arc::clone(&tried), Arc::clone(&renewal), env.clock.clone());
+            let count = Arc::clone(&tried);
             let server = tower::service_fn(move |_: Request<Body>| {
                 *count.lock() += 1;
-                // The Lease goes while the server has no time.
-                lost.until(clock.instant());
                 let busy = *count.lock() == 1;
                 let answer = Response::builder().status(if busy { 503 } else { 200 });
                 std::future::ready(Ok::<_, Infallible>(
@@ -192,6 +316,29 @@ mod tests {
             renewal.until(env.clock.instant() + second);
             assert!(sent.await.is_ok());
             assert_eq!(*tried.lock(), 2);
+        });
+    }
+
+    #[test]
+    fn a_change_is_dropped_with_the_lease_and_a_question_is_not() {
+        Sim::new(1).run(|env| async move {
+            let server = tower::service_fn(|_: Request<Body>| {
+                std::future::pending::<Result<Response<Body>, Infallible>>()
+            });
+            let (renewal, fence) = Fence::new(env.clock.clone());
+            let second = Duration::from_secs(1);
+            let client = fence.guarded(Client::new(server, "default"), "default".to_owned());
+            for (method, after) in [(Method::GET, ANSWER), (Method::DELETE, second)] {
+                renewal.until(env.clock.instant() + second);
+                let begun = env.clock.instant();
+                let said = client.request_text(request(method)).await.unwrap_err();
+                assert_eq!(begun.elapsed().as_secs(), after.as_secs(), "{said}");
+                assert_eq!(
+                    said.to_string().contains("has run out"),
+                    after == second,
+                    "{said}"
+                );
+            }
         });
     }
 

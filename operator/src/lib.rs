@@ -5,7 +5,7 @@
 //! - [`decide`]: from what was observed to the next step.
 //! - [`control`]: the controllers, which observe, have decided, and do; leader election.
 //! - `api_calls`: requests to the API server, counted and traced.
-//! - `fence`: changes wait where the Lease is old.
+//! - `fence`: changes wait where the Lease is old; `kafka_api`: the brokers by the Kafka protocol, within it.
 //! - [`render`](mod@render): what would be made of a manifest.
 //! - [`rbac`]: what the operator may do, and its plain manifests.
 //! - [`broker_api`]: the brokers' admin API.
@@ -29,5 +29,6 @@ pub mod control;
 pub mod crds;
 pub mod decide;
 mod fence;
+mod kafka_api;
 pub mod rbac;
 pub mod render;

@@ -112,9 +112,9 @@ impl Known {
 
 /// What all controllers share.
 pub struct Context {
-    /// The API server; changes pass the fence.
+    /// The API server; changes are made within the fence.
     pub client: Client,
-    /// Whether brokers may be changed.
+    /// Within which brokers are changed.
     pub fence: Fence,
     /// The outside world.
     pub env: Env,

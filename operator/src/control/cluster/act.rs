@@ -93,7 +93,6 @@ async fn unregister(context: &Context, cluster: &TakhinCluster, seen: &Seen, pla
     };
     let lost = seen.lost();
     for broker in &plan.unregister {
-        context.fence.pass().await;
         if let Err(error) = client.unregister_broker(*broker).await {
             warn!(broker, %error, "broker not unregistered");
             continue;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kube::runtime::events::EventType;
-use takhin_client::{Client, ClientConfig, ConfigResource};
+use takhin_client::{ClientConfig, ConfigResource};
 
 use super::observe::Seen;
 use super::status::Report;
@@ -11,7 +11,7 @@ use crate::api::{ListenerType, TakhinCluster};
 use crate::build::{KAFKA_PORT, Names, NodeFile, listeners};
 use crate::control::context::Context;
 use crate::control::topics::{address, is_ready};
-use crate::fence::Fence;
+use crate::kafka_api::KafkaApi;
 
 /// Brings the settings of all brokers about: those of the wish, and no others of those that the operator has set before.
 /// That brokers do not answer or refuse is told in the status.
@@ -34,7 +34,7 @@ pub(super) async fn set(
     let Some(client) = client(context, cluster, seen) else {
         return;
     };
-    match bring_about(&context.fence, &client, file, before).await {
+    match bring_about(&client, file, before).await {
         Ok(changed) => {
             report.managed_config(file.dynamic.keys().cloned().collect());
             if !changed.is_empty() {
@@ -48,12 +48,7 @@ pub(super) async fn set(
     }
 }
 
-async fn bring_about(
-    fence: &Fence,
-    client: &Client,
-    file: &NodeFile,
-    before: &[String],
-) -> Result<Vec<String>, String> {
+async fn bring_about(client: &KafkaApi, file: &NodeFile, before: &[String]) -> Result<Vec<String>, String> {
     let answers = client
         .describe_configs(&[(ConfigResource::AllBrokers, None)])
         .await
@@ -81,7 +76,6 @@ async fn bring_about(
         return Ok(Vec::new());
     }
     let names = changes.iter().map(|(name, _)| name.clone()).collect();
-    fence.pass().await;
     let outcomes = client
         .alter_configs(&[(ConfigResource::AllBrokers, changes)])
         .await
@@ -93,7 +87,7 @@ async fn bring_about(
 }
 
 /// A client of the ready brokers.
-pub(super) fn client(context: &Context, cluster: &TakhinCluster, seen: &Seen) -> Option<Client> {
+pub(super) fn client(context: &Context, cluster: &TakhinCluster, seen: &Seen) -> Option<KafkaApi> {
     let listeners = listeners(&cluster.spec);
     let inside = listeners
         .iter()
@@ -112,5 +106,5 @@ pub(super) fn client(context: &Context, cluster: &TakhinCluster, seen: &Seen) ->
     config.client_id = crate::build::MANAGER.to_owned();
     config.connect_timeout = Duration::from_secs(3);
     config.request_timeout = Duration::from_secs(15);
-    Some(Client::new(context.env.clone(), config))
+    Some(KafkaApi::new(context.env.clone(), context.fence.clone(), config))
 }

@@ -7,19 +7,22 @@ use kube::Api;
 use kube::api::ListParams;
 use parking_lot::Mutex;
 use std::time::Duration;
-use takhin_client::{Client, ClientConfig, ClientError};
+use takhin_client::ClientConfig;
 
 use super::ClusterKey;
 use crate::api::TakhinCluster;
 use crate::build::{Names, listeners};
 use crate::control::context::Context;
 use crate::decide::placement::Racks;
+use crate::fence::Fence;
+use crate::kafka_api::{KafkaApi, KafkaError};
 
 /// Addresses and the client that was made with them.
-type Known = (Vec<String>, Client);
+type Known = (Vec<String>, KafkaApi);
 
 pub(super) struct Clients {
     env: takhin_runtime::Env,
+    fence: Fence,
     kubernetes: kube::Client,
     domain: String,
     known: Mutex<BTreeMap<ClusterKey, Known>>,
@@ -32,6 +35,7 @@ impl Clients {
     pub(super) fn new(context: &Context) -> Self {
         Self {
             env: context.env.clone(),
+            fence: context.fence.clone(),
             kubernetes: context.client.clone(),
             domain: context.options.domain.clone(),
             known: Mutex::default(),
@@ -44,7 +48,7 @@ impl Clients {
     }
 
     /// A client that begins with the ready pods of a cluster.
-    pub(super) async fn of(&self, cluster: &TakhinCluster, key: &ClusterKey) -> Result<Client, NotReady> {
+    pub(super) async fn of(&self, cluster: &TakhinCluster, key: &ClusterKey) -> Result<KafkaApi, NotReady> {
         let names = Names::of(cluster, &self.domain);
         let api: Api<Pod> = Api::namespaced(self.kubernetes.clone(), &names.namespace);
         let pods = api
@@ -79,7 +83,7 @@ impl Clients {
         config.client_id = crate::build::MANAGER.to_owned();
         config.connect_timeout = Duration::from_secs(3);
         config.max_response_bytes = 32 << 20;
-        let client = Client::new(self.env.clone(), config);
+        let client = KafkaApi::new(self.env.clone(), self.fence.clone(), config);
         known.insert(key.clone(), (addresses, client.clone()));
         Ok(client)
     }
@@ -107,7 +111,7 @@ pub(crate) fn is_ready(pod: &Pod) -> bool {
 ///
 /// # Errors
 /// Nobody answers who could be asked.
-pub(super) async fn racks(cluster: &TakhinCluster, client: &Client) -> Result<Racks, ClientError> {
+pub(super) async fn racks(cluster: &TakhinCluster, client: &KafkaApi) -> Result<Racks, KafkaError> {
     let status = cluster.status.as_ref();
     let told: Racks = status
         .iter()
@@ -119,6 +123,5 @@ pub(super) async fn racks(cluster: &TakhinCluster, client: &Client) -> Result<Ra
         return Ok(told);
     }
     // Without a word of the cluster controller there are at least the brokers that clients are told of.
-    client.refresh(&[]).await?;
-    Ok(client.metadata().brokers().map(|(id, _)| (id, None)).collect())
+    Ok(client.brokers().await?.into_iter().map(|id| (id, None)).collect())
 }

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::EventType;
 use kube::{Api, ResourceExt as _};
-use takhin_client::{Client, ClientError, ConfigResource, Configs, ErrorCode, Refusal, TopicDescription};
+use takhin_client::{ConfigResource, Configs, ErrorCode, Refusal, TopicDescription};
 use tracing::{debug, warn};
 
 use super::brokers::{Clients, NotReady, racks};
@@ -21,6 +21,7 @@ use crate::control::context::Context;
 use crate::decide::conditions::find;
 use crate::decide::placement::Racks;
 use crate::decide::topic::{Found, Todo, decide, managed_keys, owner, replication_factor};
+use crate::kafka_api::{KafkaApi, KafkaError};
 
 /// Topics in a request that changes them.
 const CHANGES: usize = 100;
@@ -231,7 +232,13 @@ impl Pass {
         }
     }
 
-    async fn reach(&mut self, cluster: &TakhinCluster, client: &Client, live: Vec<Item>, deleted: Vec<Item>) {
+    async fn reach(
+        &mut self,
+        cluster: &TakhinCluster,
+        client: &KafkaApi,
+        live: Vec<Item>,
+        deleted: Vec<Item>,
+    ) {
         self.delete(client, deleted).await;
         // Nothing is made that could not be cleaned up.
         let live = finish::with_finalizers(
@@ -253,9 +260,9 @@ impl Pass {
     async fn bring_about(
         &mut self,
         cluster: &TakhinCluster,
-        client: &Client,
+        client: &KafkaApi,
         mut live: Vec<Item>,
-    ) -> Result<Vec<Word>, (Vec<Item>, ClientError)> {
+    ) -> Result<Vec<Word>, (Vec<Item>, KafkaError)> {
         if let Err(error) = observe(client, &mut live, false).await {
             return Err((live, error));
         }
@@ -283,12 +290,11 @@ impl Pass {
         Ok(words)
     }
 
-    async fn change(&mut self, client: &Client, live: &mut [Item]) -> Result<(), ClientError> {
+    async fn change(&mut self, client: &KafkaApi, live: &mut [Item]) -> Result<(), KafkaError> {
         let creates: Vec<_> = live.iter().filter_map(|item| item.todo.create.clone()).collect();
         let mut refused = BTreeMap::new();
         let mut created = Vec::new();
         for batch in creates.chunks(CHANGES) {
-            self.context.fence.pass().await;
             for (name, outcome) in client.create_topics(batch).await? {
                 match outcome {
                     Ok(()) => created.push(name),
@@ -303,7 +309,6 @@ impl Pass {
             .filter_map(|item| Some((item.name.as_str(), item.todo.grow?)))
             .collect();
         for batch in grown.chunks(CHANGES) {
-            self.context.fence.pass().await;
             keep(&mut refused, client.create_partitions(batch).await?);
         }
         let settings: Vec<_> = live
@@ -317,7 +322,6 @@ impl Pass {
             })
             .collect();
         for batch in settings.chunks(CHANGES) {
-            self.context.fence.pass().await;
             keep(&mut refused, client.alter_configs(batch).await?);
         }
         self.move_replicas(client, live, &mut refused).await?;
@@ -330,10 +334,10 @@ impl Pass {
 
     async fn move_replicas(
         &mut self,
-        client: &Client,
+        client: &KafkaApi,
         live: &[Item],
         refused: &mut BTreeMap<String, Refusal>,
-    ) -> Result<(), ClientError> {
+    ) -> Result<(), KafkaError> {
         let mut left = MAX_MOVES;
         if live.iter().any(|item| !item.todo.moves.is_empty()) {
             left = left.saturating_sub(client.list_reassignments().await?.len());
@@ -344,7 +348,6 @@ impl Pass {
                 continue;
             }
             left -= now.len();
-            self.context.fence.pass().await;
             if let Some((_, refusal)) = client.reassign(&item.name, now).await?.into_iter().next() {
                 refused.insert(item.name.clone(), refusal);
             }
@@ -408,11 +411,10 @@ impl Pass {
         word
     }
 
-    async fn delete(&mut self, client: &Client, deleted: Vec<Item>) {
+    async fn delete(&mut self, client: &KafkaApi, deleted: Vec<Item>) {
         let mut words = Vec::new();
         for batch in deleted.chunks(CHANGES) {
             let names: Vec<&str> = batch.iter().map(|item| item.name.as_str()).collect();
-            self.context.fence.pass().await;
             let outcomes: BTreeMap<String, Result<(), Refusal>> = match client.delete_topics(&names).await {
                 Ok(outcomes) => outcomes.into_iter().collect(),
                 Err(error) => {
@@ -558,7 +560,7 @@ fn item(topic: Arc<Topic>, name: String) -> Item {
 }
 
 /// Asks for the topics; after changes only for those that were changed.
-async fn observe(client: &Client, items: &mut [Item], changed_only: bool) -> Result<(), ClientError> {
+async fn observe(client: &KafkaApi, items: &mut [Item], changed_only: bool) -> Result<(), KafkaError> {
     let mut wanted: Vec<&mut Item> = items
         .iter_mut()
         .filter(|item| !changed_only || !item.todo.is_nothing())
@@ -590,7 +592,7 @@ async fn observe(client: &Client, items: &mut [Item], changed_only: bool) -> Res
     Ok(())
 }
 
-async fn observe_configs(client: &Client, batch: &mut [&mut Item]) -> Result<(), ClientError> {
+async fn observe_configs(client: &KafkaApi, batch: &mut [&mut Item]) -> Result<(), KafkaError> {
     let empty = BTreeMap::new();
     let questions: Vec<_> = batch
         .iter()
