@@ -25,6 +25,12 @@ pub(crate) enum KafkaError {
 /// What comes of a question about the settings of each resource.
 type Settings = Vec<(String, Result<Configs, Refusal>)>;
 
+/// Which of all topics that ever have a name.
+pub(crate) type TopicId = [u8; 16];
+
+/// What becomes of each topic that is to be deleted.
+type Deleted = Vec<(TopicId, Result<(), Refusal>)>;
+
 /// Asks the brokers of one cluster; clones share connections.
 #[derive(Debug, Clone)]
 pub(crate) struct KafkaApi {
@@ -117,12 +123,12 @@ impl KafkaApi {
         self.within(self.client.reassign(name, partitions)).await
     }
 
-    /// [`Client::delete_topics`].
+    /// [`Client::delete_topics_by_id`].
     ///
     /// # Errors
     /// [`KafkaError`]
-    pub(crate) async fn delete_topics(&self, names: &[&str]) -> Result<Outcomes, KafkaError> {
-        self.within(self.client.delete_topics(names)).await
+    pub(crate) async fn delete_topics(&self, ids: &[TopicId]) -> Result<Deleted, KafkaError> {
+        self.within(self.client.delete_topics_by_id(ids)).await
     }
 
     /// [`Client::unregister_broker`].
@@ -166,7 +172,7 @@ mod tests {
             }
             .boxed(),
             async move { d.reassign("orders", &[(0, vec![1])]).await.map(drop) }.boxed(),
-            async move { e.delete_topics(&["orders"]).await.map(drop) }.boxed(),
+            async move { e.delete_topics(&[[1; 16]]).await.map(drop) }.boxed(),
             async move { f.unregister_broker(1).await }.boxed(),
         ]
     }

@@ -27,7 +27,11 @@ pub(crate) struct Broker(Arc<Mutex<State>>, watch::Receiver<bool>);
 
 struct State {
     topics: BTreeMap<String, Uuid>,
+    /// Topics that there ever were.
+    made: u128,
     asked: Vec<ApiKey>,
+    /// Topics that somebody makes anew once they have been told of.
+    remade: Vec<String>,
     greeted: watch::Sender<u32>,
     hold: watch::Sender<bool>,
 }
@@ -38,7 +42,9 @@ impl Default for Broker {
         let (greeted, _) = watch::channel(0);
         let state = State {
             topics: BTreeMap::new(),
+            made: 0,
             asked: Vec::new(),
+            remade: Vec::new(),
             greeted,
             hold,
         };
@@ -76,6 +82,21 @@ impl Broker {
         std::mem::take(&mut self.0.lock().asked)
     }
 
+    /// It has this topic.
+    pub(crate) fn put(&self, topic: &str) {
+        self.0.lock().make(topic);
+    }
+
+    /// Whether it has this topic.
+    pub(crate) fn has(&self, topic: &str) -> bool {
+        self.0.lock().topics.contains_key(topic)
+    }
+
+    /// Somebody makes this topic anew once it has been told of.
+    pub(crate) fn make_anew(&self, topic: &str) {
+        self.0.lock().remade.push(topic.to_owned());
+    }
+
     async fn serve(self, stream: Stream) {
         let (mut read, mut write) = stream.into_split();
         let mut buf = BytesMut::new();
@@ -105,6 +126,11 @@ impl Broker {
 }
 
 impl State {
+    fn make(&mut self, topic: &str) {
+        self.made += 1;
+        self.topics.insert(topic.to_owned(), Uuid::from_u128(self.made));
+    }
+
     fn answer(&mut self, head: &RequestHead, mut body: Bytes) -> Option<Bytes> {
         let (version, id) = (head.api_version, head.correlation_id);
         let encoded = match head.api_key {
@@ -144,6 +170,9 @@ impl State {
             topic.with_name(Some(name))
         });
         let response = MetadataResponse::default().with_topics(topics.collect());
+        for name in std::mem::take(&mut self.remade) {
+            self.make(&name);
+        }
         response
     }
 

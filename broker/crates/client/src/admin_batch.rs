@@ -20,6 +20,8 @@ use takhin_protocol::messages::{
     UnregisterBrokerRequest,
 };
 
+use uuid::Uuid;
+
 use crate::client::Client;
 use crate::error::ClientError;
 
@@ -214,6 +216,34 @@ impl Client {
             )
         });
         names.iter().for_each(|name| self.forget(name));
+        Ok(outcome.collect())
+    }
+
+    /// Deletes topics by their ids. However late that is done, what was made anew under their names stays.
+    ///
+    /// # Errors
+    ///
+    /// When no broker answers, or it has no version that knows ids (Kafka 2.8).
+    pub async fn delete_topics_by_id(
+        &self,
+        ids: &[[u8; 16]],
+    ) -> Result<Vec<([u8; 16], Result<(), Refusal>)>, ClientError> {
+        let state = |id: &[u8; 16]| {
+            let state = DeleteTopicState::default().with_name(None);
+            state.with_topic_id(Uuid::from_bytes(*id))
+        };
+        let request = DeleteTopicsRequest::default()
+            .with_topics(ids.iter().map(state).collect())
+            .with_topic_names(Vec::new())
+            .with_timeout_ms(timeout_ms());
+        let response = self.on_any(&request).await?;
+        let outcome = response.responses.iter().map(|result| {
+            if let Some(name) = &result.name {
+                self.forget(name);
+            }
+            let checked = Refusal::check(result.error_code, result.error_message.as_ref());
+            (*result.topic_id.as_bytes(), checked)
+        });
         Ok(outcome.collect())
     }
 

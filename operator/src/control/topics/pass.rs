@@ -21,7 +21,7 @@ use crate::control::context::Context;
 use crate::decide::conditions::find;
 use crate::decide::placement::Racks;
 use crate::decide::topic::{Found, Todo, decide, managed_keys, owner, replication_factor};
-use crate::kafka_api::{KafkaApi, KafkaError};
+use crate::kafka_api::{KafkaApi, KafkaError, TopicId};
 
 /// Topics in a request that changes them.
 const CHANGES: usize = 100;
@@ -414,34 +414,29 @@ impl Pass {
     async fn delete(&mut self, client: &KafkaApi, deleted: Vec<Item>) {
         let mut words = Vec::new();
         for batch in deleted.chunks(CHANGES) {
-            let names: Vec<&str> = batch.iter().map(|item| item.name.as_str()).collect();
-            let outcomes: BTreeMap<String, Result<(), Refusal>> = match client.delete_topics(&names).await {
-                Ok(outcomes) => outcomes.into_iter().collect(),
+            let outcomes = match remove(client, batch).await {
+                Ok(outcomes) => outcomes,
                 Err(error) => {
                     self.trouble = Some("KafkaError");
                     words.extend(self.blocked(batch, &error.to_string()).await);
                     continue;
                 }
             };
-            for item in batch {
-                match outcomes.get(&item.name) {
-                    Some(Ok(())) => {
+            for (item, removed) in batch.iter().zip(outcomes) {
+                match removed {
+                    Removed::Now => {
                         let mut word = Word::release(&item.topic);
                         let note = format!("deleted topic {}", item.name);
                         word.event(EventType::Normal, "TopicDeleted", "Delete", note);
                         words.push(word);
                     }
-                    Some(Err(refusal)) if refusal.is(ErrorCode::UnknownTopicOrPartition) => {
-                        words.push(Word::release(&item.topic));
-                    }
-                    Some(Err(refusal)) => {
+                    Removed::Before => words.push(Word::release(&item.topic)),
+                    Removed::Anew => self.look_again(&item.name),
+                    Removed::Refused(refusal) => {
                         self.trouble = Some("DeletionBlocked");
-                        words.extend(
-                            self.blocked(std::slice::from_ref(item), &refusal.to_string())
-                                .await,
-                        );
+                        let one = std::slice::from_ref(item);
+                        words.extend(self.blocked(one, &refusal.to_string()).await);
                     }
-                    None => self.look_again(&item.name),
                 }
             }
         }
@@ -557,6 +552,42 @@ fn item(topic: Arc<Topic>, name: String) -> Item {
         created: false,
         moving: 0,
     }
+}
+
+/// What became of a topic that was to be deleted.
+enum Removed {
+    /// It is deleted.
+    Now,
+    /// There was none.
+    Before,
+    /// It is another one than a moment ago, or the broker does not say.
+    Anew,
+    Refused(Refusal),
+}
+
+/// Deletes the topics, by the ids that they have now: a request that comes late, such as from an operator that was stopped
+/// amid it, takes nothing that was made under their names since.
+async fn remove(client: &KafkaApi, batch: &[Item]) -> Result<Vec<Removed>, KafkaError> {
+    let names: Vec<&str> = batch.iter().map(|item| item.name.as_str()).collect();
+    let found = client.describe_topics(Some(&names)).await?;
+    let ids: BTreeMap<&str, TopicId> = found
+        .iter()
+        .map(|topic| (topic.name.as_str(), topic.id))
+        .collect();
+    let wanted: Vec<TopicId> = ids.values().copied().collect();
+    let mut outcomes = BTreeMap::new();
+    if !wanted.is_empty() {
+        outcomes.extend(client.delete_topics(&wanted).await?);
+    }
+    let removed = names.iter().map(|name| match ids.get(name) {
+        None => Removed::Before,
+        Some(id) => match outcomes.remove(id) {
+            Some(Ok(())) => Removed::Now,
+            Some(Err(refusal)) if !refusal.is(ErrorCode::UnknownTopicId) => Removed::Refused(refusal),
+            Some(Err(_)) | None => Removed::Anew,
+        },
+    });
+    Ok(removed.collect())
 }
 
 /// Asks for the topics; after changes only for those that were changed.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::dirty::Work;
 use super::*;
 use crate::control::testing::Server;
+use crate::kafka_api::testing::Broker;
 
 fn path(name: &str) -> String {
     format!("/apis/takhin.io/v1alpha1/namespaces/ns/topics/{name}")
@@ -308,4 +309,44 @@ async fn only_namespaces_that_the_cluster_names_may_have_topics_in_it() {
     let mut open = cluster();
     open["spec"]["topicNamespaces"] = json!(["team"]);
     assert_eq!(told(open).await, "ClusterNotReady");
+}
+
+/// A request to delete may come late: what is made under the name meanwhile is not what it was for.
+#[tokio::test]
+async fn a_topic_that_is_made_anew_is_not_the_one_that_was_to_go() {
+    let server = Server::default();
+    let context = server.context();
+    let broker = Broker::default();
+    let port = broker.listen(&context.env, "127.0.0.1:0").await;
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": "prod-0", "namespace": "ns",
+            "labels": { "takhin.io/cluster": "prod", "app.kubernetes.io/component": "broker" },
+        },
+        "status": { "podIP": "127.0.0.1", "conditions": [{ "type": "Ready", "status": "True" }] },
+    });
+    server.put("/api/v1/namespaces/ns/pods/prod-0", pod);
+    let mut cluster = cluster();
+    cluster["spec"]["listeners"] = json!([{ "name": "internal", "port": port, "type": "Internal" }]);
+    let names = ["anew", "gone", "there"];
+    for name in names {
+        server.put(&path(name), deleted(topic(name, OLD, json!({})), NEW));
+    }
+    broker.put("anew");
+    broker.put("there");
+    broker.make_anew("anew");
+    pass(&server, &context, &names, Some(cluster.clone())).await;
+    assert_eq!([broker.has("anew"), broker.has("there")], [true, false]);
+    for (name, left) in [("anew", 2), ("gone", 1), ("there", 1)] {
+        assert_eq!(
+            finalizers(&server, name).as_array().unwrap().len(),
+            left,
+            "{name}"
+        );
+    }
+    // It is looked at again, and what has the name then is deleted.
+    pass(&server, &context, &["anew"], Some(cluster)).await;
+    assert!(!broker.has("anew"));
+    assert_eq!(finalizers(&server, "anew"), json!(["somebody/else"]));
 }
