@@ -22,6 +22,9 @@ const DURATION: Duration = Duration::from_secs(15);
 /// Pause between two attempts to get or renew it.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// Time of one attempt: one that hangs, as on a connection whose other side is gone, leaves time for another one.
+const ATTEMPT: Duration = Duration::from_secs(4);
+
 /// Time without a successful renewal after which the leader stops.
 const GIVE_UP: Duration = Duration::from_secs(10);
 
@@ -74,8 +77,7 @@ impl Candidate {
         let mut seen = None;
         loop {
             let began = self.env.clock.instant();
-            // Whoever has waited longer for the answer that it leads would not lead any more.
-            let attempt = self.env.clock.timeout(GIVE_UP, self.attempt(&mut seen));
+            let attempt = self.env.clock.timeout(ATTEMPT, self.attempt(&mut seen));
             let attempted = tokio::select! {
                 biased;
                 () = shutdown.wait() => return false,
@@ -97,8 +99,16 @@ impl Candidate {
         }
     }
 
-    /// Renews until `shutdown`. Returns `false` if the Lease was lost.
+    /// Renews until `shutdown`. Returns `false` if the Lease was lost; nothing is allowed any more then.
     pub async fn keep(&self, shutdown: &Shutdown) -> bool {
+        let keeps = self.renew(shutdown).await;
+        if !keeps {
+            self.renewal.until(self.env.clock.instant());
+        }
+        keeps
+    }
+
+    async fn renew(&self, shutdown: &Shutdown) -> bool {
         let mut renewed = self.env.clock.instant();
         loop {
             if self.pause(shutdown).await {
@@ -106,9 +116,12 @@ impl Candidate {
             }
             // A renewal that hangs must not outlast the time that there is.
             let left = GIVE_UP.saturating_sub(self.env.clock.instant().saturating_duration_since(renewed));
+            if left.is_zero() {
+                return false;
+            }
             // Others count from when they see the renewal, which is later than this.
             let began = self.env.clock.instant();
-            match self.env.clock.timeout(left, self.attempt(&mut None)).await {
+            match self.env.clock.timeout(left.min(ATTEMPT), self.attempt(&mut None)).await {
                 Ok(Ok(Outcome::Held)) => {
                     renewed = began;
                     self.renewal.until(renewed + GIVE_UP);
@@ -289,9 +302,25 @@ mod tests {
             let begun = env.clock.instant();
             assert!(candidate.acquire(&Shutdown::new()).await);
             let took = env.clock.instant().saturating_duration_since(begun);
-            assert!(took >= 2 * GIVE_UP && took < 3 * GIVE_UP, "{took:?}");
+            assert!(took >= 2 * ATTEMPT && took < DURATION, "{took:?}");
             assert_eq!(*asked.lock(), 4, "two without an answer, then read and written");
             assert!(passes().await);
+        });
+    }
+
+    /// Its connection is dead, and the API server is well.
+    #[test]
+    fn a_renewal_that_hangs_leaves_time_for_another_one() {
+        Sim::new(1).run(|env| async move {
+            let (candidate, fence, asked) = candidate(&env, 1);
+            let stop = Shutdown::new();
+            let later = async {
+                env.clock.sleep(2 * DURATION).await;
+                stop.trigger();
+            };
+            assert!(tokio::join!(candidate.keep(&stop), later).0, "it has given up");
+            assert!(*asked.lock() > 3);
+            assert!(env.clock.timeout(RETRY, fence.pass()).await.is_ok());
         });
     }
 
@@ -308,6 +337,29 @@ mod tests {
             assert!(!tokio::join!(candidate.acquire(&stop), later).0);
             assert!(env.clock.instant().saturating_duration_since(begun) < RETRY);
             assert_eq!(*asked.lock(), 1);
+        });
+    }
+
+    /// Somebody else has the Lease although it was renewed a moment ago: nobody goes on until its time is over.
+    #[test]
+    fn who_sees_another_one_lead_changes_nothing_more() {
+        Sim::new(1).run(|env| async move {
+            let (candidate, fence, _) = candidate(&env, 0);
+            assert!(candidate.acquire(&Shutdown::new()).await);
+            let server = tower::service_fn(|_: Request<Body>| {
+                let lease = json!({
+                    "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": { "name": "it" },
+                    "spec": { "holderIdentity": "two", "leaseDurationSeconds": 15 },
+                });
+                let answer = Response::new(Body::from(lease.to_string().into_bytes()));
+                std::future::ready(Ok::<_, Infallible>(answer))
+            });
+            let candidate = Candidate {
+                api: Api::namespaced(Client::new(server, "default"), "default"),
+                ..candidate
+            };
+            assert!(!candidate.keep(&Shutdown::new()).await);
+            assert!(env.clock.timeout(RETRY, fence.pass()).await.is_err());
         });
     }
 
