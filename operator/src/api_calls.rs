@@ -25,6 +25,26 @@ struct Call {
     resource: String,
 }
 
+/// A request that is counted with its end, also where nobody waits for the answer any more, as after a timeout.
+struct Sent {
+    call: Call,
+    span: Span,
+    /// Status of the answer; 0 without one.
+    code: u16,
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        self.span.record("status", self.code);
+        if !(200..400).contains(&self.code) {
+            self.span.record("otel.status_code", "ERROR");
+        }
+        REQUESTS
+            .with([self.call.verb, &self.call.resource, &self.code.to_string()])
+            .inc();
+    }
+}
+
 /// The same client, whose requests are counted.
 pub(crate) fn counted(client: Client, namespace: String) -> Client {
     let send = move |request: Request<Body>| {
@@ -32,15 +52,9 @@ pub(crate) fn counted(client: Client, namespace: String) -> Client {
         async move {
             let call = Call::of(request.method(), request.uri());
             let span = call.span();
-            let answer = client.send(request).instrument(span.clone()).await;
-            let code = answer.as_ref().map_or(0, |answer| answer.status().as_u16());
-            span.record("status", code);
-            if !(200..400).contains(&code) {
-                span.record("otel.status_code", "ERROR");
-            }
-            REQUESTS
-                .with([call.verb, &call.resource, &code.to_string()])
-                .inc();
+            let mut sent = Sent { call, span, code: 0 };
+            let answer = client.send(request).instrument(sent.span.clone()).await;
+            sent.code = answer.as_ref().map_or(0, |answer| answer.status().as_u16());
             answer
         }
     };
@@ -103,7 +117,31 @@ impl Call {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::time::Duration;
+
+    use http::Response;
+    use takhin_runtime::sim::Sim;
+
     use super::*;
+
+    #[test]
+    fn a_request_that_nobody_waits_for_any_more_was_not_answered() {
+        Sim::new(1).run(|env| async move {
+            let server = tower::service_fn(|_: Request<Body>| {
+                std::future::pending::<Result<Response<Body>, Infallible>>()
+            });
+            let client = counted(Client::new(server, "default"), "default".to_owned());
+            let request = Request::get("/api/v1/timeouts").body(Vec::new()).unwrap();
+            let count = || REQUESTS.with(["list", "timeouts", "0"]).get();
+            assert_eq!(count(), 0);
+            let answer = client.request_text(request);
+            assert!(env.clock.timeout(Duration::from_secs(1), answer).await.is_err());
+            // The client has a task of its own, which ends a moment later.
+            env.clock.sleep(Duration::from_secs(1)).await;
+            assert_eq!(count(), 1);
+        });
+    }
 
     #[test]
     fn requests_are_named_as_roles_name_them() {

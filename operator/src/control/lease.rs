@@ -121,7 +121,12 @@ impl Candidate {
             }
             // Others count from when they see the renewal, which is later than this.
             let began = self.env.clock.instant();
-            match self.env.clock.timeout(left.min(ATTEMPT), self.attempt(&mut None)).await {
+            match self
+                .env
+                .clock
+                .timeout(left.min(ATTEMPT), self.attempt(&mut None))
+                .await
+            {
                 Ok(Ok(Outcome::Held)) => {
                     renewed = began;
                     self.renewal.until(renewed + GIVE_UP);
