@@ -90,6 +90,31 @@ async fn a_volume_that_may_not_grow_holds_up_nothing_else() {
     }
 }
 
+/// What a quota is against is told, and all else goes on: a pod that there is already, or the address of a listener.
+#[tokio::test]
+async fn a_volume_that_may_not_be_made_holds_up_nothing_else() {
+    for (status, goes_on) in [(403, true), (422, true), (409, false), (500, false)] {
+        let server = server();
+        server.take(CLAIM);
+        let context = server.context();
+        server.fail("/persistentvolumeclaims", status);
+        let done = once(&server, &context).await;
+        let is_made = server.get(DEPLOYMENT).is_some();
+        assert_eq!((done.is_ok(), is_made), (goes_on, goes_on), "{status}");
+        if goes_on {
+            for (kind, wanted) in [("StorageExpanded", "ClaimRefused"), ("Ready", "WorkloadNotReady")] {
+                let [holds, reason, why] = condition(&server, kind).unwrap();
+                assert_eq!((holds.as_str(), reason.as_str()), ("False", wanted), "{why}");
+                let says = why.contains("claim profiles-cdc") && why.ends_with("refused by the test");
+                assert!(says, "{why}");
+            }
+        }
+        // It is made when that is allowed.
+        once(&server, &context).await.unwrap();
+        assert!(server.get(CLAIM).is_some(), "{status}");
+    }
+}
+
 /// A pod at an address where nobody answers, and its Deployment, which has come so far.
 fn run(server: &Server, observed: i64, updated: i32) {
     server.edit(DEPLOYMENT, |deployment| {

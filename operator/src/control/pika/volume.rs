@@ -22,6 +22,8 @@ use crate::decide::quantity::bytes;
 pub(super) enum Volume {
     /// There is none yet, and why, if waiting does not help.
     Pending { claim: String, why: Option<String> },
+    /// There is none, because the API server does not let the claim be made.
+    Forbidden { claim: String, why: String },
     /// It has the wished size.
     Whole,
     /// It has this size, which is more than is wished: one that was left by an earlier source, or that somebody enlarged.
@@ -60,8 +62,15 @@ pub(super) async fn ensure(
             ..PostParams::default()
         };
         metrics::patched("PersistentVolumeClaim");
-        let made = api.create(&parameters, &claim).await?;
-        return look(context, storage, &made).await.map(Some);
+        return match api.create(&parameters, &claim).await.map_err(Error::from) {
+            Ok(made) => look(context, storage, &made).await.map(Some),
+            // A quota or another rule is against it: all else goes on, and each pass tries again.
+            Err(error) if error.is_refusal() => Ok(Some(Volume::Forbidden {
+                claim: claim_name,
+                why: error.to_string(),
+            })),
+            Err(error) => Err(error),
+        };
     };
     if claim.labels().get(PIKA_SOURCE_LABEL).map(String::as_str) != Some(name) {
         return Err(Error::NameConflict {

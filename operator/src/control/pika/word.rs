@@ -163,6 +163,11 @@ impl Word {
                 // Why a pod has no node says more than that a volume waits for that.
                 self.no_volume = why.map(|why| format!("no volume yet for {claim}: {why}"));
             }
+            Some(Volume::Forbidden { claim, why }) => {
+                let message = format!("spec.storage: claim {claim} may not be made: {why}");
+                self.no_volume = Some(message.clone());
+                self.conditions.say(kind, false, "ClaimRefused", message);
+            }
             Some(Volume::Whole) => {
                 self.conditions
                     .say(kind, true, "Expanded", "the volume has the wished size");
