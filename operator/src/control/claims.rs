@@ -46,6 +46,34 @@ pub(super) fn is_pending(claim: &PersistentVolumeClaim) -> bool {
     claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Pending")
 }
 
+/// Whether a claim is to go: its volume goes with the end of the pod that uses it.
+pub(super) fn is_leaving(claim: &PersistentVolumeClaim) -> bool {
+    claim.metadata.deletion_timestamp.is_some()
+}
+
+/// Why what is on a volume is gone, or will be: reason and message, with what to do.
+pub(super) fn endangered(claim: &PersistentVolumeClaim) -> Option<(&'static str, String)> {
+    let name = claim.name_any();
+    let volume = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref());
+    let volume = volume.unwrap_or("it had");
+    if is_leaving(claim) {
+        let message = format!(
+            "claim {name} is being deleted, and goes with its volume when no pod uses it any more: to keep what is on it, set \
+             persistentVolumeReclaimPolicy of PersistentVolume {volume} to Retain before; to begin anew with an empty one, \
+             delete the pod"
+        );
+        return Some(("VolumeTerminating", message));
+    }
+    let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
+    (phase == Some("Lost")).then(|| {
+        let message = format!(
+            "claim {name} has lost its volume, the PersistentVolume {volume} is gone: make that again from what is left of it, or \
+             delete the claim and then the pod, which begins anew with an empty volume"
+        );
+        ("VolumeLost", message)
+    })
+}
+
 /// Has a claim ask for a larger volume. Returns why the API server refuses that, such as a quota, if it does: nothing else need
 /// wait for it.
 pub(super) async fn enlarge(
@@ -128,6 +156,42 @@ fn resize_pending(claim: &PersistentVolumeClaim) -> Option<&PersistentVolumeClai
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_claim_is_told_with_what_to_do() {
+        let claim = |phase: &str, deleted: Option<&str>| -> PersistentVolumeClaim {
+            serde_json::from_value(json!({
+                "metadata": { "name": "data-prod-1", "deletionTimestamp": deleted },
+                "spec": { "volumeName": "pv-7" },
+                "status": { "phase": phase },
+            }))
+            .unwrap()
+        };
+        let now = Some("2026-11-23T10:00:00Z");
+        for (claim, reason, remedy) in [
+            (
+                claim("Bound", now),
+                "VolumeTerminating",
+                "PersistentVolume pv-7 to Retain",
+            ),
+            (claim("Lost", now), "VolumeTerminating", "delete the pod"),
+            (
+                claim("Lost", None),
+                "VolumeLost",
+                "delete the claim and then the pod",
+            ),
+        ] {
+            let (said, message) = endangered(&claim).unwrap();
+            assert_eq!(said, reason);
+            assert!(
+                message.contains("data-prod-1") && message.contains(remedy),
+                "{message}"
+            );
+        }
+        for phase in ["Bound", "Pending"] {
+            assert_eq!(endangered(&claim(phase, None)), None);
+        }
+    }
 
     #[test]
     fn a_pod_made_after_its_volume_has_grown_is_left_to_start() {

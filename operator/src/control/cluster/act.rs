@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod};
 use kube::api::{DeleteParams, Preconditions};
 use kube::runtime::events::EventType;
 use kube::{Api, Resource as _, ResourceExt as _};
@@ -16,7 +16,7 @@ use super::status::Report;
 use crate::api::{RESTART, SKIP_SCALE_DOWN_CHECK, TakhinCluster};
 use crate::broker_api::{AdminError, BrokerApi};
 use crate::build::{CONFIG_HASH, Names};
-use crate::control::claims::needs_restart_of;
+use crate::control::claims::{is_leaving, needs_restart_of};
 use crate::control::context::Context;
 use crate::control::error::Error;
 use crate::control::pods::stuck;
@@ -289,6 +289,13 @@ pub(super) async fn roll(
     let observed = observed(context, cluster, names, seen, plan);
     let step = roll::decide(&observed);
     report.rolling(cluster, &observed, &step);
+    if let Some(claim) = taken_by(seen, &step) {
+        let claim = claim.name_any();
+        report.roll_waits(format!(
+            "claim {claim} to be there or gone: it is being deleted, and a restart would take its volume; delete the pod if it may go"
+        ));
+        return Ok(());
+    }
     let admin = || seen.admin.as_ref();
     match &step {
         Step::Done | Step::Wait { .. } | Step::Begin { .. } => {}
@@ -333,6 +340,16 @@ pub(super) async fn roll(
         }
     }
     Ok(())
+}
+
+/// The claim that would go, with all that is on its volume, with the pod that a step ends or is about to end.
+fn taken_by<'a>(seen: &'a Seen, step: &Step) -> Option<&'a PersistentVolumeClaim> {
+    let broker = match step {
+        Step::Drain { broker } | Step::ReplaceIfSafe { broker, .. } => broker,
+        Step::Replace { pod, .. } => seen.pods.iter().find(|(_, found)| found.name_any() == *pod)?.0,
+        Step::Done | Step::Begin { .. } | Step::Undrain { .. } | Step::Wait { .. } => return None,
+    };
+    seen.claims.get(broker).filter(|claim| is_leaving(claim))
 }
 
 async fn replace(

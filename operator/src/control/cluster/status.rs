@@ -16,7 +16,7 @@ use crate::api::{
     TakhinClusterStatus,
 };
 use crate::build::{Address, MANAGER, Names, balancer_of, listeners};
-use crate::control::claims::{capacity, is_pending};
+use crate::control::claims::{capacity, endangered, is_pending};
 use crate::control::context::Context;
 use crate::control::error::Error;
 use crate::control::metrics;
@@ -246,6 +246,15 @@ impl Report {
                 })
                 .map(|broker| format!("broker {}", broker.id))
                 .collect();
+        let claims: Vec<(&str, String)> = seen.claims.values().filter_map(endangered).collect();
+        if let Some((reason, _)) = claims.first().filter(|_| self.lost.is_empty()) {
+            let messages = claims.iter().map(|(_, message)| message.clone());
+            let others = seen.health.iter().flat_map(|health| &health.reasons);
+            let others = others.map(|reason| reason.message.clone()).take(5);
+            let message: Vec<String> = messages.chain(others).collect();
+            self.conditions.say("Degraded", true, reason, message.join("; "));
+            return;
+        }
         let Some(health) = &seen.health else {
             let why = seen.silence.clone().unwrap_or_default();
             self.conditions.say("Degraded", Holds::Unknown, "BrokerDown", why);

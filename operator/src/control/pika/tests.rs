@@ -115,6 +115,30 @@ async fn a_volume_that_may_not_be_made_holds_up_nothing_else() {
     }
 }
 
+/// A volume that is gone, or goes with the pod, is not one that has grown.
+#[tokio::test]
+async fn a_volume_that_is_lost_or_leaving_is_not_said_to_be_whole() {
+    for (phase, deleted, wanted) in [
+        ("Lost", false, "VolumeLost"),
+        ("Bound", true, "VolumeTerminating"),
+    ] {
+        let server = server();
+        let context = server.context();
+        server.edit(CLAIM, |claim| {
+            claim["status"]["phase"] = phase.into();
+            if deleted {
+                claim["metadata"]["deletionTimestamp"] = "2026-11-23T10:00:00Z".into();
+            }
+        });
+        once(&server, &context).await.unwrap();
+        let [holds, reason, said] = condition(&server, "StorageExpanded").unwrap();
+        assert_eq!((holds.as_str(), reason.as_str()), ("False", wanted));
+        assert!(said.contains("claim profiles-cdc"), "{said}");
+        let [_, _, why] = condition(&server, "Ready").unwrap();
+        assert!(why.ends_with(&said), "no pod runs: {why}");
+    }
+}
+
 /// A pod at an address where nobody answers, and its Deployment, which has come so far.
 fn run(server: &Server, observed: i64, updated: i32) {
     server.edit(DEPLOYMENT, |deployment| {

@@ -10,7 +10,8 @@ use tracing::info;
 use crate::api::{PikaSource, PikaStorage, SnapshotMode};
 use crate::build::{MANAGER, PIKA_SOURCE_LABEL, cdc_claim, cdc_name};
 use crate::control::claims::{
-    capacity, enlarge, is_bound, is_pending, may_grow, needs_restart, needs_restart_of, requested, unprovided,
+    capacity, endangered, enlarge, is_bound, is_pending, may_grow, needs_restart, needs_restart_of,
+    requested, unprovided,
 };
 use crate::control::context::Context;
 use crate::control::error::Error;
@@ -36,6 +37,8 @@ pub(super) enum Volume {
     Denied { why: String },
     /// Its file system grows when the pod starts again.
     Restart,
+    /// What is on it is gone, or will be: why, and what to do.
+    Endangered { reason: &'static str, message: String },
 }
 
 /// Brings the claim about, and tells of its volume. One that was left by an earlier source of the name is taken again.
@@ -78,6 +81,9 @@ pub(super) async fn ensure(
             name: claim_name,
             owner: format!("PikaSource {name}"),
         });
+    }
+    if let Some((reason, message)) = endangered(&claim) {
+        return Ok(Some(Volume::Endangered { reason, message }));
     }
     let wished = bytes(&storage.size);
     // A claim that has no volume yet cannot be changed; it grows once it has one.

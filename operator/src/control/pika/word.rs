@@ -168,6 +168,10 @@ impl Word {
                 self.no_volume = Some(message.clone());
                 self.conditions.say(kind, false, "ClaimRefused", message);
             }
+            Some(Volume::Endangered { reason, message }) => {
+                self.no_volume = Some(message.clone());
+                self.conditions.say(kind, false, reason, message);
+            }
             Some(Volume::Whole) => {
                 self.conditions
                     .say(kind, true, "Expanded", "the volume has the wished size");

@@ -248,6 +248,62 @@ async fn reasons_for_being_degraded() {
     );
 }
 
+#[test]
+fn a_volume_that_is_lost_or_leaving_degrades_a_cluster_whose_brokers_are_well() {
+    let cluster = cluster(3);
+    for (deleted, phase, reason) in [
+        (Some("2026-11-23T10:00:00Z"), "Bound", "VolumeTerminating"),
+        (None, "Lost", "VolumeLost"),
+    ] {
+        let mut seen = seen(3);
+        let claim = json!({
+            "metadata": { "name": "data-prod-2", "deletionTimestamp": deleted }, "status": { "phase": phase },
+        });
+        seen.claims.insert(2, object(claim));
+        let said = says(&observed(&cluster, &seen), "Degraded", ("True", reason));
+        assert!(said.contains("claim data-prod-2"), "{said}");
+        unwell(&mut seen, "orders-0 has 2 of 3 replicas");
+        let said = says(&observed(&cluster, &seen), "Degraded", ("True", reason));
+        assert!(said.ends_with("orders-0 has 2 of 3 replicas"), "{said}");
+        seen.health = None;
+        says(&observed(&cluster, &seen), "Degraded", ("True", reason));
+    }
+}
+
+/// A claim that is being deleted goes with its pod: the operator is not the one who takes what is on it.
+#[tokio::test]
+async fn no_pod_is_replaced_whose_volume_would_go_with_it() {
+    for is_leaving in [true, false] {
+        let server = Server::default();
+        let cluster = cluster(3);
+        let names = Names::of(&cluster, "cluster.local");
+        let mut seen = seen(2);
+        let status = json!({ "replicas": 3, "updateRevision": "new" });
+        seen.set.as_mut().unwrap().status = Some(object(status));
+        let pod = seen.pods.get_mut(&2).unwrap();
+        pod.status.as_mut().unwrap().phase = Some("Pending".to_owned());
+        let deleted = is_leaving.then_some("2026-11-23T10:00:00Z");
+        let claim = json!({ "metadata": { "name": "data-prod-2", "deletionTimestamp": deleted } });
+        seen.claims.insert(2, object(claim));
+        let path = "/api/v1/namespaces/ns/pods/prod-2";
+        server.put(
+            path,
+            json!({ "metadata": { "name": "prod-2", "namespace": "ns" } }),
+        );
+        let plan = Plan {
+            replicas: 3,
+            ..Plan::default()
+        };
+        let mut report = report(&cluster);
+        act::roll(&server.context(), &cluster, &names, &seen, &plan, &mut report)
+            .await
+            .unwrap();
+        assert_eq!(server.get(path).is_some(), is_leaving);
+        let waits = report.status.rollout.unwrap().waiting_for.unwrap_or_default();
+        assert_eq!(waits.contains("claim data-prod-2"), is_leaving, "{waits}");
+    }
+}
+
 /// That a disk is full is an event when it becomes so, and not again with each word of the same.
 async fn told_once(cluster: &TakhinCluster, seen: &Seen) {
     let server = Server::default();
