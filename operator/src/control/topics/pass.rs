@@ -1,42 +1,33 @@
 //! One pass over topics of a cluster: observe, decide, change, tell.
 
+mod live;
+mod removal;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::runtime::events::EventType;
-use kube::{Api, ResourceExt as _};
-use takhin_client::{ConfigResource, Configs, ErrorCode, Refusal, TopicDescription};
-use tracing::{debug, warn};
+use kube::ResourceExt as _;
+use takhin_client::{Configs, Refusal, TopicDescription};
+use tracing::warn;
 
-use super::brokers::{Clients, NotReady, racks};
+use super::brokers::{Clients, NotReady};
 use super::dirty::{Pending, Work};
 use super::finish::{self, FINALIZER, Word};
 use super::{ClusterKey, Stores};
 use crate::api::{DeletionPolicy, MANAGED, PAUSE, TakhinCluster, Topic, annotated};
 use crate::control::context::Context;
-use crate::decide::conditions::find;
 use crate::decide::placement::Racks;
-use crate::decide::topic::{Found, Todo, decide, managed_keys, owner, replication_factor};
-use crate::kafka_api::{KafkaApi, KafkaError, TopicId};
+use crate::decide::topic::{Found, Todo, decide, owner};
+use crate::kafka_api::KafkaApi;
 
 /// Topics in a request that changes them.
 const CHANGES: usize = 100;
 
-/// Topics in a request that asks for their settings.
-const QUESTIONS: usize = 500;
-
-/// Partitions that are moved for the operator at a time, in one cluster.
-const MAX_MOVES: usize = 50;
-
 /// Requests to the API server at a time.
 pub(super) const WRITERS: usize = 16;
-
-/// Age of a deletion in a namespace that goes, after which a cluster that does not answer holds it up no longer.
-const PATIENCE_SECONDS: i64 = 60;
 
 /// Longest pause while a resource that is deleted waits for its topic to go.
 const HELD_UP: Duration = Duration::from_secs(15);
@@ -257,192 +248,6 @@ impl Pass {
         }
     }
 
-    async fn bring_about(
-        &mut self,
-        cluster: &TakhinCluster,
-        client: &KafkaApi,
-        mut live: Vec<Item>,
-    ) -> Result<Vec<Word>, (Vec<Item>, KafkaError)> {
-        if let Err(error) = observe(client, &mut live, false).await {
-            return Err((live, error));
-        }
-        let racks = match racks(cluster, client).await {
-            Ok(racks) => racks,
-            Err(error) => return Err((live, error)),
-        };
-        for item in &mut live {
-            item.todo = item.decide(&racks);
-        }
-        if let Err(error) = self.change(client, &mut live).await {
-            return Err((live, error));
-        }
-        if let Err(error) = observe(client, &mut live, true).await {
-            return Err((live, error));
-        }
-        let mut words = Vec::with_capacity(live.len());
-        for item in live {
-            let word = self.word(&item, &racks);
-            if word.is_pending {
-                self.again.insert(item.name.clone(), word.is_news());
-            }
-            words.push(word);
-        }
-        Ok(words)
-    }
-
-    async fn change(&mut self, client: &KafkaApi, live: &mut [Item]) -> Result<(), KafkaError> {
-        let creates: Vec<_> = live.iter().filter_map(|item| item.todo.create.clone()).collect();
-        let mut refused = BTreeMap::new();
-        let mut created = Vec::new();
-        for batch in creates.chunks(CHANGES) {
-            for (name, outcome) in client.create_topics(batch).await? {
-                match outcome {
-                    Ok(()) => created.push(name),
-                    // Somebody else was faster: it is adopted with the next look.
-                    Err(refusal) if refusal.is(ErrorCode::TopicAlreadyExists) => {}
-                    Err(refusal) => drop(refused.insert(name, refusal)),
-                }
-            }
-        }
-        let grown: Vec<_> = live
-            .iter()
-            .filter_map(|item| Some((item.name.as_str(), item.todo.grow?)))
-            .collect();
-        for batch in grown.chunks(CHANGES) {
-            keep(&mut refused, client.create_partitions(batch).await?);
-        }
-        let settings: Vec<_> = live
-            .iter()
-            .filter(|item| !item.todo.configs.is_empty())
-            .map(|item| {
-                (
-                    ConfigResource::Topic(item.name.clone()),
-                    item.todo.configs.clone(),
-                )
-            })
-            .collect();
-        for batch in settings.chunks(CHANGES) {
-            keep(&mut refused, client.alter_configs(batch).await?);
-        }
-        self.move_replicas(client, live, &mut refused).await?;
-        for item in live {
-            item.refused = refused.remove(&item.name);
-            item.created = created.contains(&item.name);
-        }
-        Ok(())
-    }
-
-    async fn move_replicas(
-        &mut self,
-        client: &KafkaApi,
-        live: &[Item],
-        refused: &mut BTreeMap<String, Refusal>,
-    ) -> Result<(), KafkaError> {
-        let mut left = MAX_MOVES;
-        if live.iter().any(|item| !item.todo.moves.is_empty()) {
-            left = left.saturating_sub(client.list_reassignments().await?.len());
-        }
-        for item in live.iter().filter(|item| !item.todo.moves.is_empty()) {
-            let now = &item.todo.moves[..item.todo.moves.len().min(left)];
-            if now.is_empty() {
-                continue;
-            }
-            left -= now.len();
-            if let Some((_, refusal)) = client.reassign(&item.name, now).await?.into_iter().next() {
-                refused.insert(item.name.clone(), refusal);
-            }
-        }
-        Ok(())
-    }
-
-    fn word(&self, item: &Item, racks: &Racks) -> Word {
-        // What is still to be done after the changes is under way, or was refused.
-        let left = item.decide(racks);
-        let mut word = Word::of(&item.topic);
-        word.found(item.found.as_ref(), replication_factor, item.configs.as_ref());
-        let changed = !item.todo.is_nothing();
-        let was_seen = item
-            .topic
-            .status
-            .as_ref()
-            .and_then(|status| status.observed_generation)
-            == item.topic.metadata.generation;
-        if item.created {
-            word.event(
-                EventType::Normal,
-                "TopicCreated",
-                "Create",
-                format!("created topic {}", item.name),
-            );
-        } else if changed
-            && was_seen
-            && item.refused.is_none()
-            && item.todo.create.is_none()
-            && item.todo.moves.is_empty()
-        {
-            let what = drift(&item.todo);
-            word.drifted(&what);
-            word.event(
-                EventType::Normal,
-                "TopicDrifted",
-                "Revert",
-                format!("{}: {what}", item.name),
-            );
-        }
-        match (item.refused.as_ref().or(item.unread.as_ref()), &left.problem) {
-            (Some(refusal), _) => word.refused(refusal),
-            (None, Some((reason, message))) => word.says("False", reason, message),
-            (None, None) if left.create.is_some() => word.pending("Creating", "the topic is being made"),
-            (None, None) if left.grow.is_some() => {
-                word.pending("IncreasingPartitions", "partitions are being made")
-            }
-            (None, None) if item.moving > 0 || !left.moves.is_empty() => {
-                let moving = item.moving.max(left.moves.len());
-                word.pending(
-                    "Reassigning",
-                    &format!("replicas of {moving} partitions are being moved"),
-                );
-            }
-            (None, None) if !left.configs.is_empty() => {
-                word.pending("Updating", "settings are being changed")
-            }
-            (None, None) => word.says("True", "Synced", "the topic is as it is to be"),
-        }
-        word
-    }
-
-    async fn delete(&mut self, client: &KafkaApi, deleted: Vec<Item>) {
-        let mut words = Vec::new();
-        for batch in deleted.chunks(CHANGES) {
-            let outcomes = match remove(client, batch).await {
-                Ok(outcomes) => outcomes,
-                Err(error) => {
-                    self.trouble = Some("KafkaError");
-                    words.extend(self.blocked(batch, &error.to_string()).await);
-                    continue;
-                }
-            };
-            for (item, removed) in batch.iter().zip(outcomes) {
-                match removed {
-                    Removed::Now => {
-                        let mut word = Word::release(&item.topic);
-                        let note = format!("deleted topic {}", item.name);
-                        word.event(EventType::Normal, "TopicDeleted", "Delete", note);
-                        words.push(word);
-                    }
-                    Removed::Before => words.push(Word::release(&item.topic)),
-                    Removed::Anew => self.look_again(&item.name),
-                    Removed::Refused(refusal) => {
-                        self.trouble = Some("DeletionBlocked");
-                        let one = std::slice::from_ref(item);
-                        words.extend(self.blocked(one, &refusal.to_string()).await);
-                    }
-                }
-            }
-        }
-        self.tell(words).await;
-    }
-
     async fn unreachable(&mut self, live: Vec<Item>, deleted: Vec<Item>, reason: &str, message: &str) {
         let mut words: Vec<Word> = live
             .iter()
@@ -450,49 +255,6 @@ impl Pass {
             .collect();
         words.extend(self.blocked(&deleted, message).await);
         self.tell(words).await;
-    }
-
-    /// What is said of topics that cannot be deleted now. A namespace that goes is not held up for long.
-    async fn blocked(&mut self, deleted: &[Item], message: &str) -> Vec<Word> {
-        let mut words = Vec::new();
-        let mut namespaces = BTreeMap::new();
-        for item in deleted {
-            self.holds_up = true;
-            let namespace = item.topic.namespace().unwrap_or_default();
-            let since = item.topic.metadata.deletion_timestamp.as_ref();
-            let age = since.map_or(0, |since| self.context.now().as_second() - since.0.as_second());
-            let said = find(conditions(&item.topic), "Ready").filter(|said| said.reason == "DeletionBlocked");
-            let says_more = said.is_some_and(|said| said.message != message);
-            if (age >= PATIENCE_SECONDS || says_more) && !namespaces.contains_key(&namespace) {
-                let goes = self.is_terminating(&namespace).await;
-                namespaces.insert(namespace.clone(), goes);
-            }
-            let goes = namespaces.get(&namespace) == Some(&true);
-            if age >= PATIENCE_SECONDS && goes {
-                words.push(Word::release(&item.topic));
-                continue;
-            }
-            // The right to write a status there may be gone already, and nobody reads in other words why it is held up.
-            if goes && said.is_some() {
-                continue;
-            }
-            let mut word = Word::not_ready(&item.topic, "DeletionBlocked", message);
-            let note = format!("topic {} cannot be deleted: {message}", item.name);
-            word.event(EventType::Warning, "DeletionBlocked", "Delete", note);
-            words.push(word);
-        }
-        words
-    }
-
-    async fn is_terminating(&self, namespace: &str) -> bool {
-        let api: Api<Namespace> = Api::all(self.context.client.clone());
-        match api.get_opt(namespace).await {
-            Ok(found) => found.is_none_or(|found| found.metadata.deletion_timestamp.is_some()),
-            Err(error) => {
-                debug!(%error, namespace, "namespace not read");
-                false
-            }
-        }
     }
 
     async fn tell(&mut self, words: Vec<Word>) {
@@ -552,124 +314,6 @@ fn item(topic: Arc<Topic>, name: String) -> Item {
         created: false,
         moving: 0,
     }
-}
-
-/// What became of a topic that was to be deleted.
-enum Removed {
-    /// It is deleted.
-    Now,
-    /// There was none.
-    Before,
-    /// It is another one than a moment ago, or the broker does not say.
-    Anew,
-    Refused(Refusal),
-}
-
-/// Deletes the topics, by the ids that they have now: a request that comes late, such as from an operator that was stopped
-/// amid it, takes nothing that was made under their names since.
-async fn remove(client: &KafkaApi, batch: &[Item]) -> Result<Vec<Removed>, KafkaError> {
-    let names: Vec<&str> = batch.iter().map(|item| item.name.as_str()).collect();
-    let found = client.describe_topics(Some(&names)).await?;
-    let ids: BTreeMap<&str, TopicId> = found
-        .iter()
-        .map(|topic| (topic.name.as_str(), topic.id))
-        .collect();
-    let wanted: Vec<TopicId> = ids.values().copied().collect();
-    let mut outcomes = BTreeMap::new();
-    if !wanted.is_empty() {
-        outcomes.extend(client.delete_topics(&wanted).await?);
-    }
-    let removed = names.iter().map(|name| match ids.get(name) {
-        None => Removed::Before,
-        Some(id) => match outcomes.remove(id) {
-            Some(Ok(())) => Removed::Now,
-            Some(Err(refusal)) if !refusal.is(ErrorCode::UnknownTopicId) => Removed::Refused(refusal),
-            Some(Err(_)) | None => Removed::Anew,
-        },
-    });
-    Ok(removed.collect())
-}
-
-/// Asks for the topics; after changes only for those that were changed.
-async fn observe(client: &KafkaApi, items: &mut [Item], changed_only: bool) -> Result<(), KafkaError> {
-    let mut wanted: Vec<&mut Item> = items
-        .iter_mut()
-        .filter(|item| !changed_only || !item.todo.is_nothing())
-        .collect();
-    for batch in wanted.chunks_mut(QUESTIONS) {
-        let names: Vec<&str> = batch.iter().map(|item| item.name.as_str()).collect();
-        let found = client.describe_topics(Some(&names)).await?;
-        let mut found: BTreeMap<String, TopicDescription> = found
-            .into_iter()
-            .map(|topic| (topic.name.clone(), topic))
-            .collect();
-        for item in batch.iter_mut() {
-            item.found = found.remove(&item.name);
-        }
-        observe_configs(client, batch).await?;
-    }
-    if wanted
-        .iter()
-        .any(|item| item.topic.spec.replication_factor.is_some())
-    {
-        let mut moving: BTreeMap<String, usize> = BTreeMap::new();
-        for one in client.list_reassignments().await? {
-            *moving.entry(one.topic).or_default() += 1;
-        }
-        for item in wanted {
-            item.moving = moving.get(&item.name).copied().unwrap_or(0);
-        }
-    }
-    Ok(())
-}
-
-async fn observe_configs(client: &KafkaApi, batch: &mut [&mut Item]) -> Result<(), KafkaError> {
-    let empty = BTreeMap::new();
-    let questions: Vec<_> = batch
-        .iter()
-        .filter(|item| item.found.is_some())
-        .filter_map(|item| {
-            let before = item.topic.status.as_ref().map_or(&empty, |status| &status.config);
-            let keys = managed_keys(&item.topic.spec, before);
-            (!keys.is_empty()).then(|| (ConfigResource::Topic(item.name.clone()), Some(keys)))
-        })
-        .collect();
-    if questions.is_empty() {
-        return Ok(());
-    }
-    let mut answers: BTreeMap<String, Result<Configs, Refusal>> =
-        client.describe_configs(&questions).await?.into_iter().collect();
-    for item in batch {
-        let answer = answers.remove(&item.name).transpose();
-        (item.configs, item.unread) = match answer {
-            Ok(configs) => (configs, None),
-            Err(refusal) => (None, Some(refusal)),
-        };
-    }
-    Ok(())
-}
-
-fn keep(refused: &mut BTreeMap<String, Refusal>, outcomes: takhin_client::Outcomes) {
-    let refusals = outcomes
-        .into_iter()
-        .filter_map(|(name, outcome)| Some((name, outcome.err()?)));
-    refused.extend(refusals);
-}
-
-fn drift(todo: &Todo) -> String {
-    let mut what: Vec<String> = todo
-        .configs
-        .iter()
-        .map(|(name, value)| match value {
-            Some(value) => format!("{name} set back to {value}"),
-            None => format!("{name} set back to the default"),
-        })
-        .collect();
-    what.extend(
-        todo.grow
-            .map(|partitions| format!("brought to {partitions} partitions")),
-    );
-    what.join(", ")
 }
 
 fn by_name(topics: &[Arc<Topic>]) -> BTreeMap<String, Vec<Arc<Topic>>> {

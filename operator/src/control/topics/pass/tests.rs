@@ -2,7 +2,7 @@
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
-use takhin_client::{ConfigValue, PartitionDescription};
+use takhin_client::{ConfigValue, ErrorCode, PartitionDescription};
 
 use super::*;
 use crate::control::testing::Server;
