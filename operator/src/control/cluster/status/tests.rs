@@ -11,9 +11,11 @@ use takhin_runtime::{Env, Shutdown};
 
 use super::*;
 use crate::broker_api::{Broker, ClusterHealth, Disk, Reason};
+use crate::control::cluster::volumes::Growth;
 use crate::control::cluster::{BUSY, act};
 use crate::control::testing::Server;
-use crate::decide::roll::{Observed, Pod, PodState};
+use crate::decide::roll::{self, Observed, Pod, PodState};
+use crate::decide::scale::Plan;
 
 fn cluster(replicas: i32) -> TakhinCluster {
     serde_json::from_value(json!({
