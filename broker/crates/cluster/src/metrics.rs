@@ -76,6 +76,13 @@ pub(crate) static THROTTLES: LazyLock<Throttled> = LazyLock::new(|| {
     }
 });
 
+pub(crate) static UNANSWERED: LazyLock<Gauge> = LazyLock::new(|| {
+    gauge(
+        "takhin_replication_unanswered_bytes",
+        "Bytes of entries that leaders here have read for replicas that have not answered yet",
+    )
+});
+
 /// What moves of replicas show of themselves.
 #[derive(Debug)]
 pub(crate) struct MoveMetrics {

@@ -17,6 +17,7 @@ use super::copy::Copies;
 use super::flush::flush;
 use super::group::Group;
 use super::hard_state::{GroupId, GroupState, HardStateStore, decode_state};
+use super::in_flight::InFlight;
 use crate::leaders::Leaders;
 use crate::links::Links;
 use crate::metrics::Metrics;
@@ -65,6 +66,8 @@ pub(crate) struct GroupHost {
     pub(super) copies: Copies,
     /// How fast replicas are sent and take what they lack.
     pub(crate) throttles: Arc<Throttles>,
+    /// What is held for replicas that have not answered.
+    pub(super) in_flight: Arc<InFlight>,
     opening: Semaphore,
 }
 
@@ -118,6 +121,7 @@ impl GroupHost {
             previous,
             hard_state: Arc::new(HardStateStore::new(journal, env.tasks.clone())),
             throttles: Arc::new(Throttles::new(&env.clock)),
+            in_flight: Arc::default(),
             env,
             config: Arc::new(config()),
             resuming: Arc::new(Config {

@@ -254,6 +254,7 @@ fn assemble(
         order: Arc::default(),
         begins_after: Arc::default(),
         full_bodies: spec.observer.is_some(),
+        in_flight: Arc::clone(&host.in_flight),
     };
     let machine = StateMachine {
         partition: Arc::clone(&spec.partition),
@@ -305,6 +306,7 @@ fn network(host: &GroupHost, group: &Group, log: &Arc<Log>) -> Network {
     };
     Network {
         pacing,
+        in_flight: Arc::clone(&host.in_flight),
         group: group.spec.id,
         log: Arc::clone(log),
     }

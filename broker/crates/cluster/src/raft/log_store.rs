@@ -25,13 +25,11 @@ use takhin_storage::{EntryHead, EntryId, Flusher, Log, NewEntry};
 use super::flush::flush;
 use super::hard_state::{GroupId, HardStateStore};
 use super::hidden::{self, Hidden};
+use super::in_flight::InFlight;
 use super::io_order::{IoOrder, Stored};
 use super::types::{Data, RaftEntry, RaftLogId, RaftVote, TypeConfig, log_id};
 use crate::partition::Partition;
 use crate::replicator::ProposalSink as _;
-
-/// Bytes of one answer to a reader; openraft itself limits only the number of entries.
-const READ_BYTES: usize = 1 << 20;
 
 /// Timestamp of hidden entries: every replica writes the same bytes, and nothing asks for their time.
 const NO_TIME: i64 = -1;
@@ -54,6 +52,8 @@ pub(crate) struct LogStore {
     pub(crate) begins_after: Arc<OnceLock<u64>>,
     /// Whether the state machine needs the batches themselves, not only their offsets.
     pub(crate) full_bodies: bool,
+    /// How much is held of what was read here for other replicas.
+    pub(crate) in_flight: Arc<InFlight>,
 }
 
 impl LogStore {
@@ -235,7 +235,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<RaftEntry>, io::Error> {
         let (start, end) = self.held(&(start..end));
-        self.full_entries(start, end, READ_BYTES)
+        self.full_entries(start, end, self.in_flight.read_bytes())
     }
 
     async fn read_vote(&mut self) -> Result<Option<RaftVote>, io::Error> {

@@ -15,6 +15,7 @@ mod hard_state;
 mod hidden;
 mod hold;
 mod host;
+mod in_flight;
 mod in_sync;
 mod inbound;
 mod instance;

@@ -21,6 +21,7 @@ use takhin_storage::Log;
 
 use super::copy;
 use super::hard_state::GroupId;
+use super::in_flight::{Held, InFlight};
 use super::pace::Pacing;
 use super::types::{RaftVote, TypeConfig, Voter};
 use super::wire::{self, WireError};
@@ -33,6 +34,7 @@ const PIPELINE: usize = 8;
 #[derive(Clone)]
 pub(crate) struct Network {
     pub(super) pacing: Pacing,
+    pub(super) in_flight: Arc<InFlight>,
     pub(super) group: GroupId,
     /// Where copies come from.
     pub(super) log: Arc<Log>,
@@ -42,11 +44,18 @@ pub(crate) struct Network {
 #[derive(Clone)]
 pub(crate) struct Way {
     pacing: Pacing,
+    in_flight: Arc<InFlight>,
     group: GroupId,
     log: Arc<Log>,
     /// The broker; `None` for an id that no broker can have.
     target: Option<u32>,
     voter: Voter,
+}
+
+/// A request that may be sent now.
+struct Paced {
+    request: AppendEntriesRequest<TypeConfig>,
+    held: Held,
 }
 
 type RpcResult<T> = Result<T, RPCError<TypeConfig>>;
@@ -72,24 +81,30 @@ impl Way {
     }
 
     /// Waits until a request may be sent. Those without entries never wait.
-    async fn paced(&self, request: AppendEntriesRequest<TypeConfig>) -> AppendEntriesRequest<TypeConfig> {
+    async fn paced(&self, request: AppendEntriesRequest<TypeConfig>) -> Paced {
+        let bytes = request.entries.iter().map(wire::entry_bytes).sum();
+        let mut held = self.in_flight.hold(bytes);
         if let Some(target) = self.target {
-            let bytes = request.entries.iter().map(wire::entry_bytes).sum();
             self.pacing.wait(target, bytes).await;
+            held = held.admitted(target).await;
         }
-        request
+        Paced { request, held }
     }
 
+    /// Its entries count as held until the answer is there.
     fn append(
         &self,
-        request: AppendEntriesRequest<TypeConfig>,
+        Paced { request, held }: Paced,
         option: &RPCOption,
     ) -> BoxFuture<'static, RpcResult<AppendEntriesResponse<TypeConfig>>> {
         match wire::encode_append(self.group, &self.voter, request) {
             Ok(body) => {
                 let answer = self.send(Class::Data, Kind::Append, body, option);
                 answer
-                    .map(|answer| wire::decode_append_reply(answer?).map_err(to_network_error))
+                    .map(move |answer| {
+                        drop(held);
+                        wire::decode_append_reply(answer?).map_err(to_network_error)
+                    })
                     .boxed()
             }
             Err(error) => std::future::ready(Err(to_network_error(error))).boxed(),
@@ -117,6 +132,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     async fn new_client(&mut self, target: u64, node: &Voter) -> Way {
         Way {
             pacing: self.pacing.clone(),
+            in_flight: Arc::clone(&self.in_flight),
             group: self.group,
             log: Arc::clone(&self.log),
             target: u32::try_from(target).ok(),
@@ -133,8 +149,8 @@ impl RaftNetworkV2<TypeConfig> for Way {
         request: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> RpcResult<AppendEntriesResponse<TypeConfig>> {
-        let request = self.paced(request).await;
-        self.append(request, &option).await
+        let paced = self.paced(request).await;
+        self.append(paced, &option).await
     }
 
     fn stream_append<'s, S>(
@@ -148,10 +164,11 @@ impl RaftNetworkV2<TypeConfig> for Way {
         let way = &*self;
         let answers = input
             .then(move |request| way.paced(request))
-            .map(move |request| {
-                let previous = request.prev_log_id;
-                let last = request.entries.last().map(|entry| entry.log_id).or(previous);
-                way.append(request, &option)
+            .map(move |paced| {
+                let previous = paced.request.prev_log_id;
+                let last = paced.request.entries.last();
+                let last = last.map(|entry| entry.log_id).or(previous);
+                way.append(paced, &option)
                     .map(move |answer| answer.map(|answer| answer.into_stream_result(previous, last)))
             })
             .buffered(PIPELINE);

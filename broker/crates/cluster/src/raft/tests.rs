@@ -54,6 +54,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, tempfile::TempDir> for Bui
             order: Arc::default(),
             begins_after: Arc::default(),
             full_bodies: false,
+            in_flight: Arc::default(),
         };
         let machine = StateMachine {
             purge_to: Arc::default(),
