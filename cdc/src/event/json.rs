@@ -1,18 +1,17 @@
-//! Events as JSON.
+//! Events as JSON, written by hand: an event is made for each change, and this is most of what that takes.
 
-use base64::display::Base64Display;
+use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::{Serialize, Serializer};
 use takhin_pika::resp;
 
-use super::{Encoder, Event, Source};
+use super::{Encoder, Event, Kind, Place, SnapshotRef, Source};
 
 /// Version of the format, in every event. A field that is added does not raise it.
 const SCHEMA: u32 = 1;
 
-/// Bytes before and behind a word of a command, about.
-const WORD: usize = 12;
+/// Bytes before and behind a word of a command, at most: its length, and where lines end.
+const WORD: usize = 25;
 
 /// Bytes of a record without keys and words, about.
 const FRAME: usize = 640;
@@ -24,246 +23,170 @@ pub struct Json {
     pub has_raw: bool,
 }
 
-#[derive(Serialize)]
-struct Form<'a> {
-    schema: u32,
-    event_type: &'static str,
-    op: &'a str,
-    data_type: Option<&'static str>,
-    db: &'a str,
-    slot: u32,
-    key: Option<&'a str>,
-    key_b64: Option<Base64<'a>>,
-    args_b64: Words<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    raw_resp_b64: Option<Base64<'a>>,
-    ts_ms: i64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expire_at_ms: Option<i64>,
-    event_id: &'a str,
-    source_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    binlog: Option<BinlogForm>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    part: Option<PartForm>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    snapshot: Option<SnapshotForm<'a>>,
-    #[serde(skip_serializing_if = "is_false")]
-    nondeterministic: bool,
-    #[serde(skip_serializing_if = "is_false")]
-    more_keys: bool,
-    source: SourceForm<'a>,
-}
-
-#[derive(Serialize)]
-struct BinlogForm {
-    filenum: u32,
-    offset: u64,
-    end_filenum: u32,
-    end_offset: u64,
-    logic_id: u64,
-    server_id: u32,
-    term_id: u32,
-    sub: u32,
-}
-
-#[derive(Serialize)]
-struct PartForm {
-    index: u32,
-    last: bool,
-}
-
-#[derive(Serialize)]
-struct SnapshotForm<'a> {
-    id: &'a str,
-    filenum: u32,
-    offset: u64,
-    exact: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
-}
-
-#[derive(Serialize)]
-struct SourceForm<'a> {
-    host: &'a str,
-    port: u16,
-    version: &'a str,
-    replication_id: &'a str,
-}
-
-/// Bytes, written in base64.
-struct Base64<'a>(&'a [u8]);
-
-impl Serialize for Base64<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&Base64Display::new(self.0, &STANDARD))
-    }
-}
-
-struct Words<'a>(&'a [Bytes]);
-
-impl Serialize for Words<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(|word| Base64(word)))
-    }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
-fn is_false(value: &bool) -> bool {
-    !value
-}
-
 impl Encoder for Json {
     fn content_type(&self) -> &'static str {
         "application/json"
     }
 
-    fn encode(&self, source: &Source, event: &Event) -> Bytes {
-        let raw = self.has_raw.then(|| raw(event)).flatten();
-        let names_servers = source.names_servers();
-        let form = Form {
-            schema: SCHEMA,
-            event_type: event.kind.name(),
-            op: &event.op,
-            data_type: event.data_type.map(|data_type| data_type.name()),
-            db: &event.db,
-            slot: 0,
-            key: event.key.as_ref().and_then(|key| std::str::from_utf8(key).ok()),
-            key_b64: event.key.as_deref().map(Base64),
-            args_b64: Words(&event.args),
-            raw_resp_b64: raw.as_deref().map(Base64),
-            ts_ms: event.ts_ms,
-            expire_at_ms: event.expire_at_ms,
-            event_id: &event.event_id,
-            source_id: &source.id,
-            binlog: event.place.map(|place| BinlogForm {
-                server_id: if names_servers { place.origin } else { 0 },
-                term_id: if names_servers { 0 } else { place.origin },
-                filenum: place.start.filenum,
-                offset: place.start.offset,
-                end_filenum: place.end.filenum,
-                end_offset: place.end.offset,
-                logic_id: place.logic_id,
-                sub: place.sub,
-            }),
-            part: event.part.map(|part| PartForm {
-                index: part.index,
-                last: part.is_last,
-            }),
-            snapshot: event.snapshot.as_ref().map(|snapshot| SnapshotForm {
-                id: &snapshot.id,
-                filenum: snapshot.position.filenum,
-                offset: snapshot.position.offset,
-                exact: snapshot.is_exact,
-                reason: (event.kind == super::Kind::Control).then_some(snapshot.reason),
-            }),
-            nondeterministic: event.is_random,
-            more_keys: event.has_more_keys,
-            source: SourceForm {
-                host: &source.host,
-                port: source.port,
-                version: &source.version,
-                replication_id: &source.replication_id,
-            },
-        };
+    fn encode(&self, source: &Source, event: &Event, out: &mut Vec<u8>) {
         let words: usize = event.args.iter().map(Bytes::len).sum();
-        let key = event.key.as_ref().map_or(0, Bytes::len);
-        // Base64 has four characters for three bytes.
-        let room = FRAME + 3 * key + (words + raw.as_ref().map_or(0, Vec::len)) * 4 / 3;
-        let mut out = Vec::with_capacity(room);
-        // Strings, numbers and lists of them always serialize.
-        let _ = serde_json::to_writer(&mut out, &form);
-        Bytes::from(out)
+        // Base64 has four characters for three bytes, and the words may be there twice.
+        out.reserve(FRAME + words * 3);
+        number(out, "{\"schema\":", SCHEMA);
+        known(out, ",\"event_type\":", event.kind.name());
+        text(out, ",\"op\":", &event.op);
+        match event.data_type {
+            Some(data_type) => known(out, ",\"data_type\":", data_type.name()),
+            None => put(out, ",\"data_type\":null"),
+        }
+        text(out, ",\"db\":", &event.db);
+        put(out, ",\"slot\":0");
+        put_key(out, event.key.as_deref());
+        put_args(out, &event.args);
+        if self.has_raw && event.kind != Kind::Control {
+            put_raw(out, event, words);
+        }
+        number(out, ",\"ts_ms\":", event.ts_ms);
+        if let Some(expire_at_ms) = event.expire_at_ms {
+            number(out, ",\"expire_at_ms\":", expire_at_ms);
+        }
+        text(out, ",\"event_id\":", &event.event_id);
+        text(out, ",\"source_id\":", &source.id);
+        if let Some(place) = &event.place {
+            put_place(out, place, source.names_servers());
+        }
+        if let Some(part) = &event.part {
+            number(out, ",\"part\":{\"index\":", part.index);
+            put(out, if part.is_last { ",\"last\":true}" } else { ",\"last\":false}" });
+        }
+        if let Some(snapshot) = &event.snapshot {
+            put_snapshot(out, snapshot, event.kind);
+        }
+        if event.is_random {
+            put(out, ",\"nondeterministic\":true");
+        }
+        if event.has_more_keys {
+            put(out, ",\"more_keys\":true");
+        }
+        text(out, ",\"source\":{\"host\":", &source.host);
+        number(out, ",\"port\":", source.port);
+        text(out, ",\"version\":", &source.version);
+        text(out, ",\"replication_id\":", &source.replication_id);
+        put(out, "}}");
     }
 }
 
-/// The command as Redis writes it; `None` for what is no command.
-fn raw(event: &Event) -> Option<Vec<u8>> {
-    if event.kind == super::Kind::Control {
-        return None;
+fn put_key(out: &mut Vec<u8>, key: Option<&[u8]>) {
+    match key.map(std::str::from_utf8) {
+        Some(Ok(key)) => text(out, ",\"key\":", key),
+        _ => put(out, ",\"key\":null"),
     }
-    let mut words = Vec::with_capacity(event.args.len() + 1);
-    words.push(event.op.as_bytes());
-    words.extend(event.args.iter().map(|arg| &arg[..]));
-    let len: usize = words.iter().map(|word| word.len() + WORD).sum();
-    let mut out = Vec::with_capacity(WORD + len);
-    resp::put_command(&mut out, &words);
-    Some(out)
+    put(out, ",\"key_b64\":");
+    match key {
+        Some(key) => base64(out, key),
+        None => put(out, "null"),
+    }
+}
+
+fn put_args(out: &mut Vec<u8>, args: &[Bytes]) {
+    put(out, ",\"args_b64\":[");
+    for (at, arg) in args.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        base64(out, arg);
+    }
+    out.push(b']');
+}
+
+/// The command as Redis writes it, in base64. It is written behind the place that it takes there, and gone when it is encoded.
+fn put_raw(out: &mut Vec<u8>, event: &Event, words: usize) {
+    put(out, ",\"raw_resp_b64\":\"");
+    let most = WORD + event.op.len() + WORD + words + event.args.len() * WORD;
+    let (begin, end) = (out.len(), out.len() + base64_len(most));
+    out.resize(end, 0);
+    resp::put_count(out, event.args.len() + 1);
+    resp::put_word(out, event.op.as_bytes());
+    for arg in &event.args {
+        resp::put_word(out, arg);
+    }
+    let (place, raw) = out[begin..].split_at_mut(end - begin);
+    // The place is large enough by its making.
+    let len = STANDARD.encode_slice(raw, place).unwrap_or(0);
+    out.truncate(begin + len);
+    out.push(b'"');
+}
+
+fn put_place(out: &mut Vec<u8>, place: &Place, names_servers: bool) {
+    let (server_id, term_id) = match names_servers {
+        true => (place.origin, 0),
+        false => (0, place.origin),
+    };
+    number(out, ",\"binlog\":{\"filenum\":", place.start.filenum);
+    number(out, ",\"offset\":", place.start.offset);
+    number(out, ",\"end_filenum\":", place.end.filenum);
+    number(out, ",\"end_offset\":", place.end.offset);
+    number(out, ",\"logic_id\":", place.logic_id);
+    number(out, ",\"server_id\":", server_id);
+    number(out, ",\"term_id\":", term_id);
+    number(out, ",\"sub\":", place.sub);
+    out.push(b'}');
+}
+
+fn put_snapshot(out: &mut Vec<u8>, snapshot: &SnapshotRef, kind: Kind) {
+    text(out, ",\"snapshot\":{\"id\":", &snapshot.id);
+    number(out, ",\"filenum\":", snapshot.position.filenum);
+    number(out, ",\"offset\":", snapshot.position.offset);
+    put(out, if snapshot.is_exact { ",\"exact\":true" } else { ",\"exact\":false" });
+    if kind == Kind::Control {
+        known(out, ",\"reason\":", snapshot.reason);
+    }
+    out.push(b'}');
+}
+
+fn put(out: &mut Vec<u8>, json: &str) {
+    out.extend_from_slice(json.as_bytes());
+}
+
+fn number(out: &mut Vec<u8>, before: &str, number: impl itoa::Integer) {
+    put(out, before);
+    put(out, itoa::Buffer::new().format(number));
+}
+
+/// A word of ours, which needs no escapes.
+fn known(out: &mut Vec<u8>, before: &str, word: &str) {
+    put(out, before);
+    out.push(b'"');
+    put(out, word);
+    out.push(b'"');
+}
+
+fn text(out: &mut Vec<u8>, before: &str, text: &str) {
+    let is_special = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
+    // Of all bytes, without an end before the last: many at a time.
+    if text.bytes().fold(false, |any, byte| any | is_special(byte)) {
+        put(out, before);
+        // Text always serializes.
+        let _ = serde_json::to_writer(out, text);
+    } else {
+        known(out, before, text);
+    }
+}
+
+/// Characters that so many bytes have in base64.
+fn base64_len(len: usize) -> usize {
+    len.div_ceil(3) * 4
+}
+
+/// Bytes in base64, as JSON.
+fn base64(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.push(b'"');
+    let begin = out.len();
+    out.resize(begin + base64_len(bytes.len()), 0);
+    // There is as much room as it takes.
+    let _ = STANDARD.encode_slice(bytes, &mut out[begin..]);
+    out.push(b'"');
 }
 
 #[cfg(test)]
-mod tests {
-    use takhin_pika::Position;
-    use takhin_pika::command::DataType;
-
-    use super::super::{Kind, Place};
-    use super::*;
-
-    /// The form is for programs of others: a change of it is a change of this text.
-    #[test]
-    fn the_form_is_the_documented_one() {
-        let source = Source {
-            id: "10.0.0.1:9221".into(),
-            host: "10.0.0.1".into(),
-            port: 9221,
-            version: "3.5.5".into(),
-            replication_id: "abcdefghij".into(),
-        };
-        let event = Event {
-            kind: Kind::Binlog,
-            op: "set".into(),
-            data_type: Some(DataType::String),
-            db: "db0".into(),
-            key: Some(Bytes::from_static(b"user:1")),
-            args: vec![Bytes::from_static(b"user:1"), Bytes::from_static(b"\xff")],
-            ts_ms: 1_700_000_000_000,
-            event_id: "abcdefgh:db0:0:12:34567:8899:0".into(),
-            expire_at_ms: None,
-            place: Some(Place {
-                start: Position::new(12, 34567),
-                end: Position::new(12, 34636),
-                logic_id: 8899,
-                origin: 7,
-                sub: 0,
-            }),
-            part: None,
-            snapshot: None,
-            is_random: false,
-            has_more_keys: false,
-            is_known: true,
-        };
-        let text = Json { has_raw: true }.encode(&source, &event);
-        assert_eq!(
-            String::from_utf8_lossy(&text),
-            "{\"schema\":1,\"event_type\":\"binlog\",\"op\":\"set\",\"data_type\":\"string\",\"db\":\"db0\",\"slot\":0,\
-             \"key\":\"user:1\",\"key_b64\":\"dXNlcjox\",\"args_b64\":[\"dXNlcjox\",\"/w==\"],\
-             \"raw_resp_b64\":\"KjMNCiQzDQpzZXQNCiQ2DQp1c2VyOjENCiQxDQr/DQo=\",\"ts_ms\":1700000000000,\
-             \"event_id\":\"abcdefgh:db0:0:12:34567:8899:0\",\"source_id\":\"10.0.0.1:9221\",\
-             \"binlog\":{\"filenum\":12,\"offset\":34567,\"end_filenum\":12,\"end_offset\":34636,\"logic_id\":8899,\
-             \"server_id\":0,\"term_id\":7,\"sub\":0},\
-             \"source\":{\"host\":\"10.0.0.1\",\"port\":9221,\"version\":\"3.5.5\",\"replication_id\":\"abcdefghij\"}}"
-        );
-    }
-
-    /// One number of an item is one or the other.
-    #[test]
-    fn the_origin_of_a_change_is_named_as_the_master_means_it() {
-        for (version, names_servers) in [
-            ("2.3.6", true),
-            ("3.0.16", true),
-            ("3.2.9", true),
-            ("3.3.0", false),
-            ("3.5.5", false),
-            ("4.0.0", false),
-        ] {
-            let source = Source {
-                id: "s".into(),
-                host: "h".into(),
-                port: 1,
-                version: version.into(),
-                replication_id: String::new(),
-            };
-            assert_eq!(source.names_servers(), names_servers, "{version}");
-        }
-    }
-}
+mod tests;

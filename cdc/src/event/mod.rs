@@ -153,6 +153,6 @@ pub trait Encoder: Send + Sync {
     /// Value of the header `content-type`.
     fn content_type(&self) -> &'static str;
 
-    /// The record's value.
-    fn encode(&self, source: &Source, event: &Event) -> Bytes;
+    /// Appends the record's value.
+    fn encode(&self, source: &Source, event: &Event, out: &mut Vec<u8>);
 }

@@ -124,10 +124,12 @@ impl Recorder {
             Cow::Borrowed(op) => known(op),
             Cow::Owned(ref op) => text(op),
         };
+        let mut value = Vec::new();
+        self.encoder.encode(source, event, &mut value);
         Record {
             timestamp: Some(event.ts_ms),
             key: Some(record_key(event, self.partition_by)),
-            value: Some(self.encoder.encode(source, event)),
+            value: Some(value.into()),
             headers: vec![
                 ("takhin.event_id".into(), text(&event.event_id)),
                 ("takhin.source".into(), text(&source.id)),

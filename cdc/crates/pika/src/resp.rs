@@ -82,14 +82,32 @@ pub fn next_command(buffer: &mut BytesMut, max: usize) -> Result<Option<(Command
 
 /// Appends a command.
 pub fn put_command<W: AsRef<[u8]>>(out: &mut Vec<u8>, words: &[W]) {
-    // Writing to memory does not fail.
-    let _ = write!(out, "*{}\r\n", words.len());
+    put_count(out, words.len());
     for word in words {
-        let word = word.as_ref();
-        let _ = write!(out, "${}\r\n", word.len());
-        out.extend_from_slice(word);
-        out.extend_from_slice(b"\r\n");
+        put_word(out, word.as_ref());
     }
+}
+
+/// Appends the beginning of a command of so many words.
+pub fn put_count(out: &mut Vec<u8>, words: usize) {
+    put_number(out, b'*', words);
+}
+
+/// Appends a word of a command.
+pub fn put_word(out: &mut Vec<u8>, word: &[u8]) {
+    put_number(out, b'$', word.len());
+    out.extend_from_slice(word);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn put_number(out: &mut Vec<u8>, mark: u8, number: usize) {
+    out.push(mark);
+    match u8::try_from(number) {
+        Ok(digit @ ..10) => out.push(b'0' + digit),
+        // Writing to memory does not fail.
+        _ => drop(write!(out, "{number}")),
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 /// An answer to a command; arrays are not among those that a slave asks for.
