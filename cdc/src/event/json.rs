@@ -57,7 +57,8 @@ impl Encoder for Json {
         }
         if let Some(part) = &event.part {
             number(out, ",\"part\":{\"index\":", part.index);
-            put(out, if part.is_last { ",\"last\":true}" } else { ",\"last\":false}" });
+            boolean(out, ",\"last\":", part.is_last);
+            out.push(b'}');
         }
         if let Some(snapshot) = &event.snapshot {
             put_snapshot(out, snapshot, event.kind);
@@ -137,7 +138,7 @@ fn put_snapshot(out: &mut Vec<u8>, snapshot: &SnapshotRef, kind: Kind) {
     text(out, ",\"snapshot\":{\"id\":", &snapshot.id);
     number(out, ",\"filenum\":", snapshot.position.filenum);
     number(out, ",\"offset\":", snapshot.position.offset);
-    put(out, if snapshot.is_exact { ",\"exact\":true" } else { ",\"exact\":false" });
+    boolean(out, ",\"exact\":", snapshot.is_exact);
     if kind == Kind::Control {
         known(out, ",\"reason\":", snapshot.reason);
     }
@@ -151,6 +152,11 @@ fn put(out: &mut Vec<u8>, json: &str) {
 fn number(out: &mut Vec<u8>, before: &str, number: impl itoa::Integer) {
     put(out, before);
     put(out, itoa::Buffer::new().format(number));
+}
+
+fn boolean(out: &mut Vec<u8>, before: &str, is_so: bool) {
+    put(out, before);
+    put(out, if is_so { "true" } else { "false" });
 }
 
 /// A word of ours, which needs no escapes.

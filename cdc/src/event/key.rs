@@ -1,17 +1,11 @@
 //! Keys of records, and the partition that a key belongs to.
 
-use bytes::Bytes;
 use takhin_config::cdc::PartitionBy;
 
 use super::Event;
 
-/// Room for the name of a type, and what is between the parts.
-const TYPE_ROOM: usize = 8;
-
-/// The record's key: `db:key`, or `db:type:key`; the database alone where there is no key.
-pub fn record_key(event: &Event, by: PartitionBy) -> Bytes {
-    let room = event.key.as_ref().map_or(0, |key| key.len() + TYPE_ROOM);
-    let mut out = Vec::with_capacity(event.db.len() + room);
+/// Appends the record's key: `db:key`, or `db:type:key`; the database alone where there is no key.
+pub fn put_record_key(event: &Event, by: PartitionBy, out: &mut Vec<u8>) {
     out.extend_from_slice(event.db.as_bytes());
     if let Some(key) = &event.key {
         if by == PartitionBy::TypeAndKey {
@@ -22,7 +16,6 @@ pub fn record_key(event: &Event, by: PartitionBy) -> Bytes {
         out.push(b':');
         out.extend_from_slice(key);
     }
-    out.into()
 }
 
 /// The partition that Kafka's own producers choose for a key, so that consumers may rely on it.

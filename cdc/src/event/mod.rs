@@ -15,7 +15,7 @@ use takhin_pika::command::DataType;
 
 pub use filter::{Filter, Rule};
 pub use json::Json;
-pub use key::{partition_of, record_key};
+pub use key::{partition_of, put_record_key};
 pub use of_binlog::events_of_item;
 
 /// What an event belongs to.

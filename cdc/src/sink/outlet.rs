@@ -158,8 +158,8 @@ impl Outlet {
 
     async fn write_each(&self, batches: Batches) -> Outcome {
         let mut deliveries = Vec::new();
-        for ((topic, partition), records) in batches {
-            let delivery = self.producer.enqueue(&topic, partition, records).await;
+        for ((topic, partition), packed) in batches {
+            let delivery = self.producer.enqueue_packed(&topic, partition, packed).await;
             let delivery = delivery.map_err(|error| (Some(Arc::clone(&topic)), error))?;
             deliveries.push(async move {
                 let written = delivery.wait().await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use takhin_config::CdcConfig;
 
 use super::error::SinkError;
-use super::round::Recorder;
+use super::round::{Recorder, Room};
 use super::topics::Topics;
 use crate::event::{Encoder, Event, Source};
 
@@ -27,17 +27,17 @@ impl Preview {
         if self.0.filter.refuses(event).is_some() {
             return Ok(None);
         }
-        let Some((topic, record, _)) = self.0.sized(source, event)? else {
+        let mut room = Room::default();
+        let Some(made) = self.0.sized(source, event, &mut room)? else {
             return Ok(None);
         };
-        let text =
-            |bytes: Option<bytes::Bytes>| String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         // As it would be sent: not read and written again.
         let (topic, key) = (
-            serde_json::Value::from(&*topic),
-            serde_json::Value::from(text(record.key)),
+            serde_json::Value::from(&**self.0.topic_of(event)),
+            serde_json::Value::from(text(made.key)),
         );
-        let value = text(record.value);
+        let value = text(made.value);
         Ok(Some(format!(
             "{{\"topic\":{topic},\"key\":{key},\"value\":{value}}}"
         )))

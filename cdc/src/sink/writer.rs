@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use takhin_client::Batches;
+use takhin_client::{Batches, Packed};
 use takhin_config::CdcConfig;
 use takhin_pika::Position;
 use takhin_runtime::clock::Instant;
@@ -17,7 +17,7 @@ use tracing::{Span, debug, warn};
 
 use super::error::SinkError;
 use super::outlet::{Outcome, Outlet};
-use super::round::{Recorder, Round};
+use super::round::{Place, Recorder, Room, Round};
 use super::topics::{Topics, failed};
 use crate::checkpoint::{Checkpoint, Checkpoints, PositionFile, record};
 use crate::control::Pause;
@@ -55,6 +55,7 @@ pub struct Writer<'a> {
     env: Env,
     outlet: Outlet,
     recorder: Recorder,
+    room: Room,
     file: Arc<PositionFile>,
     checkpoints: &'a mut Checkpoints,
     flag: &'a Flag,
@@ -90,6 +91,7 @@ impl<'a> Writer<'a> {
             env: env.clone(),
             outlet,
             recorder: Recorder::new(config, topics, encoder),
+            room: Room::default(),
             file,
             checkpoints,
             flag,
@@ -169,7 +171,8 @@ impl<'a> Writer<'a> {
         let source = master.followed.source().unwrap_or(&unknown);
         let mut next = Some(work);
         while let Some(work) = next.take() {
-            self.refused = self.next.add(&self.recorder, source, work).err();
+            let added = self.next.add((&self.recorder, &mut self.room), source, work);
+            self.refused = added.err();
             if self.may_take() {
                 next = works.try_recv().ok();
             }
@@ -194,7 +197,8 @@ impl<'a> Writer<'a> {
             return;
         };
         let next = round.next_batches();
-        let batches = next.into_iter().map(|(place, batch)| (place, batch.records));
+        let place = |(topic, partition): Place| (Arc::clone(self.recorder.topic(topic)), partition);
+        let batches = next.into_iter().map(|(at, batch)| (place(at), batch.records));
         let batches = batches.collect();
         let is_last = !round.has_batches();
         let positions = match (is_last, &self.sending) {
@@ -321,7 +325,9 @@ impl<'a> Writer<'a> {
             let place = (Arc::clone(&topic), partition);
             batches.entry(place).or_default().push(record);
         }
-        batches.into_iter().collect()
+        let now_ms = self.env.clock.now_ms();
+        let packed = |(place, records): (_, Vec<_>)| (place, Packed::of(&records, now_ms));
+        batches.into_iter().map(packed).collect()
     }
 
     /// Writes positions to the topic, unless those before are still on their way. They are behind those of the file at
@@ -334,7 +340,8 @@ impl<'a> Writer<'a> {
         self.topic_due = None;
         let mut deliveries = Vec::new();
         for ((topic, partition), records) in self.position_batches(self.checkpoints.values()) {
-            let enqueued = self.outlet.producer().enqueue(&topic, partition, records).await;
+            let producer = self.outlet.producer();
+            let enqueued = producer.enqueue_packed(&topic, partition, records).await;
             deliveries.push(enqueued.map_err(|source| failed("make a batch", source))?);
         }
         let saving = async move {

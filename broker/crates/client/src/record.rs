@@ -51,22 +51,54 @@ pub struct ConsumedRecord {
     pub record: Record,
 }
 
-/// Builds a batch without a producer id.
-pub(crate) fn to_batch(records: &[Record], codec: Compression, now_ms: i64) -> Result<Batch, BuildError> {
-    let mut builder = BatchBuilder::new(codec);
-    let mut headers = Vec::new();
-    for record in records {
-        headers.clear();
-        let of_record = record.headers.iter();
-        headers.extend(of_record.map(|(key, value)| (&**key, value.as_deref())));
-        builder.push(NewRecord {
-            timestamp: record.timestamp.unwrap_or(now_ms),
-            key: record.key.as_deref(),
-            value: record.value.as_deref(),
-            headers: &headers,
-        });
+/// Records as a batch has them, one behind the other: they need no memory of their own until they are sent.
+#[derive(Debug, Clone)]
+pub struct Packed(BatchBuilder);
+
+impl Default for Packed {
+    fn default() -> Self {
+        Self(BatchBuilder::new(Compression::None))
     }
-    builder.build()
+}
+
+impl Packed {
+    /// These records; `now_ms` is the time of those that have none.
+    pub fn of(records: &[Record], now_ms: i64) -> Self {
+        let mut packed = Self::default();
+        let mut headers = Vec::new();
+        for record in records {
+            headers.clear();
+            let of_record = record.headers.iter();
+            headers.extend(of_record.map(|(key, value)| (&**key, value.as_deref())));
+            packed.push(NewRecord {
+                timestamp: record.timestamp.unwrap_or(now_ms),
+                key: record.key.as_deref(),
+                value: record.value.as_deref(),
+                headers: &headers,
+            });
+        }
+        packed
+    }
+
+    /// Appends a record.
+    pub fn push(&mut self, record: NewRecord<'_>) {
+        self.0.push(record);
+    }
+
+    /// Number of records.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is no record yet.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The batch, without a producer id.
+    pub(crate) fn build(self, codec: Compression) -> Result<Batch, BuildError> {
+        self.0.codec(codec).build()
+    }
 }
 
 /// Reads the records of a batch whose CRC was checked: offset and record, from `from` on. Control batches have none.
@@ -125,7 +157,9 @@ mod tests {
             Record::of(vec![7; 3000]),
         ];
         for id in 0..5 {
-            let batch = to_batch(&sent, Compression::from_id(id).unwrap(), 9).unwrap();
+            let batch = Packed::of(&sent, 9)
+                .build(Compression::from_id(id).unwrap())
+                .unwrap();
             let header = BatchHeader {
                 base_offset: 40,
                 ..batch.header

@@ -31,7 +31,7 @@ use crate::client::Client;
 use crate::config::OnRetry;
 use crate::connection::Connection;
 use crate::error::ClientError;
-use crate::record::{Record, to_batch};
+use crate::record::Packed;
 
 /// Newest versions in which partitions are added, and the epoch is raised, by requests of their own rather than by writing
 /// and ending (KIP-890); brokers have both.
@@ -65,7 +65,7 @@ pub struct TransactionConfig {
 }
 
 /// What is written together: at most one batch of each partition.
-pub type Batches = Vec<((Arc<str>, i32), Vec<Record>)>;
+pub type Batches = Vec<((Arc<str>, i32), Packed)>;
 
 /// One transaction after the other, under one id.
 #[derive(Debug)]
@@ -191,12 +191,8 @@ impl Transactions {
         let (identity, deadline) = self.take()?;
         self.join(&batches, identity, deadline).await?;
         let mut writing = Vec::new();
-        for (place, records) in batches {
-            let mut batch = to_batch(
-                &records,
-                self.config.compression,
-                self.client.env().clock.now_ms(),
-            )?;
+        for (place, packed) in batches {
+            let mut batch = packed.build(self.config.compression)?;
             let sequence = self.sequences.entry(place.clone()).or_default();
             batch.header.producer_id = identity.0;
             batch.header.producer_epoch = identity.1;

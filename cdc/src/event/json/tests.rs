@@ -171,12 +171,14 @@ fn bytes() -> impl Strategy<Value = Bytes> {
 
 fn place() -> impl Strategy<Value = Place> {
     let position = || any::<(u32, u64)>().prop_map(|(filenum, offset)| Position::new(filenum, offset));
-    (position(), position(), any::<(u64, u32, u32)>()).prop_map(|(start, end, (logic_id, origin, sub))| Place {
-        start,
-        end,
-        logic_id,
-        origin,
-        sub,
+    (position(), position(), any::<(u64, u32, u32)>()).prop_map(|(start, end, (logic_id, origin, sub))| {
+        Place {
+            start,
+            end,
+            logic_id,
+            origin,
+            sub,
+        }
     })
 }
 
@@ -191,8 +193,15 @@ fn snapshot() -> impl Strategy<Value = SnapshotRef> {
 
 fn event() -> impl Strategy<Value = Event> {
     let kind = prop_oneof![Just(Kind::Snapshot), Just(Kind::Binlog), Just(Kind::Control)];
-    let of = (kind, any::<(String, String, String)>(), proptest::option::of(0..DataType::ALL.len()));
-    let command = (proptest::option::of(bytes()), proptest::collection::vec(bytes(), 0..12));
+    let of = (
+        kind,
+        any::<(String, String, String)>(),
+        proptest::option::of(0..DataType::ALL.len()),
+    );
+    let command = (
+        proptest::option::of(bytes()),
+        proptest::collection::vec(bytes(), 0..12),
+    );
     let parts = (
         proptest::option::of(place()),
         proptest::option::of(any::<(u32, bool)>()),

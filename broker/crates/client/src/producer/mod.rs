@@ -15,7 +15,7 @@ use tokio::sync::{OnceCell, mpsc, oneshot};
 use crate::client::Client;
 use crate::config::{Acks, OnRetry};
 use crate::error::ClientError;
-use crate::record::{Record, to_batch};
+use crate::record::{Packed, Record};
 use lane::Lane;
 pub(crate) use lane::sequence_after;
 
@@ -157,9 +157,29 @@ impl Producer {
         partition: i32,
         records: Vec<Record>,
     ) -> Result<Delivery, ClientError> {
+        let now_ms = self.0.shared.client.env().clock.now_ms();
+        let packed = Packed::of(&records, now_ms);
+        self.enqueue_packed(topic, partition, packed).await
+    }
+
+    /// [`Producer::enqueue`] of records that are packed already.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancel safety
+    ///
+    /// As there.
+    pub async fn enqueue_packed(
+        &self,
+        topic: &str,
+        partition: i32,
+        packed: Packed,
+    ) -> Result<Delivery, ClientError> {
         let Shared { client, config, .. } = &*self.0.shared;
         let clock = &client.env().clock;
-        let batch = to_batch(&records, config.compression, clock.now_ms())?;
+        let batch = packed.build(config.compression)?;
         let (done, delivery) = oneshot::channel();
         let job = Job {
             batch,

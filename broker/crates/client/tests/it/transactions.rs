@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use takhin_client::{Batches, ClientError, Compression, OnRetry, Record, TransactionConfig, Transactions};
+use takhin_client::{
+    Batches, ClientError, Compression, OnRetry, Packed, Record, TransactionConfig, Transactions,
+};
 use takhin_runtime::Env;
 use takhin_runtime::sim::Sim;
 
@@ -30,7 +32,11 @@ fn transactions(env: &Env) -> Transactions {
 
 fn batch(values: impl IntoIterator<Item = usize>) -> Batches {
     let records = values.into_iter().map(|value| Record::of(value.to_string()));
-    vec![((Arc::from(TOPIC), 0), records.collect())]
+    packed(&records.collect::<Vec<_>>())
+}
+
+fn packed(records: &[Record]) -> Batches {
+    vec![((Arc::from(TOPIC), 0), Packed::of(records, 0))]
 }
 
 /// What readers of committed records see are the numbers from 0 on, each once.
@@ -97,7 +103,7 @@ fn what_failed_is_not_committed_with_what_follows() {
         let mut transactions = transactions(&env);
         transactions.begin().await.unwrap();
         transactions.write(batch(0..1)).await.unwrap();
-        let refused = vec![((Arc::from(TOPIC), 0), vec![Record::of(REFUSED)])];
+        let refused = packed(&[Record::of(REFUSED)]);
         transactions.write(refused).await.unwrap_err();
         // Nobody but a new beginning knows what is open.
         let closed = transactions.write(batch(1..2)).await.unwrap_err();
@@ -152,7 +158,7 @@ fn a_beginning_that_was_given_up_is_fenced_too() {
             let (mut first, mut second) = (transactions(&env), transactions(&env));
             first.begin().await.unwrap();
             first.write(batch(0..1)).await.unwrap();
-            let refused = vec![((Arc::from(TOPIC), 0), vec![Record::of(REFUSED)])];
+            let refused = packed(&[Record::of(REFUSED)]);
             first.write(refused).await.unwrap_err();
             let given_up = env.clock.timeout(moment, first.begin()).await.is_err();
             second.begin().await.unwrap();

@@ -46,7 +46,6 @@ pub struct BatchBuilder {
     max_timestamp: i64,
     count: usize,
     records: Vec<u8>,
-    scratch: Vec<u8>,
 }
 
 impl BatchBuilder {
@@ -60,8 +59,15 @@ impl BatchBuilder {
             max_timestamp: -1,
             count: 0,
             records: Vec::new(),
-            scratch: Vec::new(),
         }
+    }
+
+    /// Sets the codec, instead of the one that it began with.
+    #[must_use]
+    pub fn codec(mut self, codec: Compression) -> Self {
+        self.codec = codec;
+        self.attributes = (self.attributes & !Attributes::COMPRESSION_MASK) | codec.id();
+        self
     }
 
     /// Sets producer id, producer epoch and the first record's sequence number (KIP-98).
@@ -85,21 +91,34 @@ impl BatchBuilder {
             self.max_timestamp = record.timestamp;
         }
         self.max_timestamp = self.max_timestamp.max(record.timestamp);
-        let scratch = &mut self.scratch;
-        scratch.clear();
-        scratch.push(0);
-        varint::put(scratch, record.timestamp.wrapping_sub(self.base_timestamp));
-        put_len(scratch, self.count);
-        put_bytes(scratch, record.key);
-        put_bytes(scratch, record.value);
-        put_len(scratch, record.headers.len());
+        let delta = record.timestamp.wrapping_sub(self.base_timestamp);
+        // It stands before the rest, which is therefore not made in other memory first.
+        let len = self.record_len(delta, &record);
+        let records = &mut self.records;
+        records.reserve(varint::MOST + len);
+        put_len(records, len);
+        let begin = records.len();
+        records.push(0);
+        varint::put(records, delta);
+        put_len(records, self.count);
+        put_bytes(records, record.key);
+        put_bytes(records, record.value);
+        put_len(records, record.headers.len());
         for (key, value) in record.headers {
-            put_bytes(scratch, Some(key.as_bytes()));
-            put_bytes(scratch, *value);
+            put_bytes(records, Some(key.as_bytes()));
+            put_bytes(records, *value);
         }
-        put_len(&mut self.records, scratch.len());
-        self.records.extend_from_slice(scratch);
+        debug_assert_eq!(records.len() - begin, len);
         self.count += 1;
+    }
+
+    /// Bytes of the next record behind its length.
+    fn record_len(&self, delta: i64, record: &NewRecord<'_>) -> usize {
+        let headers = record.headers.iter();
+        let headers = headers.map(|(key, value)| bytes_len(Some(key.as_bytes())) + bytes_len(*value));
+        let attributes = 1;
+        let numbers = varint::len(delta) + len_len(self.count) + len_len(record.headers.len());
+        attributes + numbers + bytes_len(record.key) + bytes_len(record.value) + headers.sum::<usize>()
     }
 
     /// Number of records so far.
@@ -162,6 +181,14 @@ impl BatchBuilder {
 
 fn put_len(out: &mut Vec<u8>, len: usize) {
     varint::put(out, i64::try_from(len).unwrap_or(i64::MAX));
+}
+
+fn len_len(len: usize) -> usize {
+    varint::len(i64::try_from(len).unwrap_or(i64::MAX))
+}
+
+fn bytes_len(bytes: Option<&[u8]>) -> usize {
+    bytes.map_or(1, |bytes| len_len(bytes.len()) + bytes.len())
 }
 
 fn put_bytes(out: &mut Vec<u8>, bytes: Option<&[u8]>) {

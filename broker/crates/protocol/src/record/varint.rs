@@ -44,6 +44,16 @@ fn take_long(bytes: &mut &[u8], most: usize) -> Result<u64, BadVarint> {
     Err(BadVarint)
 }
 
+/// Bytes that the longest one has.
+pub(super) const MOST: usize = 10;
+
+/// Bytes that [`put`] appends.
+pub(super) fn len(value: i64) -> usize {
+    let raw = ((value << 1) ^ (value >> 63)).cast_unsigned();
+    let bits = u64::BITS - (raw | 1).leading_zeros();
+    usize::try_from(bits.div_ceil(7)).unwrap_or(MOST)
+}
+
 /// Appends `value` to `out`.
 pub(super) fn put(out: &mut Vec<u8>, value: i64) {
     let mut raw = ((value << 1) ^ (value >> 63)).cast_unsigned();
@@ -98,6 +108,7 @@ mod tests {
         fn every_value_comes_back(value in any::<i64>(), small in any::<i32>()) {
             let mut out = Vec::new();
             put(&mut out, value);
+            prop_assert_eq!(out.len(), len(value));
             put(&mut out, small.into());
             let mut bytes = &*out;
             prop_assert_eq!(take_i64(&mut bytes), Ok(value));
