@@ -112,7 +112,7 @@ mod tests {
     use takhin_pika::binlog::Item;
     use takhin_pika::{Position, resp};
 
-    use super::super::{Source, events_of_item};
+    use super::super::{Source, put_events};
     use super::*;
 
     fn refused(settings: &CdcFilters, command: &str) -> Option<Rule> {
@@ -132,7 +132,9 @@ mod tests {
             version: "4".into(),
             replication_id: String::new(),
         };
-        let events = events_of_item(&source, &"db0".into(), &item, (0, Position::new(0, 9), 0)).unwrap();
+        let mut events = Vec::new();
+        let of = (0, Position::new(0, 9), 0);
+        put_events(&source, &"db0".into(), &item, of, &mut events).unwrap();
         Filter::new(settings).refuses(&events[0])
     }
 

@@ -16,7 +16,7 @@ use takhin_pika::command::DataType;
 pub use filter::{Filter, Rule};
 pub use json::Json;
 pub use key::{partition_of, put_record_key};
-pub use of_binlog::events_of_item;
+pub use of_binlog::put_events;
 
 /// What an event belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

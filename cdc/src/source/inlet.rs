@@ -8,7 +8,7 @@ use takhin_pika::message::BinlogOffset;
 use super::error::SourceError;
 use super::legacy::Received;
 use super::link::Ack;
-use crate::event::{Source, events_of_item};
+use crate::event::{Source, put_events};
 use crate::queue::{Piece, Progress, Queue};
 use crate::wal::last_record;
 
@@ -86,27 +86,26 @@ pub fn piece(
     commands: &[Received],
     has_records: bool,
 ) -> Result<Piece, SourceError> {
-    let (mut events, mut progress) = (Vec::new(), None);
-    for received in commands {
-        let Received { item, index, end } = received;
+    let mut events = Vec::with_capacity(source.map_or(0, |_| commands.len()));
+    for Received { item, index, end } in commands {
         if let Some(source) = source {
-            let made = events_of_item(source, db, item, (*index, *end, epoch));
-            events.extend(made.map_err(|source| SourceError::Item {
+            let put = put_events(source, db, item, (*index, *end, epoch), &mut events);
+            put.map_err(|source| SourceError::Item {
                 db: db.to_string(),
                 end: *end,
                 source,
-            })?);
+            })?;
         }
-        progress = Some(Progress {
-            db: Arc::clone(db),
-            position: *end,
-            epoch,
-            logic_id: item.logic_id,
-            origin: item.origin,
-            ts_ms: i64::from(item.exec_time) * 1000,
-            last: has_records.then(|| last_record(received)),
-        });
     }
+    let progress = commands.last().map(|received| Progress {
+        db: Arc::clone(db),
+        position: received.end,
+        epoch,
+        logic_id: received.item.logic_id,
+        origin: received.item.origin,
+        ts_ms: i64::from(received.item.exec_time) * 1000,
+        last: has_records.then(|| last_record(received)),
+    });
     Ok(Piece {
         events,
         progress,

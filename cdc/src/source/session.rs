@@ -189,10 +189,8 @@ impl Session {
         let Some(session) = self.session_of(db) else {
             return Ok(None);
         };
-        let items: Vec<_> = items
-            .into_iter()
-            .filter(|item| item.session_id == session)
-            .collect();
+        let mut items = items;
+        items.retain(|item| item.session_id == session);
         if items.is_empty() {
             return Ok(None);
         }
@@ -393,6 +391,11 @@ fn is_between(from: Position, len: u64, to: Position) -> bool {
 
 /// The items of each database, in order. Up to 3.5.2 one message may have those of several.
 fn by_database(items: Vec<BinlogSyncItem>) -> Vec<(String, Vec<BinlogSyncItem>)> {
+    if let Some(first) = items.first()
+        && items.iter().all(|item| item.slot.db_name == first.slot.db_name)
+    {
+        return vec![(first.slot.db_name.clone(), items)];
+    }
     let mut groups: Vec<(String, Vec<BinlogSyncItem>)> = Vec::new();
     for item in items {
         match groups.iter_mut().find(|(db, _)| *db == item.slot.db_name) {

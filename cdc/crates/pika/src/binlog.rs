@@ -108,6 +108,15 @@ impl Item {
         Ok(resp::commands(&self.content)?)
     }
 
+    /// Calls `each` with its commands, in order; with one at least.
+    ///
+    /// # Errors
+    ///
+    /// [`ItemError::Content`]; those before what is wrong were told.
+    pub fn each_command(&self, each: impl FnMut(Command)) -> Result<(), ItemError> {
+        Ok(resp::each_command(&self.content, each)?)
+    }
+
     /// Bytes of the item as the binlog counts them.
     pub fn len(&self) -> u64 {
         (HEADER_LEN + self.content.len()) as u64

@@ -1,5 +1,7 @@
 //! What the commands of a binlog do, as far as that can be told without the data: type, keys, expiry.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::resp::Command;
@@ -56,7 +58,7 @@ impl DataType {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// Name of the command, in lower case.
-    pub op: String,
+    pub op: Cow<'static, str>,
     /// Type of the value. `None` where the command acts on whatever has the key, or on no key.
     pub data_type: Option<DataType>,
     /// The key that it changes, of several the first; `None` if it acts on the whole database.
@@ -205,57 +207,84 @@ const INTERNAL_KEYS: [&[u8]; 2] = [b"_internal:slotkey:4migrate:", b"_internal:s
 /// A time from here on is in milliseconds, whatever unit it was meant to have: in seconds it would be the year 5138.
 const FIRST_MILLIS: i64 = 100_000_000_000;
 
+/// Bytes of the longest name of a command that is known.
+const LONGEST_NAME: usize = 32;
+
+/// The row of a command's name, in any case.
+fn row_of(name: &[u8]) -> Option<&'static Row> {
+    let mut lower = [0; LONGEST_NAME];
+    let lower = lower.get_mut(..name.len())?;
+    lower.copy_from_slice(name);
+    lower.make_ascii_lowercase();
+    let at = TABLE.binary_search_by_key(&&*lower, |row| row.0.as_bytes());
+    at.ok().map(|at| &TABLE[at])
+}
+
 /// The changes that a command makes; none if it says nothing about data. `exec_time` is in seconds since 1970.
 pub fn changes(command: &Command, exec_time: u32) -> Vec<Change> {
-    let Some((name, args)) = command.split_first() else {
-        return Vec::new();
-    };
-    let name = String::from_utf8_lossy(name).to_ascii_lowercase();
-    if IGNORED.contains(&name.as_str()) || args.first().is_some_and(|key| is_internal(key)) {
-        return Vec::new();
+    let mut changes = Vec::new();
+    each_change(command.clone(), exec_time, |change| changes.push(change));
+    changes
+}
+
+/// Calls `each` with the changes that a command makes, in order.
+pub fn each_change(mut command: Command, exec_time: u32, mut each: impl FnMut(Change)) {
+    if command.is_empty() {
+        return;
     }
-    let row = TABLE
-        .binary_search_by_key(&name.as_str(), |row| row.0)
-        .ok()
-        .map(|at| TABLE[at]);
-    let (_, data_type, keys, expiry) = row.unwrap_or(("", None, Keys::One, Expiry::Never));
-    let change = |op: &str, key: Option<&Bytes>, args: &[Bytes]| Change {
-        op: op.to_owned(),
+    let name = command.remove(0);
+    let args = command;
+    if args.first().is_some_and(|key| is_internal(key)) {
+        return;
+    }
+    let row = row_of(&name);
+    let name = match row {
+        Some(row) => Cow::Borrowed(row.0),
+        None => Cow::Owned(String::from_utf8_lossy(&name).to_ascii_lowercase()),
+    };
+    if row.is_none() && IGNORED.contains(&&*name) {
+        return;
+    }
+    let (_, data_type, keys, expiry) = row.copied().unwrap_or(("", None, Keys::One, Expiry::Never));
+    let change = |op: Cow<'static, str>, key: Option<Bytes>, args: Vec<Bytes>| Change {
         data_type,
-        key: key.cloned(),
-        args: args.to_vec(),
-        expire_at_ms: expire_at(expiry, args, exec_time),
+        key,
+        expire_at_ms: expire_at(expiry, &args, exec_time),
         is_random: op == "spop",
         has_more_keys: false,
         is_known: row.is_some(),
+        op,
+        args,
     };
+    let (first, second) = (args.first().cloned(), args.get(1).cloned());
     match keys {
-        Keys::One => vec![change(&name, args.first(), args)],
-        Keys::Each if args.is_empty() => vec![change(&name, None, args)],
-        Keys::Each => args
-            .iter()
-            .map(|key| change(&name, Some(key), std::slice::from_ref(key)))
-            .collect(),
-        Keys::Pairs if args.is_empty() || args.len() % 2 != 0 => vec![change(&name, args.first(), args)],
-        Keys::Pairs => args
-            .chunks(2)
-            .map(|pair| change("set", pair.first(), pair))
-            .collect(),
-        Keys::More => vec![Change {
+        Keys::Each if args.is_empty() => each(change(name, None, args)),
+        Keys::Each => {
+            for key in args {
+                each(change(name.clone(), Some(key.clone()), vec![key]));
+            }
+        }
+        Keys::Pairs if !args.is_empty() && args.len().is_multiple_of(2) => {
+            for pair in args.chunks(2) {
+                each(change("set".into(), pair.first().cloned(), pair.to_vec()));
+            }
+        }
+        Keys::One | Keys::Pairs => each(change(name, first, args)),
+        Keys::More => each(Change {
             has_more_keys: true,
-            ..change(&name, args.first(), args)
-        }],
-        Keys::MoreAfterOne => vec![Change {
+            ..change(name, first, args)
+        }),
+        Keys::MoreAfterOne => each(Change {
             has_more_keys: true,
-            ..change(&name, args.get(1), args)
-        }],
+            ..change(name, second, args)
+        }),
         Keys::None => {
             // A type after `flushdb` bounds what goes.
-            let data_type = args.first().and_then(|word| DataType::of_name(word));
-            vec![Change {
+            let data_type = first.and_then(|word| DataType::of_name(&word));
+            each(Change {
                 data_type,
-                ..change(&name, None, args)
-            }]
+                ..change(name, None, args)
+            });
         }
     }
 }
@@ -311,7 +340,7 @@ mod tests {
             .into_iter()
             .map(|change| {
                 let key = change.key.map(|key| String::from_utf8(key.to_vec()).unwrap());
-                (change.op, key, change.expire_at_ms)
+                (change.op.into_owned(), key, change.expire_at_ms)
             })
             .collect()
     }
@@ -323,6 +352,8 @@ mod tests {
     #[test]
     fn the_table_is_in_order() {
         assert!(TABLE.windows(2).all(|rows| rows[0].0 < rows[1].0));
+        assert!(TABLE.iter().all(|row| row.0.len() <= LONGEST_NAME));
+        assert!(TABLE.iter().all(|row| !IGNORED.contains(&row.0)));
     }
 
     #[test]
@@ -367,7 +398,7 @@ mod tests {
         assert_eq!(told("sadd _internal:slotkey:4migrate:7 k"), []);
         let unknown = &changes(&command("NewThing k v"), 0)[0];
         assert_eq!(
-            (unknown.op.as_str(), unknown.is_known, unknown.key.as_deref()),
+            (&*unknown.op, unknown.is_known, unknown.key.as_deref()),
             ("newthing", false, Some(&b"k"[..]))
         );
     }

@@ -46,18 +46,24 @@ pub enum RespError {
 /// [`RespError`]; what remains after the last command must be nothing.
 pub fn commands(content: &Bytes) -> Result<Vec<Command>, RespError> {
     let mut commands = Vec::new();
+    each_command(content, |command| commands.push(command))?;
+    Ok(commands)
+}
+
+/// Calls `each` with the commands that `content` consists of, in order; with one at least.
+///
+/// # Errors
+///
+/// As [`commands`]; those before what is wrong were told.
+pub fn each_command(content: &Bytes, mut each: impl FnMut(Command)) -> Result<(), RespError> {
     let mut from = 0;
-    while from < content.len() || commands.is_empty() {
-        let (words, end) = scan(&content[from..])?.ok_or(RespError::Cut)?;
-        commands.push(
-            words
-                .into_iter()
-                .map(|word| content.slice(from + word.start..from + word.end))
-                .collect(),
-        );
+    while from < content.len() || from == 0 {
+        let slice = |word: Range<usize>| content.slice(from + word.start..from + word.end);
+        let (words, end) = scan(&content[from..], slice)?.ok_or(RespError::Cut)?;
+        each(words);
         from += end;
     }
-    Ok(commands)
+    Ok(())
 }
 
 /// Takes the next command from a stream, with its length in bytes; `None` until all of it has arrived.
@@ -66,7 +72,7 @@ pub fn commands(content: &Bytes) -> Result<Vec<Command>, RespError> {
 ///
 /// [`RespError`]; a command that can only be longer than `max` bytes is refused before it has arrived.
 pub fn next_command(buffer: &mut BytesMut, max: usize) -> Result<Option<(Command, usize)>, RespError> {
-    match scan(buffer)? {
+    match scan(buffer, |word| word)? {
         Some((_, len)) if len > max => Err(RespError::TooLong(max)),
         Some((words, len)) => {
             let bytes = buffer.split_to(len).freeze();
@@ -184,11 +190,8 @@ pub fn next_array(buffer: &mut BytesMut) -> Result<Option<usize>, RespError> {
     Ok(Some(count))
 }
 
-/// Where the words of a command are, and where it ends.
-type Found = (Vec<Range<usize>>, usize);
-
-/// Finds the first command; `None` if it is cut.
-fn scan(bytes: &[u8]) -> Result<Option<Found>, RespError> {
+/// Finds the first command: what `word` makes of where each of its words is, and where it ends. `None` if it is cut.
+fn scan<W>(bytes: &[u8], word: impl Fn(Range<usize>) -> W) -> Result<Option<(Vec<W>, usize)>, RespError> {
     let Some((count, mut at)) = header(bytes, 0, '*')? else {
         return Ok(None);
     };
@@ -206,7 +209,7 @@ fn scan(bytes: &[u8]) -> Result<Option<Found>, RespError> {
             return Ok(None);
         }
         end_of_word(&bytes[end..])?;
-        words.push(start..end);
+        words.push(word(start..end));
         at = end + 2;
     }
     Ok(Some((words, at)))
@@ -219,6 +222,17 @@ fn header(bytes: &[u8], at: usize, wanted: char) -> Result<Option<(usize, usize)
     };
     if char::from(found) != wanted {
         return Err(RespError::Mark { found, wanted });
+    }
+    // Nearly all of them.
+    match rest {
+        [one @ b'0'..=b'9', b'\r', b'\n', ..] => return Ok(Some((usize::from(one - b'0'), at + 4))),
+        [ten @ b'0'..=b'9', one @ b'0'..=b'9', b'\r', b'\n', ..] => {
+            return Ok(Some((
+                usize::from(ten - b'0') * 10 + usize::from(one - b'0'),
+                at + 5,
+            )));
+        }
+        _ => {}
     }
     match line(&rest[..rest.len().min(MAX_DIGITS + 2)]) {
         Some(line) => Ok(Some((length(line)?, at + 1 + line.len() + 2))),
