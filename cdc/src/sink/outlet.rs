@@ -157,15 +157,17 @@ impl Outlet {
     }
 
     async fn write_each(&self, batches: Batches) -> Outcome {
-        let mut deliveries = Vec::new();
-        for ((topic, partition), packed) in batches {
-            let delivery = self.producer.enqueue_packed(&topic, partition, packed).await;
-            let delivery = delivery.map_err(|error| (Some(Arc::clone(&topic)), error))?;
-            deliveries.push(async move {
-                let written = delivery.wait().await;
-                written.map(drop).map_err(|error| (Some(topic), error))
+        // All at a time: each is of another partition, and is compressed elsewhere.
+        let writing = batches
+            .into_iter()
+            .map(|((topic, partition), packed)| async move {
+                let enqueued = self.producer.enqueue_packed(&topic, partition, packed).await;
+                let written = match enqueued {
+                    Ok(delivery) => delivery.wait().await.map(drop),
+                    Err(error) => Err(error),
+                };
+                written.map_err(|error| (Some(topic), error))
             });
-        }
-        join_all(deliveries).await.into_iter().collect()
+        join_all(writing).await.into_iter().collect()
     }
 }

@@ -7,8 +7,12 @@ use takhin_protocol::record::{
     Attributes, Batch, BatchBuilder, BatchHeader, BuildError, Compression, HEADER_LEN, NewRecord, Records,
     decompress,
 };
+use takhin_runtime::Tasks;
 
 use crate::error::Damage;
+
+/// Bytes from which on a batch is compressed on another thread: less takes no longer than to wake one and be woken.
+const ELSEWHERE: usize = 64 << 10;
 
 /// Most bytes that a fetched batch may have when decompressed.
 const MAX_DECOMPRESSED: usize = 128 << 20;
@@ -95,9 +99,17 @@ impl Packed {
         self.0.is_empty()
     }
 
-    /// The batch, without a producer id.
-    pub(crate) fn build(self, codec: Compression) -> Result<Batch, BuildError> {
-        self.0.codec(codec).build()
+    /// The batch, without a producer id. A large one is made on another thread, so that the caller's goes on meanwhile.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe; what is made then is dropped.
+    pub(crate) async fn build(self, codec: Compression, tasks: &Tasks) -> Result<Batch, BuildError> {
+        let builder = self.0.codec(codec);
+        match builder.uncompressed_len() {
+            ..ELSEWHERE => builder.build(),
+            _ => tasks.blocking(move || builder.build()).await,
+        }
     }
 }
 
@@ -145,8 +157,8 @@ pub(crate) fn of_batch(header: &BatchHeader, batch: &Bytes, from: i64) -> Result
 mod tests {
     use super::*;
 
-    #[test]
-    fn records_survive_every_codec() {
+    #[tokio::test]
+    async fn records_survive_every_codec() {
         let sent = [
             Record {
                 timestamp: Some(7),
@@ -154,12 +166,12 @@ mod tests {
                 value: None,
                 headers: vec![("h".into(), Some(Bytes::from_static(b"x"))), ("n".into(), None)],
             },
-            Record::of(vec![7; 3000]),
+            Record::of(vec![7; ELSEWHERE]),
         ];
         for id in 0..5 {
-            let batch = Packed::of(&sent, 9)
-                .build(Compression::from_id(id).unwrap())
-                .unwrap();
+            let codec = Compression::from_id(id).unwrap();
+            let packed = Packed::of(&sent, 9);
+            let batch = packed.build(codec, &Tasks::real()).await.unwrap();
             let header = BatchHeader {
                 base_offset: 40,
                 ..batch.header

@@ -192,7 +192,9 @@ impl Transactions {
         self.join(&batches, identity, deadline).await?;
         let mut writing = Vec::new();
         for (place, packed) in batches {
-            let mut batch = packed.build(self.config.compression)?;
+            let mut batch = packed
+                .build(self.config.compression, &self.client.env().tasks)
+                .await?;
             let sequence = self.sequences.entry(place.clone()).or_default();
             batch.header.producer_id = identity.0;
             batch.header.producer_epoch = identity.1;

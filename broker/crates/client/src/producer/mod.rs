@@ -179,7 +179,7 @@ impl Producer {
     ) -> Result<Delivery, ClientError> {
         let Shared { client, config, .. } = &*self.0.shared;
         let clock = &client.env().clock;
-        let batch = packed.build(config.compression)?;
+        let batch = packed.build(config.compression, &client.env().tasks).await?;
         let (done, delivery) = oneshot::channel();
         let job = Job {
             batch,
