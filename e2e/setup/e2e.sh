@@ -63,6 +63,8 @@ kind_nodes() {
             as_root ip route replace 10.96.0.0/16 via "$address"
         done
     export E2E_IMAGE_TAG="$tag" E2E_STORAGE_CLASS=standard
+    # Its nodes share the machine with a container runtime in each, and hosted runners are slow.
+    export E2E_TIMEOUT_SCALE="${E2E_TIMEOUT_SCALE:-3}"
     E2E_DNS=$(kubectl get service -n kube-system kube-dns -o jsonpath='{.spec.clusterIP}')
     export E2E_DNS
 }

@@ -13,6 +13,9 @@ use crate::wait;
 /// A start on a machine that is busy with other things.
 const START_LIMIT: Duration = Duration::from_secs(120);
 
+/// Lines of its log that a failure shows.
+const TAIL: usize = 200;
+
 /// One process, with what it has written.
 #[derive(Debug)]
 pub(super) struct Server {
@@ -77,7 +80,7 @@ impl Server {
         format!(
             "{}:\n{}",
             self.name,
-            process::tail(&String::from_utf8_lossy(&text), 30)
+            process::tail(&String::from_utf8_lossy(&text), TAIL)
         )
     }
 

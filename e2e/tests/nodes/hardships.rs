@@ -7,7 +7,7 @@ use takhin_e2e::kubernetes::{Ground, audit, refusal, text};
 use takhin_e2e::wait;
 
 use crate::house::{House, LIMIT};
-use crate::stage::{OPERATOR, Suites, local};
+use crate::stage::{OPERATOR, Suites, local, timeout};
 
 pub(crate) fn add(suites: &mut Suites) {
     suites.add_if(local(), "hardships::the_api_server_is_away", outage);
@@ -98,12 +98,13 @@ fn drained(cluster: &Ground) -> Result<()> {
     let elsewhere = placed.clone().find(|(_, other)| *other != node);
     let (stays, _) = elsewhere.context("all brokers are on one node")?;
     eprintln!("        draining {node} of {leaves}");
+    let timeout = timeout(110)?;
     let drain = [
         "drain",
         node,
         "--ignore-daemonsets",
         "--delete-emptydir-data",
-        "--timeout=110s",
+        &timeout,
     ];
     cluster.kubectl(&drain)?;
     let refused = refusal(cluster.kube().evict(house.namespace, stays))?;

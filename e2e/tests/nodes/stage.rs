@@ -6,9 +6,10 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 use takhin_e2e::kubernetes::nodes::Cluster;
-use takhin_e2e::kubernetes::{Existing, Ground, ground};
-use takhin_e2e::{process, stage, tools};
+use takhin_e2e::kubernetes::{Existing, Ground, ground, text};
+use takhin_e2e::{process, stage, tools, wait};
 
 /// Where the operator is.
 pub(crate) const SYSTEM: &str = "takhin-system";
@@ -105,32 +106,63 @@ pub(crate) fn release(cluster: &Ground, chart: &str) -> Result<()> {
             "--set",
             &values,
             "--wait",
-            "--timeout=110s",
+            &timeout(110)?,
         ])
         .map(drop)
 }
 
-/// What there is, for messages.
+/// How long kubectl or helm are to wait: within what one call of them may take.
+pub(crate) fn timeout(seconds: u64) -> Result<String> {
+    let scaled = wait::scaled(Duration::from_secs(seconds))?;
+    Ok(format!("--timeout={}s", scaled.as_secs()))
+}
+
+/// What there is, for messages: whoever reads them on a hosted runner has nothing else.
 fn seen(cluster: &Ground) -> String {
-    let ask = |arguments: &[&str]| {
-        let answer = cluster.kubectl(arguments);
-        let text = answer.unwrap_or_else(|error| format!("{error:#}"));
-        format!("$ kubectl {}\n{}", arguments.join(" "), process::tail(&text, 80))
-    };
-    let parts = [
+    let ask = |arguments: &[&str]| said(cluster, arguments, 80);
+    let mut parts = vec![
         ask(&["get", "nodes,pods,pvc,pv,takhin", "-A", "-o", "wide"]),
-        ask(&["get", "events", "-A", "--sort-by=.lastTimestamp"]),
-        ask(&["get", "takhinclusters,topics", "-A", "-o", "yaml"]),
-        ask(&[
-            "logs",
-            "-n",
-            SYSTEM,
-            "-l",
-            "app.kubernetes.io/name=takhin-operator",
-            "--tail=40",
-            "--prefix",
-        ]),
-        cluster.logs(),
+        // Those of events.k8s.io have no other time that all have.
+        ask(&["get", "events", "-A", "--sort-by=.metadata.creationTimestamp"]),
+        said(
+            cluster,
+            &["get", "takhinclusters,topics,pikasources", "-A", "-o", "yaml"],
+            300,
+        ),
     ];
+    match cluster.kube().list("Pod", "") {
+        Ok(pods) => parts.extend(pods.iter().flat_map(|pod| logs(cluster, pod))),
+        Err(error) => parts.push(format!("no logs: {error:#}")),
+    }
+    parts.push(cluster.logs());
     parts.join("\n")
+}
+
+fn said(cluster: &Ground, arguments: &[&str], lines: usize) -> String {
+    let text = cluster.kubectl(arguments);
+    let text = text.unwrap_or_else(|error| format!("{error:#}"));
+    format!(
+        "$ kubectl {}\n{}",
+        arguments.join(" "),
+        process::tail(&text, lines)
+    )
+}
+
+/// The end of what our programs say in a pod, and of what those said that ran in it before.
+fn logs(cluster: &Ground, pod: &Value) -> Vec<String> {
+    let labels = pod.pointer("/metadata/labels");
+    let ours = ["takhin-operator", "takhin", "takhin-cdc"];
+    let is_ours = labels.is_some_and(|labels| ours.contains(&text(labels, "/app.kubernetes.io~1name")));
+    if !is_ours {
+        return Vec::new();
+    }
+    let (namespace, name) = (text(pod, "/metadata/namespace"), text(pod, "/metadata/name"));
+    let asked = ["logs", "-n", namespace, name, "--all-containers", "--tail=40"];
+    let mut parts = vec![said(cluster, &asked, 40)];
+    let containers = pod.pointer("/status/containerStatuses").and_then(Value::as_array);
+    let restarted = |one: &Value| one["restartCount"].as_u64() > Some(0);
+    if containers.is_some_and(|all| all.iter().any(restarted)) {
+        parts.push(said(cluster, &[&asked[..], &["--previous"]].concat(), 40));
+    }
+    parts
 }

@@ -5,7 +5,7 @@ use takhin_e2e::kubernetes::Ground;
 use takhin_e2e::tools;
 
 use crate::house::House;
-use crate::stage::{SYSTEM, Suites, release};
+use crate::stage::{SYSTEM, Suites, release, timeout};
 
 pub(crate) fn add(suites: &mut Suites) {
     suites.add("upgrade::from_an_earlier_chart", upgrade);
@@ -32,7 +32,7 @@ fn upgrade(cluster: &Ground) -> Result<()> {
         kinds_are_current(cluster)?,
         "the kinds are still those of the earlier chart"
     );
-    let said = cluster.helm(&["test", "takhin", "--namespace", SYSTEM, "--timeout=100s"])?;
+    let said = cluster.helm(&["test", "takhin", "--namespace", SYSTEM, &timeout(100)?])?;
     ensure!(said.contains("Succeeded"), "{said}");
     // The operator that has begun looks at everything once.
     house.topic("after")?;
