@@ -4,7 +4,7 @@
 #
 #   images.sh [TAG]      the tag is "dev" by default
 #
-# Prints the archive with both images, for `ctr images import` or `docker load`:
+# Says how large images and programs are, and fails where one is larger than it may be. Prints the archive with both images, for `ctr images import` or `docker load`:
 # ${CARGO_TARGET_DIR:-target}/images/TAG.tar. Programs come from TAKHIN_BIN, TAKHIN_CDC_BIN and
 # TAKHIN_OPERATOR_BIN; those that are not named are built, optimised. The program rsync, for takhin-cdc, is the system's. With BASE=IMAGE the images stand on that, such as gcr.io/distroless/cc-debian12:nonroot;
 # without it on nothing, and hold the system's libraries that the programs need. Where no Docker answers and this runs as
@@ -16,6 +16,9 @@ ROOT="$(cd "$SETUP_DIR/../.." && pwd)"
 TARGET="${CARGO_TARGET_DIR:-$ROOT/target}"
 OUT="$TARGET/images"
 ARCH="$(uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')"
+# PG-31 (docs/performance.md): the most that an image may have, compressed, and a program in it, in millions of bytes.
+IMAGE_MAX=60
+PROGRAM_MAX=40
 
 # program VARIABLE PACKAGE NAME: prints where the program is, after building it if need be.
 program() {
@@ -43,6 +46,12 @@ libraries() {
     fi
 }
 
+# within NAME BYTES MOST: says how large something is; fails if that is more than MOST million bytes.
+within() {
+    say "$1: $(awk -v bytes="$2" 'BEGIN { printf "%.1f", bytes / 1e6 }') MB of $3"
+    [ "$2" -le $(($3 * 1000000)) ] || die "$1 is larger than $3 MB: find out what has grown, or change the bound in ${BASH_SOURCE[0]##*/} and docs/performance.md"
+}
+
 # build DOCKERFILE IMAGE NAME=PROGRAM...
 build() {
     local dockerfile=$1 image=$2 context program name
@@ -56,10 +65,12 @@ build() {
         if [ -z "${BASE:-}" ]; then
             libraries "${program#*=}" "$context/lib/$ARCH"
         fi
-        say "$image:$TAG: $name $(du -h "$context/bin/$ARCH/$name" | cut -f1)"
+        within "$image:$TAG: $name" "$(stat -c %s "$context/bin/$ARCH/$name")" "$PROGRAM_MAX"
     done
     DOCKER_BUILDKIT=0 docker build -q --build-arg "TARGETARCH=$ARCH" ${BASE:+--build-arg "BASE=$BASE"} \
         -f "$ROOT/$dockerfile" -t "$image:$TAG" "$context" >&2
+    # As a registry has it: each layer by itself, which comes to the same but for some bytes.
+    within "$image:$TAG, compressed" "$(docker save "$image:$TAG" | gzip -c | wc -c)" "$IMAGE_MAX"
 }
 
 # with_docker: has `docker` answer.
@@ -101,6 +112,5 @@ if [ ! -f "$archive" ] || ! { [ -f "$archive.stamp" ] && [ "$(cat "$archive.stam
     build Dockerfile.operator takhin/takhin-operator "takhin-operator=$operator"
     docker save -o "$archive" "takhin/takhin:$TAG" "takhin/takhin-operator:$TAG"
     echo "$stamp" >"$archive.stamp"
-    say "both images: $(gzip -c "$archive" | wc -c | numfmt --to=si)B compressed"
 fi
 echo "$archive"

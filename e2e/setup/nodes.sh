@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what nodes of a Kubernetes on this machine need beside e2e/setup/kubernetes.sh: containerd, runc and network
-# plugins from Debian, CoreDNS, and the image that holds a pod's namespaces.
+# plugins from Debian, CoreDNS, and the image that holds a pod's namespaces; and what builds the other images.
 #
 # Prints the archive of that image, takhin-e2e/pause:1.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -17,6 +17,8 @@ need conntrack conntrack
 need nsenter util-linux
 need gcc gcc
 need kcat kcat
+# The tests build the images (images.sh), and cannot install anything from where they are.
+docker version >/dev/null 2>&1 || need dockerd docker.io
 [ -x /usr/lib/cni/bridge ] || missing+=(containernetworking-plugins)
 [ -e /usr/lib/x86_64-linux-gnu/libc.a ] || [ -e /usr/lib/aarch64-linux-gnu/libc.a ] || missing+=(libc6-dev)
 if [ ${#missing[@]} -gt 0 ]; then
