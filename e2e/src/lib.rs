@@ -22,6 +22,7 @@ pub mod kcat;
 pub mod kubernetes;
 pub mod process;
 pub mod pulse;
+pub mod reader;
 pub mod records;
 pub mod replicas;
 pub mod rng;

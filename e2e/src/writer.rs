@@ -30,12 +30,17 @@ impl Writer {
 
     /// The same with another number of records a second, at most: those that find no room are left out.
     pub fn start_at(rate: u32, bootstrap: &str, topic: &str, partitions: i32) -> Result<Self> {
+        Self::start_as("ab", rate, bootstrap, topic, partitions)
+    }
+
+    /// The same with a producer for each letter of `names`, for a topic that others write to as well.
+    pub fn start_as(names: &str, rate: u32, bootstrap: &str, topic: &str, partitions: i32) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let mut command = tools::python("writer.py")?;
         command
             .args([bootstrap, topic, &partitions.to_string()])
             .arg(dir.path().join("log"))
-            .arg(rate.to_string());
+            .args([&rate.to_string(), names]);
         let stderr = fs::File::create(dir.path().join("stderr"))?;
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(stderr);
         Ok(Self {

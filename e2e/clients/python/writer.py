@@ -1,6 +1,8 @@
 """Idempotent producers that go on through every fault and log what they were told.
 
-usage: writer.py BOOTSTRAP TOPIC PARTITIONS LOG RECORDS_PER_SECOND
+usage: writer.py BOOTSTRAP TOPIC PARTITIONS LOG RECORDS_PER_SECOND [NAMES]
+
+A producer for each letter of NAMES, by default two, a and b.
 
 Log lines, in order:
     S writer partition seq crc32     about to be sent
@@ -19,7 +21,6 @@ import zlib
 
 from confluent_kafka import Producer
 
-PRODUCERS = 2
 FLUSH_LIMIT_SECONDS = 100
 
 
@@ -84,11 +85,12 @@ class Writer:
 
 def main():
     bootstrap, topic, partitions, path, rate = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], int(sys.argv[5])
+    names = sys.argv[6] if len(sys.argv) > 6 else "ab"
     stop = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
 
     with open(path, "w", buffering=1) as log:
-        writers = [Writer(name, bootstrap, topic, partitions, log) for name in "ab"[:PRODUCERS]]
+        writers = [Writer(name, bootstrap, topic, partitions, log) for name in names]
         started, sent = time.monotonic(), 0
         while not stop.is_set() and not any(w.fatal for w in writers):
             due = int((time.monotonic() - started) * rate)

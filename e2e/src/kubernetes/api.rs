@@ -12,6 +12,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::Value;
 use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 
 use crate::wait;
 
@@ -153,7 +154,15 @@ impl Kube {
         self.runtime.block_on(ask).is_ok()
     }
 
-    fn api(&self, kind: &str, namespace: &str) -> Result<Api<DynamicObject>> {
+    pub(super) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        self.runtime.spawn(work)
+    }
+
+    pub(super) fn api(&self, kind: &str, namespace: &str) -> Result<Api<DynamicObject>> {
         let found = KINDS.iter().find(|(name, ..)| *name == kind);
         let (name, group, version, plural, namespaced) =
             found.ok_or_else(|| anyhow!("unknown kind {kind}"))?;

@@ -21,6 +21,7 @@ mod plane;
 pub mod pods;
 mod programs;
 mod server;
+mod watch;
 
 pub use api::{Kube, Refusal, condition, refusal, text};
 pub use audit::{Audit, Entry};
@@ -28,3 +29,4 @@ pub use ground::{Existing, Ground};
 pub use operator::Operator;
 pub use plane::ControlPlane;
 pub use programs::Programs;
+pub use watch::Watch;

@@ -1,23 +1,19 @@
 //! A TakhinCluster in a namespace of its own, and what tests ask of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use takhin_e2e::kubernetes::{Ground, condition, text};
-use takhin_e2e::wait;
-use takhin_e2e::writer::{self, Writer};
+use takhin_e2e::{kcat, wait};
 
 /// Time for pods to come and go, on a machine that is busy with other things.
 pub(crate) const LIMIT: Duration = Duration::from_secs(240);
 
-/// The longest that a partition may have nothing acknowledged while brokers are replaced one by one, drained before.
-const GAP: Duration = Duration::from_secs(5);
-
 /// Partitions of the topic that is written to.
-const PARTITIONS: i32 = 6;
+pub(crate) const PARTITIONS: i32 = 6;
 
 /// A cluster called `prod`.
 pub(crate) struct House<'a> {
@@ -48,6 +44,8 @@ impl<'a> House<'a> {
             "replicas": 3,
             "storage": { "type": "PersistentVolumeClaim", "size": "1Gi", "className": cluster.class() },
             "rack": { "topologyKey": "topology.kubernetes.io/zone" },
+            // The groups of the tests' consumers need no more, and every one of 50 would move with each broker.
+            "config": { "kafka.groups.offsets_topic_partitions": "6" },
             "listeners": [
                 { "name": "internal", "port": 9092, "type": "Internal" },
                 { "name": "external", "port": 9094, "type": "NodePort" },
@@ -58,6 +56,19 @@ impl<'a> House<'a> {
 
     /// Makes one as it is wished for.
     pub(crate) fn build_as(cluster: &'a Ground, namespace: &'static str, spec: &Value) -> Result<Self> {
+        let house = Self::found(cluster, namespace)?;
+        house.apply(&json!({
+            "apiVersion": "takhin.io/v1alpha1",
+            "kind": "TakhinCluster",
+            "metadata": { "name": "prod", "namespace": namespace },
+            "spec": spec,
+        }))?;
+        house.quiet()?;
+        Ok(house)
+    }
+
+    /// Makes the namespace, with nothing in it.
+    pub(crate) fn found(cluster: &'a Ground, namespace: &'static str) -> Result<Self> {
         let house = Self { cluster, namespace };
         house.apply(&json!({
             "apiVersion": "v1",
@@ -67,13 +78,6 @@ impl<'a> House<'a> {
                 "labels": { "pod-security.kubernetes.io/enforce": "restricted" },
             },
         }))?;
-        house.apply(&json!({
-            "apiVersion": "takhin.io/v1alpha1",
-            "kind": "TakhinCluster",
-            "metadata": { "name": "prod", "namespace": namespace },
-            "spec": spec,
-        }))?;
-        house.quiet()?;
         Ok(house)
     }
 
@@ -162,6 +166,52 @@ impl<'a> House<'a> {
         })
     }
 
+    /// What the status says of each broker.
+    pub(crate) fn brokers(&self) -> Result<Vec<Value>> {
+        let cluster = self.cluster.kube().get("TakhinCluster", self.namespace, "prod")?;
+        let brokers = cluster
+            .as_ref()
+            .and_then(|cluster| cluster.pointer("/status/brokers")?.as_array());
+        Ok(brokers.context("no brokers in the status")?.clone())
+    }
+
+    /// The brokers' racks, by id; fails unless each is the zone of the node that its pod is on.
+    pub(crate) fn racks(&self) -> Result<BTreeMap<i32, String>> {
+        let mut racks = BTreeMap::new();
+        for broker in self.brokers()? {
+            let (node, rack) = (text(&broker, "/node"), text(&broker, "/rack"));
+            let found = self.cluster.kube().get("Node", "", node)?;
+            let found = found.with_context(|| format!("no node for {broker}"))?;
+            let zone = text(&found, "/metadata/labels/topology.kubernetes.io~1zone");
+            ensure!(!rack.is_empty() && rack == zone, "{broker} on a node in {zone}");
+            let id = broker["id"].as_i64().context("a broker without an id")?;
+            racks.insert(i32::try_from(id)?, rack.to_owned());
+        }
+        Ok(racks)
+    }
+
+    /// Waits until every partition of a topic has its three replicas in three racks, and all of `brokers` have replicas of it, or
+    /// none.
+    pub(crate) fn spread(&self, topic: &str, brokers: &[i32], have: bool) -> Result<()> {
+        let racks = self.racks()?;
+        let what = format!(
+            "{topic} to be in three racks, and {}on {brokers:?}",
+            if have { "" } else { "not " }
+        );
+        eprintln!("        waiting for {what}");
+        wait::until(what, LIMIT, || {
+            let placed = kcat::placements(&self.inside(), topic).unwrap_or_default();
+            let is_spread = |one: &kcat::Placement| {
+                let zones: BTreeSet<_> = one.replicas.iter().filter_map(|id| racks.get(id)).collect();
+                one.replicas.len() == 3 && one.in_sync == 3 && zones.len() == 3
+            };
+            let on = |id: &i32| placed.iter().any(|one| one.replicas.contains(id));
+            Ok(placed.len() == usize::try_from(PARTITIONS)?
+                && placed.iter().all(is_spread)
+                && brokers.iter().all(|id| on(id) == have))
+        })
+    }
+
     /// The brokers' pods: uid by name.
     pub(crate) fn pods(&self) -> Result<BTreeMap<String, String>> {
         let pods = self.cluster.kube().list("Pod", self.namespace)?;
@@ -208,45 +258,6 @@ impl<'a> House<'a> {
     /// Where clients inside begin.
     pub(crate) fn inside(&self) -> String {
         format!("prod-bootstrap.{}.svc:9092", self.namespace)
-    }
-
-    /// Has a stock client outside write to a topic of that name all the while.
-    pub(crate) fn write(&self, topic: &str) -> Result<Writer> {
-        self.topic(topic)?;
-        let mut writer = Writer::start_at(300, &self.outside()?, topic, PARTITIONS)?;
-        writer.wait_each(5, LIMIT)?;
-        Ok(writer)
-    }
-
-    /// The same as [`Self::check`] after something that clients must hardly notice: no partition was without acknowledgements
-    /// for longer than [`GAP`].
-    pub(crate) fn check_smooth(&self, writer: Writer) -> Result<()> {
-        let gap = self.check(writer)?;
-        ensure!(gap <= GAP, "a partition had nothing acknowledged for {gap:?}");
-        Ok(())
-    }
-
-    /// Ends the writing after some more records everywhere, and reads everything back inside: nothing that was acknowledged
-    /// is lost or there twice. Returns how long a partition had nothing acknowledged.
-    pub(crate) fn check(&self, mut writer: Writer) -> Result<Duration> {
-        writer.wait_each(5, LIMIT)?;
-        let topic = writer.topic().to_owned();
-        let (log, gap) = writer.finish_timed()?;
-        // After an outage the names inside may lead to no broker for a moment.
-        let mut read = Err(anyhow!("nothing was read"));
-        let waited = wait::until("the records to be read back", LIMIT, || {
-            read = writer::check(&self.inside(), &topic, &log);
-            Ok(read.is_ok())
-        });
-        let report = read?;
-        waited?;
-        eprintln!(
-            "        {} records acknowledged, none of them for {:.1} s",
-            report.acked,
-            gap.as_secs_f64()
-        );
-        ensure!(report.acked > 0 && report.faults.is_empty(), "{report:?}");
-        Ok(gap)
     }
 
     /// Seconds from the wish for the cluster until it and every one of its brokers were ready, by the clock of the nodes.

@@ -6,15 +6,17 @@
 mod balancers;
 mod changes;
 mod dashboards;
-mod ephemeral;
 mod events;
 mod existing;
 mod hardships;
 mod house;
+mod load;
+mod lone;
 mod pushed;
 mod source;
 mod stage;
 mod story;
+mod topics;
 mod upgrade;
 mod volume;
 
@@ -30,12 +32,13 @@ fn main() {
     story::add(&mut suites);
     existing::add(&mut suites);
     upgrade::add(&mut suites);
+    topics::add(&mut suites);
     hardships::add(&mut suites);
     changes::add(&mut suites);
     source::add(&mut suites);
     balancers::add(&mut suites);
     volume::add(&mut suites);
     pushed::add(&mut suites);
-    ephemeral::add(&mut suites);
+    lone::add(&mut suites);
     suites.run(arguments).exit()
 }
