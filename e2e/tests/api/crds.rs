@@ -59,10 +59,11 @@ fn of_catalogue(chart: &str) -> Result<Vec<String>> {
     Ok(all)
 }
 
-/// Every example of `docs/kubernetes.md`, parts with the whole before them that they are for, those of the chart's notes and
+/// Every example of the README and of `docs/kubernetes.md`, parts with the whole before them that they are for, those of the chart's notes and
 /// of its annotations.
 fn shown(plane: &ControlPlane) -> Result<()> {
-    let page = std::fs::read_to_string(tools::checkout()?.join("docs/kubernetes.md"))?;
+    let readme = std::fs::read_to_string(tools::checkout()?.join("README.md"))?;
+    let page = readme + &std::fs::read_to_string(tools::checkout()?.join("docs/kubernetes.md"))?;
     let mut whole: Vec<String> = Vec::new();
     for block in page.split("```yaml\n").skip(1) {
         let block = block.split("```").next().unwrap_or_default();

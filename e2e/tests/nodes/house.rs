@@ -119,6 +119,15 @@ impl<'a> House<'a> {
             .map(drop)
     }
 
+    /// The same with a document as people write it, in this namespace.
+    pub(crate) fn apply_text(&self, document: &str) -> Result<()> {
+        let file = self.cluster.folder().join("applied.yaml");
+        std::fs::write(&file, document)?;
+        self.cluster
+            .kubectl(&["apply", "-n", self.namespace, "-f", &file.to_string_lossy()])
+            .map(drop)
+    }
+
     /// Changes the TakhinCluster.
     pub(crate) fn change(&self, patch: &Value) -> Result<()> {
         let kube = self.cluster.kube();
