@@ -121,13 +121,14 @@ async fn pass(cluster: &TakhinCluster, context: &Context) -> Result<Action, Erro
     }
     let mut report = Report::new(cluster, context.now());
     let seen = status::observed_generation(cluster);
-    if seen.is_some() && seen != cluster.metadata.generation {
+    let is_paused = annotated(cluster, PAUSE, "true");
+    if !is_paused && seen.is_some() && seen != cluster.metadata.generation {
         // Whoever waits for Ready must not take the word on an older wish for one on this.
         let mut first = Report::new(cluster, context.now());
         first.reconciling();
         first.write(context, cluster, BUSY).await?;
     }
-    let done = match annotated(cluster, PAUSE, "true") {
+    let done = match is_paused {
         true => paused(cluster, context, &names, &mut report).await,
         false => work(cluster, context, &names, &mut report).await,
     };
@@ -147,7 +148,7 @@ async fn paused(
     report: &mut Report,
 ) -> Result<(), Error> {
     let seen = observe::observe(context, cluster, names).await?;
-    if let Some(news) = report.paused() {
+    if let Some(news) = report.paused(cluster) {
         context
             .event(cluster, EventType::Normal, "Paused", "Pause", news)
             .await;

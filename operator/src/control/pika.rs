@@ -129,7 +129,7 @@ async fn pass(source: &PikaSource, context: &Context) -> Result<Action, Error> {
 async fn work(source: &PikaSource, context: &Context, namespace: &str, word: &mut Word) -> Result<(), Error> {
     let name = source.name_any();
     if annotated(source, PAUSE, "true") {
-        word.reconciliation_paused();
+        word.reconciliation_paused(source);
         return look(context, source, namespace, &name, word).await.map(drop);
     }
     let bootstrap = match references(source, context, namespace).await? {

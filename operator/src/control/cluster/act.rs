@@ -277,7 +277,7 @@ async fn too_many_replicas(context: &Context, cluster: &TakhinCluster, seen: &Se
     ))
 }
 
-/// The next step of a rolling restart.
+/// The next step of a rolling restart. A broker that does not answer is no failure of the cluster: it is asked again.
 pub(super) async fn roll(
     context: &Context,
     cluster: &TakhinCluster,
@@ -301,14 +301,20 @@ pub(super) async fn roll(
         Step::Done | Step::Wait { .. } | Step::Begin { .. } => {}
         Step::Drain { broker } => {
             if let Some(admin) = admin() {
-                admin.drain(*broker).await?;
-                info!(broker, cluster = names.cluster, "draining");
+                match admin.drain(*broker).await {
+                    Ok(_) => info!(broker, cluster = names.cluster, "draining"),
+                    Err(error) => report.roll_waits(format!("broker {broker} to be drained: {error}")),
+                }
             }
         }
         Step::Undrain { broker } => {
             if let Some(admin) = admin() {
-                admin.undrain(*broker).await?;
-                info!(broker, cluster = names.cluster, "no longer draining");
+                match admin.undrain(*broker).await {
+                    Ok(_) => info!(broker, cluster = names.cluster, "no longer draining"),
+                    Err(error) => {
+                        report.roll_waits(format!("broker {broker} to be no longer drained: {error}"))
+                    }
+                }
             }
         }
         Step::Replace { pod, reasons } => replace(context, cluster, names, seen, pod, reasons).await?,
@@ -316,7 +322,15 @@ pub(super) async fn roll(
             let Some(admin) = admin() else {
                 return replace(context, cluster, names, seen, pod, reasons).await;
             };
-            let safety = admin.restart_safety(*broker).await?;
+            let safety = match admin.restart_safety(*broker).await {
+                Ok(safety) => safety,
+                Err(error) => {
+                    report.roll_waits(format!(
+                        "a word on whether broker {broker} may be restarted: {error}"
+                    ));
+                    return Ok(());
+                }
+            };
             let why: Vec<&str> = safety
                 .reasons
                 .iter()

@@ -100,8 +100,11 @@ impl Report {
         );
     }
 
-    /// Says that nothing is changed. Returns what is to be told as an event, if that is news.
-    pub(super) fn paused(&mut self) -> Option<String> {
+    /// Says that nothing is changed, and speaks of the wish that was looked at last from here on: who waits for a newer one must
+    /// not take this for it. Returns what is to be told as an event, if that is news.
+    pub(super) fn paused(&mut self, cluster: &TakhinCluster) -> Option<String> {
+        self.status.observed_generation = observed_generation(cluster);
+        self.conditions = Conditions::of(self.status.observed_generation.unwrap_or(0));
         let message = format!("the annotation {PAUSE} is true: nothing is changed");
         let is_news = find(&self.status.conditions, "ReconciliationPaused").is_none();
         self.conditions

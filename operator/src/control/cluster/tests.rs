@@ -215,3 +215,27 @@ async fn nothing_is_written_but_the_status_while_it_is_paused() {
     assert_eq!(server.writes(), Vec::<String>::new());
     assert_eq!(condition(&server, "ReconciliationPaused").0, "True");
 }
+
+/// `kubectl wait --for=condition=Ready` goes by the generation.
+#[tokio::test]
+async fn what_is_said_while_it_is_paused_is_not_said_of_a_newer_wish() {
+    let server = server(json!({}));
+    let context = server.context();
+    once(&server, &context).await.unwrap();
+    let set = server.get(SET).unwrap();
+    for (generation, paused, expected) in [(2, "true", 1), (3, "true", 1), (4, "false", 4)] {
+        server.edit(CLUSTER, |cluster| {
+            cluster["metadata"]["annotations"][PAUSE] = paused.into();
+            cluster["metadata"]["generation"] = generation.into();
+            cluster["spec"]["image"] = "example.org/takhin:2".into();
+        });
+        once(&server, &context).await.unwrap();
+        let status = server.get(CLUSTER).unwrap()["status"].clone();
+        assert_eq!(status["observedGeneration"], expected, "{status}");
+        for condition in status["conditions"].as_array().unwrap() {
+            assert_eq!(condition["observedGeneration"], expected, "{condition}");
+        }
+        let is_untouched = server.get(SET).unwrap()["spec"] == set["spec"];
+        assert_eq!(is_untouched, paused == "true");
+    }
+}

@@ -128,7 +128,11 @@ impl Word {
         self.status.phase.as_deref()
     }
 
-    pub(super) fn reconciliation_paused(&mut self) {
+    /// Speaks of the wish that was looked at last from here on: who waits for a newer one must not take this for it.
+    pub(super) fn reconciliation_paused(&mut self, source: &PikaSource) {
+        let before = source.status.as_ref();
+        self.status.observed_generation = before.and_then(|status| status.observed_generation);
+        self.conditions = Conditions::of(self.status.observed_generation.unwrap_or(0));
         let message = format!("the annotation {PAUSE} is true: nothing is changed");
         self.conditions
             .say("ReconciliationPaused", true, "Annotation", message);

@@ -174,7 +174,9 @@ fn reasons_for_being_ready_or_not() {
         said.contains("spec.config") && said.contains("refuses x"),
         "{said}"
     );
-    assert!(report.paused().is_some(), "news");
+    let mut looked_at = cluster.clone();
+    looked_at.status.get_or_insert_default().observed_generation = Some(3);
+    assert!(report.paused(&looked_at).is_some(), "news");
     says(&report, "ReconciliationPaused", ("True", "Annotation"));
 }
 

@@ -165,9 +165,16 @@ fn what_it_does_is_told_by_its_phase_and_lag() {
         let message = &next.conditions.get("Ready").unwrap().message;
         assert!(message.contains(part), "{message}");
     }
-    next.reconciliation_paused();
+    let mut source = source();
+    source.metadata.generation = Some(8);
+    source.status.get_or_insert_default().observed_generation = Some(7);
+    next.reconciliation_paused(&source);
     let said = next.conditions.get("ReconciliationPaused").unwrap();
     assert_eq!(said.reason, "Annotation");
+    assert_eq!(
+        (said.observed_generation, next.status.observed_generation),
+        (Some(7), Some(7))
+    );
 }
 
 #[test]
