@@ -319,41 +319,54 @@ pub(super) async fn roll(
         }
         Step::Replace { pod, reasons } => replace(context, cluster, names, seen, pod, reasons).await?,
         Step::ReplaceIfSafe { pod, broker, reasons } => {
-            let Some(admin) = admin() else {
-                return replace(context, cluster, names, seen, pod, reasons).await;
-            };
-            let safety = match admin.restart_safety(*broker).await {
-                Ok(safety) => safety,
-                Err(error) => {
-                    report.roll_waits(format!(
-                        "a word on whether broker {broker} may be restarted: {error}"
-                    ));
-                    return Ok(());
-                }
-            };
-            let why: Vec<&str> = safety
-                .reasons
-                .iter()
-                .map(|reason| reason.message.as_str())
-                .take(3)
-                .collect();
-            if !safety.safe && safety.waiting_helps {
-                report.roll_waits(why.join("; "));
-                return Ok(());
+            if may_restart(context, cluster, seen, *broker, report).await {
+                replace(context, cluster, names, seen, pod, reasons).await?;
             }
-            if !safety.safe {
-                let note = format!(
-                    "broker {broker} is restarted although it will be noticed: {}",
-                    why.join("; ")
-                );
-                let kind = (EventType::Warning, "UnsafeRestart", "Restart");
-                let about = of_pod(cluster, seen, *broker);
-                context.event_about(cluster, Some(about), kind, note).await;
-            }
-            replace(context, cluster, names, seen, pod, reasons).await?;
         }
     }
     Ok(())
+}
+
+/// Whether a broker may be restarted now, by its own word; one that cannot be asked may. Tells why not, and that clients will notice.
+async fn may_restart(
+    context: &Context,
+    cluster: &TakhinCluster,
+    seen: &Seen,
+    broker: i32,
+    report: &mut Report,
+) -> bool {
+    let Some(admin) = seen.admin.as_ref() else {
+        return true;
+    };
+    let safety = match admin.restart_safety(broker).await {
+        Ok(safety) => safety,
+        Err(error) => {
+            report.roll_waits(format!(
+                "a word on whether broker {broker} may be restarted: {error}"
+            ));
+            return false;
+        }
+    };
+    let why: Vec<&str> = safety
+        .reasons
+        .iter()
+        .map(|reason| reason.message.as_str())
+        .take(3)
+        .collect();
+    if !safety.safe && safety.waiting_helps {
+        report.roll_waits(why.join("; "));
+        return false;
+    }
+    if !safety.safe {
+        let note = format!(
+            "broker {broker} is restarted although it will be noticed: {}",
+            why.join("; ")
+        );
+        let kind = (EventType::Warning, "UnsafeRestart", "Restart");
+        let about = of_pod(cluster, seen, broker);
+        context.event_about(cluster, Some(about), kind, note).await;
+    }
+    true
 }
 
 /// The claim that would go, with all that is on its volume, with the pod that a step ends or is about to end.
