@@ -33,7 +33,7 @@ const STORY: Duration = Duration::from_secs(1800);
 #[derive(Clone)]
 pub(crate) struct Brokers {
     pub env: Env,
-    machines: Vec<Machine>,
+    pub(crate) machines: Vec<Machine>,
     nodes: Arc<Mutex<BTreeMap<usize, Node>>>,
 }
 

@@ -6,8 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use takhin_protocol::ErrorCode;
 use takhin_protocol::messages::create_topics_request::CreatableTopic;
-use takhin_protocol::messages::{CreateTopicsRequest, FetchRequest, MetadataRequest, ProduceRequest};
+use takhin_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use takhin_protocol::messages::{
+    CreateTopicsRequest, FetchRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest,
+};
 use takhin_protocol::record::{BatchBuilder, Compression, NewRecord};
+use takhin_runtime::sim::{Fault, FaultRule, Op, When};
 use uuid::Uuid;
 
 use crate::coordinators::{Brokers, NAMES, with_brokers};
@@ -60,13 +64,20 @@ async fn read(brokers: &Brokers, at: usize, id: Uuid, offset: i64) -> Option<Err
     Some(code(fetch::only(answer).error_code))
 }
 
-/// Who leads, as a broker says.
-async fn leader(brokers: &Brokers, asked: usize) -> Option<usize> {
+/// Who leads in which epoch, as a broker says.
+async fn leadership(brokers: &Brokers, asked: usize) -> Option<(i32, i32)> {
     let request = MetadataRequest::default().with_topics(None);
     let answer = brokers.ask(asked, 12, &request).await?;
     let name = Some(topic(TOPIC));
     let found = answer.topics.iter().find(|topic| topic.name == name)?;
-    usize::try_from(found.partitions.first()?.leader_id.0 - 1).ok()
+    let partition = found.partitions.first()?;
+    Some((partition.leader_id.0, partition.leader_epoch))
+}
+
+/// Who leads, as a broker says.
+async fn leader(brokers: &Brokers, asked: usize) -> Option<usize> {
+    let (leader, _) = leadership(brokers, asked).await?;
+    usize::try_from(leader - 1).ok()
 }
 
 #[test]
@@ -118,5 +129,74 @@ fn a_leader_that_was_replaced_refuses_nobody_for_good() {
             pause().await;
         }
         net.heal_all();
+    });
+}
+
+/// What a consumer of now is told that goes on at `offset` as it knows the partition from before.
+async fn read_on(brokers: &Brokers, at: usize, epoch: i32, offset: i64) -> Option<ErrorCode> {
+    let mut request = fetch::from(Uuid::nil(), 0, offset);
+    request.topics[0].topic = topic(TOPIC);
+    request.topics[0].partitions[0].current_leader_epoch = epoch;
+    let answer = brokers.ask::<FetchRequest>(at, 12, &request).await?;
+    Some(code(fetch::only(answer).error_code))
+}
+
+/// What who asks for the end is told.
+async fn ask_for_end(brokers: &Brokers, at: usize) -> Option<(ErrorCode, i64)> {
+    let wanted = ListOffsetsPartition::default().with_timestamp(-1);
+    let wanted = ListOffsetsTopic::default()
+        .with_name(topic(TOPIC))
+        .with_partitions(vec![wanted.with_current_leader_epoch(-1)]);
+    let request = ListOffsetsRequest::default()
+        .with_replica_id((-1).into())
+        .with_topics(vec![wanted]);
+    let answer = brokers.ask(at, 7, &request).await?;
+    let partition = &answer.topics[0].partitions[0];
+    Some((code(partition.error_code), partition.offset))
+}
+
+/// Its broker lives and answers: a consumer that is told that there is nothing new looks for no other leader.
+#[test]
+fn a_replica_whose_storage_failed_does_not_keep_its_consumers() {
+    with_brokers(55, |brokers, _| async move {
+        let clock = brokers.env.clock.clone();
+        let id = create(&brokers).await;
+        let pause = || clock.sleep(Duration::from_millis(20));
+        let old = loop {
+            if let Some(leader) = leader(&brokers, 0).await
+                && write(&brokers, leader, id, 0).await == Some(ErrorCode::NoError)
+            {
+                break leader;
+            }
+            pause().await;
+        };
+        let (_, epoch) = leadership(&brokers, old).await.expect("an answer");
+        brokers.machines[old].disk().arm(FaultRule {
+            op: Op::Write,
+            path: id.to_string(),
+            when: When::Always,
+            fault: Fault::Eio,
+        });
+        let _ = write(&brokers, old, id, 1).await;
+        let other = (old + 1) % NAMES.len();
+        let mut sequence = 1;
+        while sequence < 4 {
+            match leader(&brokers, other).await.filter(|leader| *leader != old) {
+                Some(new) if write(&brokers, new, id, sequence).await == Some(ErrorCode::NoError) => {
+                    sequence += 1
+                }
+                _ => pause().await,
+            }
+        }
+        for _ in 0..100 {
+            let told = read_on(&brokers, old, epoch, 1).await.expect("an answer");
+            assert!(told.retriable(), "a consumer stays: {told:?}");
+            let told = read(&brokers, old, id, 1).await.expect("an answer");
+            assert!(told.retriable(), "an old consumer stays: {told:?}");
+            let (told, end) = ask_for_end(&brokers, old).await.expect("an answer");
+            assert!(told.retriable(), "the end is said to be {end}: {told:?}");
+            pause().await;
+        }
+        brokers.machines[old].disk().clear_faults();
     });
 }

@@ -109,15 +109,19 @@ impl Partition {
         }
     }
 
-    /// Attaches a log whose committed part is damaged: what is readable below the damage is served, nothing else.
-    pub(crate) fn attach_damaged(&self, log: Arc<Log>) {
+    /// Attaches a log whose committed part is damaged: what is readable below the damage is served by the only replica,
+    /// nothing else.
+    pub(crate) fn attach_damaged(&self, log: Arc<Log>, is_alone: bool) {
         let end = log.end();
         let mut state = self.state.lock();
-        state.epoch = end
+        let epoch = end
             .last
-            .map_or(state.epoch, |id| i32::try_from(id.term).unwrap_or(i32::MAX));
-        // With one voter everything in the readable prefix of a committed log is committed.
-        state.high_watermark = end.log_end_offset;
+            .map_or(-1, |id| i32::try_from(id.term).unwrap_or(i32::MAX));
+        state.epoch = state.epoch.max(epoch);
+        if is_alone {
+            // With one voter everything in the readable prefix of a committed log is committed; with others, nobody knows.
+            state.high_watermark = end.log_end_offset;
+        }
         state.log = Some(log);
     }
 
@@ -139,12 +143,13 @@ impl Partition {
         self.leave(Phase::Following, &ProduceError::Unknown);
     }
 
-    /// Storage failed: nothing is accepted until a supervisor has rebuilt the group.
-    pub(crate) fn offline(&self, reason: String) {
+    /// Storage failed: nothing is accepted until a supervisor has rebuilt the group, and nothing read unless this is the
+    /// only replica.
+    pub(crate) fn offline(&self, reason: String, is_alone: bool) {
         let error = ProduceError::StorageOffline {
             reason: reason.clone(),
         };
-        self.leave(Phase::Offline { reason }, &error);
+        self.leave(Phase::Offline { reason, is_alone }, &error);
     }
 
     /// The topic is gone.

@@ -48,7 +48,7 @@ impl Partition {
                 handing_over: false,
             } => (*term, Arc::clone(replicator)),
             Phase::Leading { .. } | Phase::Following => return Err(ProduceError::NotLeader),
-            Phase::Offline { reason } => {
+            Phase::Offline { reason, .. } => {
                 return Err(ProduceError::StorageOffline {
                     reason: reason.clone(),
                 });

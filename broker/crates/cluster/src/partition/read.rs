@@ -140,16 +140,17 @@ impl Partition {
 }
 
 impl State {
-    /// The log, if reads are served: by a leader, by a follower to those who may read from it, and read-only by the last
-    /// leader whose storage is damaged.
+    /// The log, if reads are served: by a leader, by a follower to those who may read from it, and by the only replica
+    /// although its storage is damaged. Where there are others, one of them leads by now or is about to, and to say here
+    /// that nothing is new would keep a consumer from looking for it.
     fn readable(&self, served_by: ServedBy) -> Result<&Arc<Log>, ReadError> {
         match (&self.phase, &self.log) {
             (Phase::Leading { .. }, Some(log)) => Ok(log),
             (Phase::Following, Some(log)) if served_by == ServedBy::AnyReplica => Ok(log),
-            (Phase::Offline { reason }, None) => Err(ReadError::StorageOffline {
+            (Phase::Offline { is_alone: true, .. }, Some(log)) => Ok(log),
+            (Phase::Offline { reason, .. }, _) => Err(ReadError::StorageOffline {
                 reason: reason.clone(),
             }),
-            (Phase::Offline { .. }, Some(log)) => Ok(log),
             (Phase::Leading { .. } | Phase::Following | Phase::Deleted, _) => Err(ReadError::NotLeader),
         }
     }

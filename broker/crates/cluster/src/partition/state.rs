@@ -44,7 +44,11 @@ pub(super) enum Phase {
         handing_over: bool,
     },
     /// Storage failed; a supervisor is at it.
-    Offline { reason: String },
+    Offline {
+        reason: String,
+        /// Whether nobody else can lead, so that what can be read here is all that anybody has to say.
+        is_alone: bool,
+    },
     /// The topic was deleted.
     Deleted,
 }
@@ -189,7 +193,7 @@ impl Partition {
     /// Why storage is offline, if it is.
     pub fn offline_reason(&self) -> Option<String> {
         match &self.state.lock().phase {
-            Phase::Offline { reason } => Some(reason.clone()),
+            Phase::Offline { reason, .. } => Some(reason.clone()),
             Phase::Following | Phase::Leading { .. } | Phase::Deleted => None,
         }
     }

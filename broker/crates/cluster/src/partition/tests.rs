@@ -223,7 +223,7 @@ fn a_rejected_proposal_discards_the_overlay_and_what_is_queued_behind_it() {
 #[test]
 fn an_offline_partition_says_why_even_after_a_rejected_proposal() {
     let f = Fixture::leading();
-    f.partition.offline("no space left".into());
+    f.partition.offline("no space left".into(), true);
     // What was under way is dropped as the group ends, after the partition was told.
     f.partition.rejected(1);
     assert!(matches!(
@@ -345,7 +345,7 @@ fn epochs_are_checked_as_kip_320_says() {
 fn offline_and_deleted_partitions_answer_for_themselves() {
     let f = Fixture::leading();
     let mut waiting = f.partition.produce(plain(1), Acks::All).unwrap();
-    f.partition.offline("disk is on fire".into());
+    f.partition.offline("disk is on fire".into(), true);
     let offline = ProduceError::StorageOffline {
         reason: "disk is on fire".into(),
     };
@@ -358,6 +358,43 @@ fn offline_and_deleted_partitions_answer_for_themselves() {
     );
     f.lead_again(9);
     assert_eq!(f.partition.leadership(), None, "deletion is final");
+}
+
+/// The only replica is read on, for nobody else has the records; of several another one leads by now.
+#[test]
+fn an_offline_partition_is_read_only_where_nobody_else_can_lead() {
+    let read = |is_alone| {
+        let f = Fixture::leading();
+        f.partition.produce(plain(3), Acks::All).unwrap();
+        f.append();
+        f.commit();
+        f.partition.offline("disk is on fire".into(), is_alone);
+        let end = f
+            .partition
+            .find_offset(OffsetSpec::Latest, Isolation::ReadUncommitted);
+        [ServedBy::Leader, ServedBy::AnyReplica].map(|by| {
+            let isolation = Isolation::ReadUncommitted;
+            let fetched = f.partition.fetch(0, 1 << 20, true, isolation, by);
+            let refused = |error: &ReadError| matches!(error, ReadError::StorageOffline { .. });
+            assert_eq!(fetched.is_ok(), f.partition.check_epoch(1, by).is_ok());
+            assert!(fetched.as_ref().err().is_none_or(refused), "{fetched:?}");
+            (fetched.is_ok(), end.is_ok())
+        })
+    };
+    assert_eq!(read(true), [(true, true); 2]);
+    assert_eq!(read(false), [(false, false); 2]);
+}
+
+/// Only with one voter everything in a log is committed.
+#[test]
+fn a_damaged_log_of_one_of_several_replicas_commits_nothing() {
+    for (is_alone, committed) in [(true, 3), (false, 0)] {
+        let f = Fixture::leading();
+        f.partition.produce(plain(3), Acks::All).unwrap();
+        f.append();
+        f.partition.attach_damaged(Arc::clone(&f.log), is_alone);
+        assert_eq!(f.partition.offsets().high_watermark, committed);
+    }
 }
 
 /// A majority is two; the topic wants all three.

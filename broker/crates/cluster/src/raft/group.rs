@@ -240,6 +240,12 @@ impl Group {
         self.preference.lock().first().copied()
     }
 
+    /// Whether no other replica can lead. A leader adds others only after the metadata have named them, so that nobody is
+    /// overlooked while replicas are moved.
+    pub(super) fn is_alone(&self) -> bool {
+        self.preference.lock().len() <= 1
+    }
+
     /// `voters` in the order in which they are to lead.
     pub(crate) fn in_order(&self, voters: &[u64]) -> Vec<u64> {
         let preference = self.preference.lock();

@@ -170,7 +170,7 @@ impl GroupHost {
             begun.map_err(|e| failed(&e))?;
         }
         if let LogStatus::Damaged(at) = log.status() {
-            spec.partition.attach_damaged(Arc::clone(&log));
+            spec.partition.attach_damaged(Arc::clone(&log), group.is_alone());
             let (path, position) = (at.path.display(), at.position);
             return Err(OpenError::Damaged(format!(
                 "{path}: byte {position}, offset {}: {}",

@@ -91,7 +91,7 @@ impl Group {
                 }
                 Err(OpenError::Damaged(reason)) => {
                     // Opening again would find the same damage: the readable prefix is served until a person acts.
-                    self.spec.partition.offline(reason);
+                    self.spec.partition.offline(reason, self.is_alone());
                     self.stop.wait().await;
                     return;
                 }
@@ -99,7 +99,7 @@ impl Group {
             };
             tracing::error!(partition = %self.spec.id, %reason, "partition is offline");
             host.metrics.group_failed();
-            self.spec.partition.offline(reason);
+            self.spec.partition.offline(reason, self.is_alone());
             tokio::select! {
                 biased;
                 () = self.stop.wait() => return,
@@ -148,6 +148,12 @@ impl Group {
         recalled.map_err(|e| OpenError::Failed(e.to_string()))?;
         spec.partition
             .attach(Arc::clone(&log), log.end().last.map_or(0, |id| id.term.into()));
+        // It was elected while this one was not open: clients of the epoch before are to hear of it from the first moment.
+        if let Some(word) = host.leaders.of(spec.id)
+            && let Ok(term) = u64::try_from(word.epoch)
+        {
+            spec.partition.follow(term);
+        }
         // The configuration may have changed while the log was being opened; from `attach` on a change finds the log.
         log.set_options(log_options(&spec.partition.config()));
         let applied = state.applied.filter(|_| spec.observer.is_none());
