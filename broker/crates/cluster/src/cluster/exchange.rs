@@ -123,7 +123,8 @@ impl Exchange {
         let group = metadata.cloned().or_else(|| self.groups.read().get(&id).cloned());
         match group {
             Some(group) => {
-                if let Some(asking) = group.ask(kind, body, answer) {
+                let hears_leader = || self.hears_leader(id);
+                if let Some(asking) = group.ask(kind, body, answer, hears_leader) {
                     drop(self.env.tasks.spawn("raft request", asking));
                 }
             }
@@ -181,10 +182,14 @@ impl Exchange {
             Ok(group) => group,
             Err(reason) => return answer(Err(reason)),
         };
-        let cluster = self.cluster.get().and_then(Weak::upgrade);
-        let is_led = cluster.is_some_and(|cluster| cluster.host.hears_leader(group.spec.id));
+        let is_led = self.hears_leader(group.spec.id);
         let recalling = async move { answer(group.answer_doubt(body, is_led).await) };
         drop(self.env.tasks.spawn("recall", recalling));
+    }
+
+    fn hears_leader(&self, id: PartitionId) -> bool {
+        let cluster = self.cluster.get().and_then(Weak::upgrade);
+        cluster.is_some_and(|cluster| cluster.host.hears_leader(id))
     }
 
     fn hear(&self, from: u32, body: &[u8]) -> Result<Bytes, String> {

@@ -187,8 +187,15 @@ impl Group {
         self.stop.is_triggered()
     }
 
-    /// Takes what another broker asks of this group. What it returns is to be driven until it ends.
-    pub(crate) fn ask(&self, kind: Kind, mut body: Bytes, answer: Answer) -> Option<BoxFuture<'static, ()>> {
+    /// Takes what another broker asks of this group. What it returns is to be driven until it ends. `hears_leader` says whether
+    /// the broker hears of another one that leads it.
+    pub(crate) fn ask(
+        &self,
+        kind: Kind,
+        mut body: Bytes,
+        answer: Answer,
+        hears_leader: impl FnOnce() -> bool,
+    ) -> Option<BoxFuture<'static, ()>> {
         if let Err(reason) = wire::meant_for(&self.spec.voter, &mut body) {
             answer(Err(reason));
             return None;
@@ -201,7 +208,18 @@ impl Group {
         let inbound = match &mut *life {
             Life::Running(running) => running.inbound.clone(),
             Life::Parked(parked) => {
-                if parked.put(kind, body, answer) {
+                let refusal = (kind == Kind::PreVote)
+                    .then(|| parked.refusal(&body, hears_leader))
+                    .flatten();
+                let wakes = match refusal {
+                    Some(refusal) => {
+                        answer(refusal);
+                        // A leader that is doubted has all hear of it again.
+                        parked.leads
+                    }
+                    None => parked.put(kind, body, answer),
+                };
+                if wakes {
                     self.parking.wake();
                 }
                 return None;

@@ -18,6 +18,8 @@
 //!   all others. A leader that stays awake wakes those that have parked with its next heartbeat.
 //! - A parked replica keeps its vote and its log, and answers no vote, append or transfer but through openraft. So nothing
 //!   here weakens Raft.
+//! - A replica that is parked gives no pre-vote while it leads or hears of its leader: what one broker suspects, that has been away
+//!   itself, deposes nobody.
 //! - A replica whose broker has begun anew may lack what it had not synced: its leader wakes and sends it.
 
 use std::collections::BTreeSet;
@@ -29,6 +31,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, try_join_all};
 use futures_util::stream::{self, StreamExt as _};
 use openraft::ServerState;
+use openraft::raft::VoteResponse;
 use openraft_rt::WatchReceiver as _;
 use parking_lot::Mutex;
 use takhin_runtime::clock::Instant;
@@ -81,6 +84,22 @@ impl Parked {
         }
         self.waiting.push((kind, body, answer));
         true
+    }
+
+    /// The answer to one who asks whether it would be voted for, if that can be told in its sleep: no, while this replica
+    /// leads, or hears of the one that does. openraft, which has only just begun, would know of nobody's lease.
+    pub(super) fn refusal(
+        &self,
+        body: &Bytes,
+        hears_leader: impl FnOnce() -> bool,
+    ) -> Option<Result<Bytes, String>> {
+        let candidate = match wire::decode_vote(body.clone()) {
+            Ok(request) => request.vote.leader_id().voted_for,
+            Err(error) => return Some(Err(error.to_string())),
+        };
+        let refuses = self.leads || self.vote.leader_id().voted_for != candidate && hears_leader();
+        let reply = || wire::encode_vote_reply(&VoteResponse::new(self.vote, None, false));
+        refuses.then(|| Ok(reply()))
     }
 
     /// Hands openraft what waited for it; what it returns is to be driven.

@@ -188,6 +188,37 @@ fn a_leader_that_is_slow_for_a_moment_leaves_the_others_asleep() {
     });
 }
 
+/// One replica hears the leader no more and the other one still does: it would be elected if the other gave it the vote of a
+/// replica that has only just woken, and all that a broker has missed for a while would change hands.
+#[test]
+fn a_replica_that_alone_misses_the_leader_deposes_nobody_who_rests() {
+    let (mut sim, machines) = cluster(76);
+    let net = sim.net().clone();
+    sim.run(|env| async move {
+        let running = boot_all(&machines);
+        let mut producer = Producer::default();
+        write_to_leader(&env, &running, &mut producer).await;
+        converge(&env, &running).await;
+        all_rest(&env, &running).await;
+        let led = leader(&env, &running).await;
+        let (epoch, leader) = (led.leadership(), place_of(&running, true));
+        let [late, other] = [(leader + 1) % 3, (leader + 2) % 3];
+        for _ in 0..3 {
+            net.partition(NAMES[leader], NAMES[late]);
+            for _ in 0..100 {
+                assert_eq!(parked(&running)[other], 1, "it hears the leader");
+                assert_eq!(led.leadership(), epoch);
+                env.clock.sleep(Duration::from_millis(100)).await;
+            }
+            assert_eq!(parked(&running)[late], 0, "it looks for another leader");
+            net.heal_all();
+            all_rest(&env, &running).await;
+            assert_eq!(led.leadership(), epoch);
+        }
+        write(&led, &mut producer).await;
+    });
+}
+
 /// It acknowledged what it had not synced, which is what such a topic asks for: the leader has to send it again.
 #[test]
 fn a_replica_that_loses_its_end_while_all_rest_gets_it_again() {
