@@ -57,6 +57,8 @@ enum Slot {
     Open {
         log: Arc<Log>,
         stored: Option<Checkpoint>,
+        /// What it was opened by, to be judged by the same again if it is damaged.
+        by: (Option<Checkpoint>, PreviousStop),
     },
     /// Being opened by some thread.
     Opening,
@@ -139,7 +141,8 @@ impl LogManager {
     }
 
     /// The log, opened or created if it is not open; several partitions may be opened at once. One that has failed is
-    /// opened again, cut to its durable watermark; every holder of the failed one must let go of it.
+    /// opened again, cut to its durable watermark, and so is one that was found damaged, to see whether it still is: a disk
+    /// that fails may show less than it has. Every holder of the one before must let go of it.
     ///
     /// # Errors
     ///
@@ -155,11 +158,10 @@ impl LogManager {
         }
         let before = slots.get(&partition).cloned();
         let (checkpoint, previous) = match &before {
-            Some(Slot::Open { log, .. }) => match log.status() {
+            Some(Slot::Open { log, by, .. }) => match log.status() {
                 LogStatus::Failed { .. } => (Some(log.checkpoint()), PreviousStop::Failed),
-                LogStatus::Ready | LogStatus::Damaged(_) => {
-                    return Ok((log.clone(), RecoveryReport::default()));
-                }
+                LogStatus::Damaged(_) => *by,
+                LogStatus::Ready => return Ok((log.clone(), RecoveryReport::default())),
             },
             Some(Slot::Closed) => (self.stored(partition)?, PreviousStop::Clean),
             Some(Slot::Opening) | None => (self.stored(partition)?, self.previous),
@@ -178,6 +180,7 @@ impl LogManager {
                     Slot::Open {
                         log: log.clone(),
                         stored: checkpoint,
+                        by: (checkpoint, previous),
                     },
                 );
                 Ok((log, report))
@@ -199,7 +202,13 @@ impl LogManager {
     /// `Io` if the note of a failed sync cannot be read.
     pub fn has_failed(&self, partition: TopicPartition) -> Result<bool, LogError> {
         match self.slots.lock().get(&partition) {
-            Some(Slot::Open { log, .. }) => return Ok(matches!(log.status(), LogStatus::Failed { .. })),
+            Some(Slot::Open { log, by, .. }) => {
+                return Ok(match log.status() {
+                    LogStatus::Failed { .. } => true,
+                    LogStatus::Damaged(_) => by.1 == PreviousStop::Failed,
+                    LogStatus::Ready => false,
+                });
+            }
             Some(Slot::Opening | Slot::Closed) | None => {}
         }
         Log::sync_has_failed(&*self.cx.disk, &self.path(partition))
@@ -267,7 +276,7 @@ impl LogManager {
         let mut changes = Vec::new();
         let mut slots = self.slots.lock();
         for (partition, slot) in slots.iter_mut() {
-            if let Slot::Open { log, stored } = slot {
+            if let Slot::Open { log, stored, .. } = slot {
                 let now = log.checkpoint();
                 // A failed log's watermark is still right; a damaged log's is what the caller gave.
                 if *stored != Some(now) && !matches!(log.status(), LogStatus::Damaged(_)) {

@@ -80,7 +80,7 @@ pub(crate) struct OpenedLog {
 /// Why a group did not start.
 #[derive(Debug)]
 pub(crate) enum OpenError {
-    /// Committed data is damaged; opening again changes nothing.
+    /// Committed data is damaged, or seems so.
     Damaged(String),
     /// Worth another try.
     Failed(String),

@@ -30,8 +30,13 @@ use crate::replicator::ProposalSink as _;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
+/// The same for a log that was found damaged: to look at it is to read its end.
+const LONGEST_DAMAGED: Duration = Duration::from_secs(300);
+
 /// How long openraft may take to find itself where it was before the group was parked; nothing is read from the disk.
 const RESUME: Duration = Duration::from_secs(10);
+
+type ServerMetrics = openraft::metrics::RaftServerMetrics<TypeConfig>;
 
 /// Why an instance ended.
 enum Ended {
@@ -90,23 +95,30 @@ impl Group {
                     }
                 }
                 Err(OpenError::Damaged(reason)) => {
-                    // Opening again would find the same damage: the readable prefix is served until a person acts.
+                    // The readable prefix is served until a person acts. Looked at again all the same: a disk that fails
+                    // may show less than it has.
                     self.spec.partition.offline(reason, self.is_alone());
-                    self.stop.wait().await;
-                    return;
+                    if self.is_stopped_within(host, pause).await {
+                        return;
+                    }
+                    pause = (pause * 2).min(LONGEST_DAMAGED);
+                    continue;
                 }
                 Err(OpenError::Failed(reason)) => reason,
             };
             tracing::error!(partition = %self.spec.id, %reason, "partition is offline");
             host.metrics.group_failed();
             self.spec.partition.offline(reason, self.is_alone());
-            tokio::select! {
-                biased;
-                () = self.stop.wait() => return,
-                () = host.env.clock.sleep(pause) => {}
+            if self.is_stopped_within(host, pause).await {
+                return;
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    async fn is_stopped_within(&self, host: &GroupHost, pause: Duration) -> bool {
+        let stopped = host.env.clock.timeout(pause, self.stop.wait()).await;
+        stopped.is_ok()
     }
 
     /// Ends openraft; a group that is parked leads on.
@@ -188,7 +200,7 @@ impl Group {
     ) -> Result<Instance, OpenError> {
         let term = leading.as_ref().map(|leading| leading.term);
         let (store, machine, term_begun) = assemble(host, &self.spec, &ground, term.unwrap_or(0));
-        let resumed = relaunch(host, self, store, machine, term.is_some());
+        let resumed = relaunch(host, self, store, machine, term);
         let resumed = host.env.clock.timeout(RESUME, resumed).await;
         let resumed = resumed
             .map_err(|_| "openraft does not begin".to_owned())
@@ -353,23 +365,26 @@ async fn launch(
     .await
 }
 
-/// Starts openraft again on what it had; returns once it knows that it leads, if it is to.
+/// Starts openraft again on what it had; returns once it knows that it leads in this term, if it is to, or that somebody
+/// else has begun a later one meanwhile.
 async fn relaunch(
     host: &Arc<GroupHost>,
     group: &Group,
     store: LogStore,
     machine: StateMachine,
-    leads: bool,
+    leads: Option<u64>,
 ) -> Result<Raft, String> {
     let seed = host.env.rng.next_u64();
-    let config = Arc::clone(if leads { &host.resuming } else { &host.config });
+    let is_to_lead = leads.is_some();
+    let config = Arc::clone(if is_to_lead { &host.resuming } else { &host.config });
     let (id, network) = (host.node, network(host, group, &store.log));
     Runtime::scope(seed, async move {
         let raft = Raft::new(id, config, network, store, machine)
             .await
             .map_err(|e| e.to_string())?;
         let mut metrics = raft.server_metrics();
-        while leads && metrics.borrow_and_update().state != ServerState::Leader {
+        let begun = |metrics: &ServerMetrics| leads.is_none_or(|term| has_begun(metrics, term));
+        while !begun(&metrics.borrow_and_update()) {
             metrics.changed().await.map_err(|_| why_ended(&raft))?;
         }
         Ok(raft)
@@ -510,18 +525,50 @@ fn why_ended(raft: &Raft) -> String {
 }
 
 /// Whether the group has replicas elsewhere, or is not founded yet.
-fn has_others(metrics: &openraft::metrics::RaftServerMetrics<TypeConfig>) -> bool {
+fn has_others(metrics: &ServerMetrics) -> bool {
     metrics.membership_config.membership().nodes().count() != 1
 }
 
 /// The term in which this node leads and whose first entry has been applied.
-fn leading_term(metrics: &openraft::metrics::RaftServerMetrics<TypeConfig>, term_begun: u64) -> Option<u64> {
+fn leading_term(metrics: &ServerMetrics, term_begun: u64) -> Option<u64> {
     let term = metrics.vote.leader_id.term;
     (metrics.state == ServerState::Leader && term_begun == term).then_some(term)
 }
 
+/// Whether openraft has found that it leads in `term`, where it is to go on, or has heard of a later one. Of that it may hear with
+/// the first answer of another replica, before anybody has seen that it led.
+fn has_begun(metrics: &ServerMetrics, term: u64) -> bool {
+    metrics.state == ServerState::Leader || metrics.vote.leader_id.term > term
+}
+
 /// The term of another replica that has told this one that it leads.
-fn followed_term(metrics: &openraft::metrics::RaftServerMetrics<TypeConfig>, node: u64) -> Option<u64> {
+fn followed_term(metrics: &ServerMetrics, node: u64) -> Option<u64> {
     let (vote, leader) = (metrics.vote, metrics.vote.leader_id);
     (vote.is_committed() && leader.voted_for != node).then_some(leader.term)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::types::RaftVote;
+
+    fn metrics(state: ServerState, vote: RaftVote) -> ServerMetrics {
+        ServerMetrics {
+            id: 1,
+            vote,
+            state,
+            current_leader: None,
+            membership_config: Arc::default(),
+            committed_membership_config: Arc::default(),
+        }
+    }
+
+    #[test]
+    fn a_leader_that_was_parked_is_not_waited_for_once_a_later_term_has_begun() {
+        use ServerState::{Follower, Leader, Learner};
+        assert!(!has_begun(&metrics(Learner, RaftVote::new(0, 0)), 7));
+        assert!(!has_begun(&metrics(Follower, RaftVote::new_committed(7, 1)), 7));
+        assert!(has_begun(&metrics(Leader, RaftVote::new_committed(7, 1)), 7));
+        assert!(has_begun(&metrics(Follower, RaftVote::new(8, 2)), 7));
+    }
 }

@@ -1,16 +1,18 @@
 //! A broker dies: everything that it led is led by others soon, whether it was written to or at rest.
 
 use std::collections::BTreeMap;
+use std::io::IoSlice;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use takhin_cluster::{Acks, Cluster, NewTopic};
-use takhin_runtime::Env;
 use takhin_runtime::sim::{CrashMode, Fault, FaultRule, Machine, Op, Sim, When};
+use takhin_runtime::{Disk as _, Env, OpenMode};
 use uuid::Uuid;
 
 use crate::nodes::{CONVERGENCE, NAMES, Running, TOPIC, boot, boot_all, converge, leader, until};
-use crate::world::{Producer, batch};
+use crate::world::{PARTITIONS_DIR, Producer, batch};
 
 const PARTITIONS: usize = 60;
 
@@ -199,6 +201,61 @@ fn a_partition_that_fails_on_a_living_leader_is_led_by_another_at_once() {
             drop(refused);
             machines[0].disk().clear_faults();
         }
+    });
+}
+
+/// A disk that fails shows less than it has: a file may be shorter than what was synced until the disk is mounted again.
+#[test]
+fn a_replica_that_seems_damaged_while_its_disk_fails_is_opened_again() {
+    let mut sim = Sim::new(94);
+    let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
+    sim.run(|env| async move {
+        let running = boot_all(&machines);
+        let mut producer = Producer {
+            pending: Some(7),
+            ..Producer::default()
+        };
+        let led = leader(&env, &running).await;
+        led.produce(batch(1, &producer, 7), Acks::All)
+            .unwrap()
+            .await
+            .unwrap();
+        producer.answered(7);
+        converge(&env, &running).await;
+        let first = Arc::clone(&running.lock()[&0]);
+        let topic = first.image().topic(TOPIC).unwrap().id;
+        first_leads(&env, &first, topic).await;
+        converge(&env, &running).await;
+        let disk = machines[0].disk();
+        let directory = Path::new(PARTITIONS_DIR).join(format!("{topic}-0"));
+        let files = disk.read_dir(&directory).unwrap();
+        let log = files.iter().find(|file| file.name.ends_with(".log")).unwrap();
+        let file = disk.open(&directory.join(&log.name), OpenMode::Write).unwrap();
+        let mut whole = vec![0; usize::try_from(log.len).unwrap()];
+        file.read_exact_at(&mut whole, 0).unwrap();
+        file.set_len(log.len / 2).unwrap();
+        disk.arm(FaultRule {
+            op: Op::Write,
+            path: topic.to_string(),
+            when: When::Nth(1),
+            fault: Fault::Eio,
+        });
+        let partition = first.partition(topic, 0).unwrap();
+        producer.pending = Some(1);
+        drop(partition.produce(batch(1, &producer, 1), Acks::All));
+        let others = Arc::clone(&running.lock()[&1]);
+        let led = || others.leadership(topic, 0).is_some_and(|(leader, _)| leader > 1);
+        until(&env, "another leads", led).await;
+        env.clock.sleep(BACK).await;
+        let reason = partition.offline_reason().expect("it is damaged");
+        assert!(reason.contains("offset 0"), "no other failure: {reason}");
+        disk.clear_faults();
+        file.set_len(0).unwrap();
+        file.write_at(&mut [IoSlice::new(&whole)], 0).unwrap();
+        let back = || partition.offline_reason().is_none();
+        until(&env, "it is opened again", back).await;
+        let found = converge(&env, &running).await;
+        assert!(found.iter().all(|replica| *replica == found[0]));
     });
 }
 
