@@ -10,6 +10,7 @@ use futures_util::stream::{self, StreamExt as _};
 use uuid::Uuid;
 
 use super::{Cluster, node_number};
+use crate::leaders::Leadership;
 use crate::links::{Class, Kind};
 use crate::partition::PartitionId;
 use crate::raft::{Group, encode_pass};
@@ -86,19 +87,31 @@ impl Cluster {
     async fn until_led_by(&self, id: PartitionId, preferred: i32) {
         let is_led = || self.leadership(id.topic_id, id.index).map(|(leader, _)| leader) == Some(preferred);
         loop {
-            let seen = self.exchange.leaders.seen();
+            let word = self.exchange.leaders.of(id);
             if is_led() {
                 return;
             }
-            let leader = self.exchange.leaders.of(id).map(|word| word.leader);
+            let leader = word.as_ref().map(|word| word.leader);
             if let Some(leader) = leader.filter(|leader| *leader >= 0)
                 && let Err(reason) = self.ask_to_pass(leader, id, preferred).await
             {
-                tracing::info!(partition = %id, reason, "preferred replica not elected yet");
+                tracing::debug!(partition = %id, reason, "preferred replica not elected yet");
             }
-            let news = self.exchange.leaders.seen_after(seen);
             // Without news in time: what was told may have been lost.
+            let news = self.another_word(id, word.as_ref());
             let _ = self.env.clock.timeout(ASK_AGAIN, news).await;
+        }
+    }
+
+    /// Waits until something else is said of a partition. There may be news of thousands of others.
+    async fn another_word(&self, id: PartitionId, word: Option<&Leadership>) {
+        let leaders = &self.exchange.leaders;
+        loop {
+            let seen = leaders.seen();
+            if leaders.of(id).as_ref() != word {
+                return;
+            }
+            leaders.seen_after(seen).await;
         }
     }
 
