@@ -26,6 +26,8 @@ pub struct Readings {
     /// Every record, in the order of partitions and offsets. One that was read again, as after a commit that failed, is there
     /// once; if it was another one then, both are.
     pub found: Vec<Found>,
+    /// `partition offset` where its position was not there any more. Nobody deletes records here: what was read was taken back.
+    pub resets: Vec<String>,
     /// The longest time from a record's timestamp to its being read.
     pub latest: Duration,
 }
@@ -87,7 +89,7 @@ impl Reader {
     }
 }
 
-/// `R reader partition offset crc writer partition seq` and `L reader ms`.
+/// `R reader partition offset crc writer partition seq`, `X reader partition offset` and `L reader ms`.
 fn parse(log: &str, readers: usize) -> Result<Vec<Readings>> {
     let mut all: Vec<Readings> = Vec::new();
     all.resize_with(readers, Readings::default);
@@ -97,6 +99,10 @@ fn parse(log: &str, readers: usize) -> Result<Vec<Readings>> {
         let reader: usize = words.get(1).context("a line without a reader")?.parse()?;
         match words[..] {
             ["J", _] => {}
+            ["X", _, partition, offset] => {
+                let resets = &mut all.get_mut(reader).context("an unknown reader")?.resets;
+                resets.push(format!("{partition} {offset}"));
+            }
             ["L", _, ms] => {
                 all.get_mut(reader).context("an unknown reader")?.latest = Duration::from_millis(ms.parse()?);
             }
@@ -132,7 +138,7 @@ mod tests {
 
     #[test]
     fn what_is_read_again_is_there_once_unless_it_is_another() {
-        let log = "J 0\nR 0 2 6 11 a 2 1\nR 0 2 5 10 a 2 0\nJ 1\nR 0 2 5 10 a 2 0\nR 0 2 6 12 b 2 0\nR 1 0 0 9 a 0 0\nL 0 1500\n";
+        let log = "J 0\nR 0 2 6 11 a 2 1\nR 0 2 5 10 a 2 0\nJ 1\nR 0 2 5 10 a 2 0\nR 0 2 6 12 b 2 0\nR 1 0 0 9 a 0 0\nX 1 2 7\nL 0 1500\n";
         let all = parse(log, 2).unwrap();
         let read: Vec<_> = all[0]
             .found
@@ -142,6 +148,10 @@ mod tests {
         assert_eq!(read, [(5, 10), (6, 11), (6, 12)]);
         assert_eq!(all[0].latest, Duration::from_millis(1500));
         assert_eq!((all[1].found.len(), all[1].latest), (1, Duration::ZERO));
+        assert_eq!(
+            (&all[0].resets[..], &all[1].resets[..]),
+            (&[][..], &["2 7".to_owned()][..])
+        );
         assert!(parse("R 0 2 5 10 a", 1).is_err());
         assert!(parse("L 3 1", 1).is_err());
     }

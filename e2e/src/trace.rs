@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use tempfile::NamedTempFile;
 
 use crate::process::{self, Running};
 use crate::wait;
@@ -17,6 +18,8 @@ const SYNCS: &str = "fdatasync,fsync,syncfs,sync_file_range";
 pub struct Tampering {
     strace: Running,
     pid: u32,
+    /// What strace writes down.
+    said: NamedTempFile,
 }
 
 impl Tampering {
@@ -32,8 +35,11 @@ impl Tampering {
 
     fn start(pid: u32, what: &str) -> Result<Self> {
         let mut command = Command::new("strace");
-        command.args(["--follow-forks", "--output=/dev/null", "--signal=none"]);
+        let said = NamedTempFile::new()?;
+        command.args(["--follow-forks", "--signal=none"]);
+        command.arg(format!("--trace={SYNCS}"));
         command.arg(format!("--inject={SYNCS}:{what}"));
+        command.arg("--output").arg(said.path());
         command.args(["--attach", &pid.to_string()]);
         command
             .stdin(Stdio::null())
@@ -46,7 +52,14 @@ impl Tampering {
             }
             threads_are_traced(pid)
         })?;
-        Ok(Self { strace, pid })
+        Ok(Self { strace, pid, said })
+    }
+
+    /// How many syncs have been delayed or failed by now.
+    pub fn struck(&self) -> Result<usize> {
+        let said = std::fs::read_to_string(self.said.path())?;
+        let struck = |line: &&str| line.contains("(DELAYED)") || line.contains("(INJECTED)");
+        Ok(said.lines().filter(struck).count())
     }
 }
 

@@ -75,8 +75,14 @@ impl Writer {
     /// Waits until every partition has `more` acknowledgements from now on. With more than the producers have in
     /// flight these are of records that were sent after the call.
     pub fn wait_each(&mut self, more: usize, limit: Duration) -> Result<()> {
+        self.wait_in(|_| true, more, limit)
+    }
+
+    /// The same for some of the partitions.
+    pub fn wait_in(&mut self, which: impl Fn(usize) -> bool, more: usize, limit: Duration) -> Result<()> {
         self.acked()?;
-        let goals: Vec<usize> = self.progress.per_partition.iter().map(|n| n + more).collect();
+        let goal = |(partition, n): (usize, &usize)| if which(partition) { n + more } else { 0 };
+        let goals: Vec<usize> = self.progress.per_partition.iter().enumerate().map(goal).collect();
         let waited = wait::until(
             format_args!("{more} acknowledged records in each partition"),
             limit,

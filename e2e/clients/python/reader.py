@@ -7,6 +7,7 @@ One consumer for each BOOTSTRAP, from the beginning of the topic, each in a grou
 Log lines:
     J reader                            has its partitions
     R reader partition offset crc32 value up to the padding
+    X reader partition offset           the position was there no more, and the consumer begins anew at the beginning
     L reader ms                         at the end: the longest time from a record's timestamp to its being read
 A reader is the number of its BOOTSTRAP, from 0 on. When standard input ends they read on to what is the end of each partition
 then, and exit with 0; with 4 when that is not reached.
@@ -17,7 +18,7 @@ import threading
 import time
 import zlib
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 END_LIMIT_SECONDS = 100
 
@@ -31,7 +32,8 @@ class Reader:
             "bootstrap.servers": bootstrap,
             "client.id": f"reader-{name}",
             "group.id": f"{topic}-reader-{name}",
-            "auto.offset.reset": "earliest",
+            # Where there is no commit yet, `assigned` says where to begin; a position that is lost later is told.
+            "auto.offset.reset": "error",
             "reconnect.backoff.ms": 20,
             "reconnect.backoff.max.ms": 200,
             "error_cb": self.complain,
@@ -41,14 +43,30 @@ class Reader:
     def complain(self, error):
         print(f"reader {self.name}: {error}", file=sys.stderr, flush=True)
 
-    def assigned(self, _, partitions):
-        if partitions:
-            self.log.write(f"J {self.name}\n")
+    def assigned(self, consumer, partitions):
+        if not partitions:
+            return
+        committed = consumer.committed(partitions, timeout=60)
+        for partition in committed:
+            if partition.offset < 0:
+                partition.offset = OFFSET_BEGINNING
+        consumer.assign(committed)
+        self.log.write(f"J {self.name}\n")
+
+    def reset(self, message):
+        self.log.write(f"X {self.name} {message.partition()} {self.next.get(message.partition(), -1)}\n")
+        self.consumer.assign([
+            TopicPartition(at.topic, at.partition, OFFSET_BEGINNING)
+            if at.partition == message.partition() or at.offset < 0 else at
+            for at in self.consumer.position(self.consumer.assignment())
+        ])
 
     def read(self):
         for message in self.consumer.consume(200, 0.05):
             if message.error():
                 self.complain(message.error())
+                if message.error().code() == KafkaError._AUTO_OFFSET_RESET:
+                    self.reset(message)
                 continue
             partition, offset, value = message.partition(), message.offset(), message.value()
             self.next[partition] = max(self.next.get(partition, 0), offset + 1)

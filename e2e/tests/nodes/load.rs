@@ -95,7 +95,11 @@ impl House<'_> {
         let mut latest = Duration::ZERO;
         for (side, readings) in ["inside", "outside"].into_iter().zip(load.reader.finish()?) {
             let report = checker::check(&log, &readings.found);
-            ensure!(report.faults.is_empty(), "the consumer {side}: {report:?}");
+            let resets = readings.resets;
+            ensure!(
+                report.faults.is_empty() && resets.is_empty(),
+                "the consumer {side}: {report:?}, lost its position at {resets:?}"
+            );
             latest = latest.max(readings.latest);
         }
         let gap = outside.max(inside);

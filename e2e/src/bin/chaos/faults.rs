@@ -1,7 +1,8 @@
 //! What is done to brokers, one kind per file.
 //!
 //! A fault begins, is held for a while that the seed says, and is taken back before its function returns. Where a
-//! majority of every partition's replicas is left, every partition must go on meanwhile.
+//! majority of every partition's replicas is left, every partition must go on meanwhile; of a broker whose disk is full those
+//! that others lead, and where packets or connections are lost at random only afterwards.
 
 mod clock;
 mod cut;

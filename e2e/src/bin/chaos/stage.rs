@@ -9,9 +9,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use takhin_e2e::checker::{self, Event};
 use takhin_e2e::committer::{Commits, Committer};
 use takhin_e2e::disk::Mount;
 use takhin_e2e::kcat::{self, Placement};
+use takhin_e2e::reader::{Reader, Readings};
 use takhin_e2e::rng::Rng;
 use takhin_e2e::wire::Connection;
 use takhin_e2e::writer::{self, Writer};
@@ -29,6 +31,9 @@ pub(crate) const REPLICAS: usize = 3;
 pub(crate) const OFFSETS: &str = "__consumer_offsets";
 /// Until everything works again after a fault, on a machine with two cores that does other things too.
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);
+/// Until records are acknowledged again where a majority of the replicas is left, or has come back: three times what is promised
+/// of a disk that hangs, for the sake of the machine.
+const LIVE: Duration = Duration::from_secs(30);
 /// More than the producers have in flight in one partition: the last of as many answers is for a record sent later.
 const NEW: usize = 150;
 /// Records a second: enough for some to be on their way at any moment, and few enough for two cores.
@@ -77,8 +82,16 @@ pub(crate) struct Stage {
     token: NamedTempFile,
     /// A takhin of an earlier commit, which some of the brokers run.
     old: Option<PathBuf>,
-    load: Option<(Writer, Committer)>,
+    load: Option<Load>,
     begin: Instant,
+}
+
+/// The clients.
+#[derive(Debug)]
+struct Load {
+    writer: Writer,
+    committer: Committer,
+    reader: Reader,
 }
 
 impl Stage {
@@ -199,8 +212,11 @@ impl Stage {
     pub(crate) fn load(&mut self) -> Result<()> {
         self.create(TOPIC, PARTITIONS)?;
         let bootstrap = self.bootstrap();
-        let writer = Writer::start_at(RATE, &bootstrap, TOPIC, PARTITIONS)?;
-        self.load = Some((writer, Committer::start(&bootstrap, TOPIC, PARTITIONS)?));
+        self.load = Some(Load {
+            reader: Reader::start(TOPIC, std::slice::from_ref(&bootstrap), LIMIT)?,
+            committer: Committer::start(&bootstrap, TOPIC, PARTITIONS)?,
+            writer: Writer::start_at(RATE, &bootstrap, TOPIC, PARTITIONS)?,
+        });
         self.goes_on()
     }
 
@@ -212,14 +228,20 @@ impl Stage {
 
     /// Waits until records that are sent from now on are acknowledged in every partition.
     pub(crate) fn goes_on(&mut self) -> Result<()> {
-        let (writer, _) = self.load.as_mut().context("there is no load")?;
-        writer.wait_each(NEW, LIMIT)
+        self.goes_on_in(|_| true)
+    }
+
+    /// The same of some partitions.
+    pub(crate) fn goes_on_in(&mut self, which: impl Fn(usize) -> bool) -> Result<()> {
+        let load = self.load.as_mut().context("there is no load")?;
+        load.writer.wait_in(which, NEW, LIVE)
     }
 
     /// Waits for a moment of the load that nobody has chosen.
     pub(crate) fn some_load(&mut self, rng: &mut Rng) -> Result<()> {
-        let (writer, _) = self.load.as_mut().context("there is no load")?;
-        writer.wait_acked(usize::try_from(rng.within(1..3_000))?, LIMIT)
+        let load = self.load.as_mut().context("there is no load")?;
+        load.writer
+            .wait_acked(usize::try_from(rng.within(1..3_000))?, LIMIT)
     }
 
     /// Keeps a fault up for as long as the seed says.
@@ -257,7 +279,7 @@ impl Stage {
             )?;
         }
         let replicas = begin.elapsed().as_secs_f64();
-        let (_, committer) = self.load.as_mut().context("there is no load")?;
+        let committer = &mut self.load.as_mut().context("there is no load")?.committer;
         for group in WITH_MEMBERS {
             let goal = committer.commits()?.total(group) + 10;
             committer.wait(&format!("commits of {group}"), LIMIT, |commits| {
@@ -274,7 +296,11 @@ impl Stage {
 
     /// Stops the clients, reads everything back with another one, and judges it.
     pub(crate) fn judge(&mut self) -> Result<String> {
-        let (writer, committer) = self.load.take().context("there is no load")?;
+        let Load {
+            writer,
+            committer,
+            reader,
+        } = self.load.take().context("there is no load")?;
         let log = writer.finish()?;
         let commits = committer.finish()?;
         self.commits_are_kept(&commits, Some(&commits))?;
@@ -287,6 +313,9 @@ impl Stage {
             &report.faults[..report.faults.len().min(5)]
         );
         ensure!(report.acked > 0, "nothing was acknowledged");
+        for readings in reader.finish()? {
+            judge_reader(&log, &readings)?;
+        }
         let total: i64 = commits.acked.values().sum();
         let compared = replicas::wait_identical(&self.brokers, REPLICAS, LIMIT)?;
         Ok(format!(
@@ -414,6 +443,20 @@ impl Stage {
         }
         Ok(())
     }
+}
+
+/// A consumer that reads all the while gets what one gets afterwards: nothing that was not committed, nothing twice.
+fn judge_reader(log: &[Event], readings: &Readings) -> Result<()> {
+    let report = checker::check(log, &readings.found);
+    let faults = report.faults;
+    ensure!(
+        faults.is_empty() && readings.resets.is_empty(),
+        "a consumer meanwhile: {} faults, the first: {:#?}; positions that it lost: {:?}",
+        faults.len(),
+        &faults[..faults.len().min(5)],
+        readings.resets
+    );
+    Ok(())
 }
 
 /// Everything below `from` but images of disks; what an earlier run left there is removed.

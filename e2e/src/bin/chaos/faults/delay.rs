@@ -37,9 +37,9 @@ pub(super) fn strike(stage: &mut Stage, rng: &mut Rng) -> Result<()> {
     }
     let progress = stage.goes_on();
     stage.hold(rng, 1_000..5_000);
-    stage.network.heal()?;
+    let healed = stage.network.heal_from_faults();
     drop(proxies);
-    progress
+    progress.and(healed)
 }
 
 fn proxy(stage: &Stage, broker: usize, delay: u64, jitter: u64) -> Result<Running> {

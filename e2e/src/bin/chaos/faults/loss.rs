@@ -21,5 +21,5 @@ pub(super) fn strike(stage: &mut Stage, rng: &mut Rng) -> Result<()> {
     }
     // How fast, TCP alone says: its answer to a loss of a third is to hardly send at all.
     stage.hold(rng, 3_000..8_000);
-    stage.network.heal()
+    stage.network.heal_from_faults()
 }

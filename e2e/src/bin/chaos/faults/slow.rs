@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use takhin_e2e::rng::Rng;
 use takhin_e2e::trace::Tampering;
 
@@ -15,6 +15,9 @@ pub(super) fn strike(stage: &mut Stage, rng: &mut Rng) -> Result<()> {
     let slow = Tampering::slow_syncs(stage.brokers[victim].pid()?, delay)?;
     let others = stage.goes_on();
     stage.hold(rng, 0..4_000);
+    let struck = slow.struck();
     drop(slow);
-    others
+    others?;
+    ensure!(struck? > 0, "no sync was slow");
+    Ok(())
 }
