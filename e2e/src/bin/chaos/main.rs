@@ -34,7 +34,7 @@ struct Cli {
 enum Command {
     /// Faults in the order that a seed draws, under load; all that was acknowledged must be there in the end
     Run(Settings),
-    /// How long clients wait for another leader, measured by a client; judges nothing
+    /// How long clients wait for another leader, measured by a client; judged only with --at-most
     Failover(failover::Settings),
     /// What many partitions cost of which few are written to, and how long they take to be led after a kill of all brokers
     Many(many::Settings),
