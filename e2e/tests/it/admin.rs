@@ -7,7 +7,7 @@ use serde_json::Value;
 use takhin_e2e::writer::{self, Writer};
 use takhin_e2e::{Cluster, wait, wire};
 
-use crate::crash::{LIMIT, PARTITIONS, sound};
+use crate::crash::{LIMIT, PARTITIONS, all_answered};
 use crate::suite::{Context, Suites};
 
 const TOPIC: &str = "operated";
@@ -103,7 +103,7 @@ fn restart(_: &Context) -> Result<()> {
     undrain(&cluster)?;
     writer.wait_acked(500, LIMIT)?;
     let log = writer.finish()?;
-    sound(&writer::check(&cluster.bootstrap(), TOPIC, &log)?)
+    all_answered(&writer::check(&cluster.bootstrap(), TOPIC, &log)?)
 }
 
 /// The second broker, asked for at another one.

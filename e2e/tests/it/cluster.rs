@@ -11,7 +11,7 @@ use takhin_e2e::rng::Rng;
 use takhin_e2e::writer::{self, Writer};
 use takhin_e2e::{Broker, Cluster, broker, tools, wait, wire};
 
-use crate::crash::{LIMIT, PARTITIONS, sound};
+use crate::crash::{LIMIT, PARTITIONS, all_answered, sound};
 use crate::suite::{Context, Suites};
 
 pub(crate) const TOPIC: &str = "replicated";
@@ -86,7 +86,7 @@ fn rolling_restart(_: &Context) -> Result<()> {
     elect_preferred(&cluster)?;
     writer.wait_acked(1_000, LIMIT)?;
     let log = writer.finish()?;
-    sound(&writer::check(&cluster.bootstrap(), TOPIC, &log)?)
+    all_answered(&writer::check(&cluster.bootstrap(), TOPIC, &log)?)
 }
 
 /// All brokers move to other addresses, one after the other under load and then all at once, until the list of seeds that

@@ -11,7 +11,7 @@ use takhin_e2e::wire::{Asker, Connection};
 use takhin_e2e::writer::{self, Writer};
 use takhin_e2e::{Cluster, process, replicas, tools, wait};
 
-use crate::crash::sound;
+use crate::crash::all_answered;
 use crate::suite::{Context, Suites};
 
 const TOPIC: &str = "elastic";
@@ -60,7 +60,7 @@ fn elastic(_: &Context) -> Result<()> {
     describe(&addresses(&cluster, &[1, 2, 4]))?;
 
     let log = writer.finish()?;
-    sound(&writer::check(&addresses(&cluster, &[1, 2, 4]), TOPIC, &log)?)?;
+    all_answered(&writer::check(&addresses(&cluster, &[1, 2, 4]), TOPIC, &log)?)?;
     commits_are_there(&cluster, &committer.finish()?)?;
     replicas::wait_identical(&cluster.brokers, 3, LIMIT).map(drop)
 }
