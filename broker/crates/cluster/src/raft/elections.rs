@@ -27,6 +27,7 @@ use uuid::Uuid;
 use super::group::{Group, Raft};
 use super::hard_state::GroupId;
 use super::host::GroupHost;
+use super::in_sync;
 use super::types::RaftVote;
 use crate::links::Links;
 
@@ -264,18 +265,18 @@ impl Watch {
     /// Looks at a group that runs; whether anything was done about it.
     async fn look(&mut self, host: &GroupHost, group: &Group, raft: &Raft, begun: Instant) -> bool {
         let id = group.spec.id;
-        let (vote, state, voters) = {
+        let (vote, state, mut configs) = {
             let metrics = raft.server_metrics();
             let metrics = metrics.borrow_watched();
-            let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
-            (metrics.vote, metrics.state, voters)
+            let configs = metrics.membership_config.membership().get_joint_config().clone();
+            (metrics.vote, metrics.state, configs)
         };
-        let founding = voters.is_empty();
-        let voters = if founding {
-            group.spec.founders.keys().copied().collect()
-        } else {
-            voters
-        };
+        let founding = configs.iter().all(BTreeSet::is_empty);
+        if founding {
+            configs = vec![group.spec.founders.keys().copied().collect()];
+        }
+        let voters: BTreeSet<u64> = configs.iter().flatten().copied().collect();
+        let voters: Vec<u64> = voters.into_iter().collect();
         if state == ServerState::Leader || voters.len() < 2 || !voters.contains(&host.node) {
             self.doubts.remove(&id);
             self.leaders.insert(id, (vote, None));
@@ -301,7 +302,8 @@ impl Watch {
         let Some(turn) = turn.checked_sub(u128::from(doubt.is_asked_for)) else {
             return false;
         };
-        if present.len() <= voters.len() / 2 || doubt.campaigned == Some(turn) {
+        let has_majority = in_sync::has_majority(&configs, |node| present.contains(&node));
+        if !has_majority || doubt.campaigned == Some(turn) {
             return false;
         }
         let turn_number = usize::try_from(turn).unwrap_or(usize::MAX);

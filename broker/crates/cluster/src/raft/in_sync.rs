@@ -228,6 +228,14 @@ pub(super) fn majority(configs: &[BTreeSet<u64>]) -> u16 {
     u16::try_from(largest / 2 + 1).unwrap_or(u16::MAX)
 }
 
+/// Whether those that are `present` can decide: while voters change, each of the two sets must have its majority.
+pub(super) fn has_majority(configs: &[BTreeSet<u64>], is_present: impl Fn(u64) -> bool) -> bool {
+    configs.iter().all(|config| {
+        let present = config.iter().filter(|voter| is_present(**voter));
+        present.count() > config.len() / 2
+    })
+}
+
 /// Looks at one group; `false` if it is not led here or has no other replica.
 fn look(host: &GroupHost, group: &Group) -> bool {
     let partition = &group.spec.partition;
@@ -251,11 +259,7 @@ fn look(host: &GroupHost, group: &Group) -> bool {
     group
         .standing
         .learn(&view.configs, |node| in_sync.contains(&node));
-    // While voters change, each of the two sets must have its majority.
-    let has_quorum = view.configs.iter().all(|config| {
-        let reachable = config.iter().filter(|voter| silence(host, **voter) < UNREACHABLE);
-        reachable.count() > config.len() / 2
-    });
+    let has_quorum = has_majority(&view.configs, |voter| silence(host, voter) < UNREACHABLE);
     let count = u16::try_from(in_sync.len()).unwrap_or(u16::MAX);
     partition.set_quorum(count, majority(&view.configs), has_quorum);
     let brokers = in_sync.into_iter().filter_map(|node| i32::try_from(node).ok());

@@ -11,8 +11,11 @@ use takhin_runtime::sim::{CrashMode, Fault, FaultRule, Machine, Op, Sim, When};
 use takhin_runtime::{Disk as _, Env, OpenMode};
 use uuid::Uuid;
 
-use crate::nodes::{CONVERGENCE, NAMES, Running, TOPIC, boot, boot_all, converge, leader, until};
-use crate::world::{PARTITIONS_DIR, Producer, batch};
+use crate::nodes::{
+    CONVERGENCE, NAMES, Running, SEEDS, SEGMENT_BYTES, TOPIC, boot, boot_all, converge, leader, reassign,
+    until,
+};
+use crate::world::{PARTITIONS_DIR, Producer, batch, start_node};
 
 const PARTITIONS: usize = 60;
 
@@ -308,5 +311,69 @@ fn a_follower_that_begins_anew_behind_an_election_knows_what_is_committed() {
         boot(&machines, place, &running);
         let found = converge(&env, &running).await;
         assert_eq!(found.len(), NAMES.len());
+    });
+}
+
+/// Half of six brokers are left, and a majority of the five that voted and of the five that are to.
+#[test]
+fn those_who_are_a_majority_before_and_after_a_change_of_voters_elect_in_the_midst_of_it() {
+    let mut sim = Sim::new(95);
+    let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
+    let newcomers: Vec<Machine> = (4..7).map(|id| sim.add_machine(&format!("n{id}"))).collect();
+    sim.net()
+        .set_default_delay(Duration::from_millis(5)..=Duration::from_millis(5));
+    sim.run(|env| async move {
+        let running = boot_all(&machines);
+        for (id, machine) in (4..).zip(&newcomers) {
+            let own = machine.env();
+            let rpc = format!("n{id}:33145");
+            let started = start_node(&own, id, &rpc, &SEEDS, SEGMENT_BYTES);
+            let started = env.clock.timeout(CONVERGENCE, started).await;
+            let place = usize::try_from(id).unwrap() - 1;
+            running.lock().insert(place, started.expect("it joins").unwrap());
+        }
+        let asked = Arc::clone(&running.lock()[&1]);
+        let new = NewTopic {
+            name: TOPIC.into(),
+            partitions: vec![vec![1, 2, 3, 4, 5]],
+            overrides: BTreeMap::new(),
+        };
+        let topic = asked.create_topic(new).await.unwrap().id;
+        first_leads(&env, &asked, topic).await;
+        env.clock.sleep(CHECKPOINTS).await;
+        // The index of the last entry on each of those that stay.
+        let last = || {
+            let nodes: Vec<Arc<Cluster>> = (1..4).map(|place| Arc::clone(&running.lock()[&place])).collect();
+            let last = |node: Arc<Cluster>| node.partition(topic, 0)?.log()?.end().last.map(|id| id.index);
+            nodes.into_iter().map(last).collect::<Vec<_>>()
+        };
+        let begun = last()[0].unwrap();
+        reassign(&asked, Some(vec![1, 2, 3, 4, 6])).await;
+        // One entry has the sixth receive, the next is the first of the two steps by which it is to vote.
+        let half_changed = [Some(begun + 2); 3];
+        let mut reached = last();
+        while reached != half_changed {
+            env.clock.sleep(Duration::from_millis(1)).await;
+            reached = last();
+            assert!(
+                reached.iter().all(|index| *index <= Some(begun + 2)),
+                "{reached:?}"
+            );
+        }
+        for (place, machine) in machines.iter().chain(&newcomers).enumerate() {
+            if [0, 4, 5].contains(&place) {
+                drop(running.lock().remove(&place));
+                machine.crash(CrashMode::Process);
+            }
+        }
+        let is_led = || {
+            let led = |node: &Cluster| {
+                node.leadership(topic, 0)
+                    .is_some_and(|(leader, _)| (2..5).contains(&leader))
+            };
+            all(&running, led)
+        };
+        let took = until(&env, "another leads", is_led).await;
+        assert!(took < FAILOVER, "{took:?}");
     });
 }
