@@ -21,6 +21,7 @@ mod quorum;
 mod reassign;
 mod rebalance;
 mod settling;
+mod slots;
 mod stats;
 mod survey;
 mod throttle;

@@ -8,7 +8,8 @@
 //! Nothing but the group's own membership is remembered of how far a change has come, so that it goes on wherever it is
 //! after any crash, under any leader. A change of voters is a joint one (Raft section 6), which openraft completes.
 //!
-//! At most [`AT_A_TIME`] partitions of one leader have replicas catching up; the others wait.
+//! Replicas of a few partitions of one leader catch up at a time ([`super::slots`]); the others wait for them, but not for
+//! those that cannot go on. One on a broker that is not there begins once it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use futures_util::stream::{self, StreamExt as _};
 use uuid::Uuid;
 
 use super::forward::Command;
+use super::slots::{AT_A_TIME, CatchingUp, Slots};
 use super::{Cluster, node_number};
 use crate::controller::{Moved, ReplicaChange, TopicError};
 use crate::metadata::PartitionInfo;
@@ -26,9 +28,6 @@ use crate::raft::{Group, Members, Voter};
 
 /// How often partitions that are being moved are looked at.
 const LOOK: Duration = Duration::from_millis(200);
-
-/// Partitions of one leader whose new replicas catch up at a time.
-const AT_A_TIME: usize = 16;
 
 /// How long a step may take until it is looked at anew what has become of it.
 const STEP: Duration = Duration::from_secs(10);
@@ -52,17 +51,19 @@ impl Cluster {
 
 /// Moves the replicas of partitions led here until the node stops.
 pub(super) async fn keep(cluster: Arc<Cluster>) {
+    let mut steps = Steps::default();
     loop {
         tokio::select! {
             biased;
             () = cluster.stop.wait() => return,
             () = cluster.env.clock.sleep(LOOK) => {}
         }
-        let moving = moving(&cluster);
-        let step = async |(group, placement): (Arc<Group>, PartitionInfo)| {
-            let step = take_step(&cluster, &group, &placement);
+        let due = steps.due(&cluster);
+        let step = async |due: Due| {
+            let group = Arc::clone(&due.group);
+            let (moved, step) = (due.moved(), take_step(&cluster, due));
             match cluster.env.clock.timeout(STEP, step).await {
-                Ok(Ok(true)) => moved(&group, &placement),
+                Ok(Ok(true)) => Some(moved),
                 Ok(Ok(false)) => None,
                 Ok(Err(reason)) => {
                     tracing::info!(partition = %group.spec.id, reason, "replicas not moved yet");
@@ -71,7 +72,7 @@ pub(super) async fn keep(cluster: Arc<Cluster>) {
                 Err(_) => None,
             }
         };
-        let steps = stream::iter(moving).map(step).buffer_unordered(AT_A_TIME);
+        let steps = stream::iter(due).map(step).buffer_unordered(AT_A_TIME);
         let moved: Vec<Moved> = tokio::select! {
             biased;
             () = cluster.stop.wait() => return,
@@ -86,16 +87,100 @@ pub(super) async fn keep(cluster: Arc<Cluster>) {
     }
 }
 
-fn moved(group: &Group, placement: &PartitionInfo) -> Option<Moved> {
-    Some(Moved {
-        topic_id: group.spec.id.topic_id,
-        index: group.spec.id.index,
-        reassignment: placement.reassignment.as_ref()?.id,
-    })
+/// A partition led here that is being moved, and its next step.
+struct Due {
+    group: Arc<Group>,
+    reassignment: Uuid,
+    members: Members,
+    step: Step,
+    is_throttled: bool,
 }
 
-/// The partitions led here whose replicas are to be moved now.
-fn moving(cluster: &Cluster) -> Vec<(Arc<Group>, PartitionInfo)> {
+impl Due {
+    /// `None` if the partition is not led here.
+    fn of(cluster: &Cluster, group: &Arc<Group>, placement: &PartitionInfo) -> Option<Self> {
+        let (members, moving) = (group.members()?, placement.reassignment.as_ref()?);
+        let (config, index) = (group.spec.partition.config(), group.spec.id.index);
+        let mut adding = moving.adding().into_iter();
+        let is_throttled = config.leader_throttled.names(index, cluster.node_id())
+            || adding.any(|broker| config.follower_throttled.names(index, broker));
+        Some(Self {
+            step: plan(cluster.host.node, placement, &members, |node| {
+                cluster.host.is_present(node)
+            }),
+            reassignment: moving.id,
+            group: Arc::clone(group),
+            members,
+            is_throttled,
+        })
+    }
+
+    fn moved(&self) -> Moved {
+        let id = self.group.spec.id;
+        Moved {
+            topic_id: id.topic_id,
+            index: id.index,
+            reassignment: self.reassignment,
+        }
+    }
+
+    /// How far its new replicas are, if there are any that lack something on brokers that are there.
+    fn catching_up(&self, cluster: &Cluster) -> Option<CatchingUp> {
+        let Members {
+            voters,
+            nodes,
+            up_to_date,
+            ..
+        } = &self.members;
+        let lacks = |node: &&u64| !voters.contains(*node) && !up_to_date.contains(*node);
+        let receivers = nodes.keys().filter(lacks);
+        let present: Vec<u64> = receivers
+            .copied()
+            .filter(|node| cluster.host.is_present(*node))
+            .collect();
+        let progress = (!present.is_empty()).then(|| self.group.progress())??;
+        let replicas = present.iter().filter_map(|node| progress.replicas.get(node));
+        Some(CatchingUp {
+            id: self.group.spec.id,
+            is_throttled: self.is_throttled,
+            reached: replicas
+                .map(|replica| (replica.matched, replica.copied))
+                .collect(),
+        })
+    }
+}
+
+/// What is remembered between two looks.
+#[derive(Default)]
+struct Steps {
+    slots: Slots,
+    /// The partition that took a step last: one after the other gets its turn.
+    last: Option<PartitionId>,
+}
+
+impl Steps {
+    /// The next steps of partitions led here, [`AT_A_TIME`] at most: any of them may take until it is given up.
+    fn due(&mut self, cluster: &Cluster) -> Vec<Due> {
+        let mut moving = moving(cluster);
+        let catching_up = moving.iter().filter_map(|due| due.catching_up(cluster));
+        let mut free = self
+            .slots
+            .look(catching_up.collect(), cluster.env.clock.instant());
+        let next = moving.partition_point(|due| Some(due.group.spec.id) <= self.last);
+        moving.rotate_left(next);
+        let can_go_on = |due: &Due| match &due.step {
+            Step::Wait => false,
+            Step::Receive(..) => free.take(due.group.spec.id, due.is_throttled),
+            Step::Drop(_) | Step::Vote(_) | Step::Pass(_) | Step::Done => true,
+        };
+        let due: Vec<Due> = moving.into_iter().filter(can_go_on).take(AT_A_TIME).collect();
+        self.last = due.last().map(|due| due.group.spec.id);
+        due
+    }
+}
+
+/// The partitions led here whose replicas are being moved, in the order of their ids.
+fn moving(cluster: &Cluster) -> Vec<Due> {
     let image = cluster.image();
     let groups = cluster.exchange.groups.read();
     let led = image.reassigning.iter().filter_map(|(topic_id, index)| {
@@ -103,10 +188,9 @@ fn moving(cluster: &Cluster) -> Vec<(Arc<Group>, PartitionInfo)> {
             topic_id: *topic_id,
             index: *index,
         };
-        let group = groups.get(&id).filter(|group| group.members().is_some())?;
-        Some((Arc::clone(group), image.partition(*topic_id, *index)?.clone()))
+        Due::of(cluster, groups.get(&id)?, image.partition(*topic_id, *index)?)
     });
-    led.take(AT_A_TIME).collect()
+    led.collect()
 }
 
 /// What a group is to do next.
@@ -127,7 +211,7 @@ enum Step {
 }
 
 /// `node` leads the group.
-fn plan(node: u64, placement: &PartitionInfo, members: &Members) -> Step {
+fn plan(node: u64, placement: &PartitionInfo, members: &Members, is_present: impl Fn(u64) -> bool) -> Step {
     let Some(moving) = &placement.reassignment else {
         return Step::Wait;
     };
@@ -150,7 +234,8 @@ fn plan(node: u64, placement: &PartitionInfo, members: &Members) -> Step {
             Step::Drop(idle)
         };
     }
-    let missing = target.iter().find(|id| !members.nodes.contains_key(id));
+    let is_missing = |id: &&u64| !members.nodes.contains_key(*id) && is_present(**id);
+    let missing = target.iter().find(is_missing);
     if let Some((id, directory)) = missing.and_then(|id| Some((*id, *voters.get(id)?))) {
         return Step::Receive(id, Voter { directory });
     }
@@ -171,11 +256,11 @@ fn plan(node: u64, placement: &PartitionInfo, members: &Members) -> Step {
 }
 
 /// Takes the next step; whether the group consists of the target by now.
-async fn take_step(cluster: &Cluster, group: &Group, placement: &PartitionInfo) -> Result<bool, String> {
-    let Some(members) = group.members() else {
-        return Ok(false);
-    };
-    match plan(cluster.host.node, placement, &members) {
+async fn take_step(cluster: &Cluster, due: Due) -> Result<bool, String> {
+    let Due {
+        group, members, step, ..
+    } = due;
+    match step {
         Step::Receive(node, voter) => group.add_receiver(node, voter).await?,
         Step::Drop(nodes) => group.remove_receivers(nodes).await?,
         Step::Vote(voters) => group.set_voters(voters, false).await?,
@@ -237,7 +322,7 @@ mod tests {
     #[test]
     fn a_replica_is_replaced_step_by_step() {
         let moving = placement(&[1, 2, 4], &[1, 2, 3]);
-        let next = |members: &Members| plan(1, &moving, members);
+        let next = |members: &Members| plan(1, &moving, members, |_| true);
         let vote = |nodes: &[u64]| Step::Vote(nodes.iter().copied().collect());
         assert_eq!(
             next(&members(&[1, 2, 3], &[], &[1, 2, 3])),
@@ -259,13 +344,24 @@ mod tests {
     }
 
     #[test]
+    fn a_replica_on_a_broker_that_is_not_there_waits_for_it() {
+        let moving = placement(&[1, 4, 5], &[1, 2, 3]);
+        let next = |members: &Members| plan(1, &moving, members, |node| node != 4);
+        assert_eq!(
+            next(&members(&[1, 2, 3], &[], &[1, 2, 3])),
+            Step::Receive(5, voter(5))
+        );
+        assert_eq!(next(&members(&[1, 2, 3], &[5], &[1, 2, 3, 5])), Step::Wait);
+    }
+
+    #[test]
     fn a_leader_that_goes_passes_leadership_on_first() {
         let moving = placement(&[4], &[1]);
-        let next = |members: &Members| plan(1, &moving, members);
+        let next = |members: &Members| plan(1, &moving, members, |_| true);
         assert_eq!(next(&members(&[1], &[4], &[1, 4])), Step::Vote([1, 4].into()));
         assert_eq!(next(&members(&[1, 4], &[], &[1, 4])), Step::Pass(vec![4]));
         assert_eq!(
-            plan(4, &moving, &members(&[1, 4], &[], &[1, 4])),
+            plan(4, &moving, &members(&[1, 4], &[], &[1, 4]), |_| true),
             Step::Vote([4].into())
         );
     }
@@ -274,11 +370,11 @@ mod tests {
     fn a_change_that_is_cancelled_drops_what_it_added() {
         let cancelled = placement(&[1, 2, 3], &[1, 2, 3]);
         assert_eq!(
-            plan(1, &cancelled, &members(&[1, 2, 3], &[4], &[1, 2, 3])),
+            plan(1, &cancelled, &members(&[1, 2, 3], &[4], &[1, 2, 3]), |_| true),
             Step::Drop([4].into())
         );
         assert_eq!(
-            plan(1, &cancelled, &members(&[1, 2, 4], &[], &[1, 2, 4])),
+            plan(1, &cancelled, &members(&[1, 2, 4], &[], &[1, 2, 4]), |_| true),
             Step::Receive(3, voter(3))
         );
     }

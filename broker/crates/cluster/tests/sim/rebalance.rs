@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use takhin_cluster::{Cluster, NewTopic};
+use takhin_cluster::{Cluster, NewTopic, ReplicaChange};
 use takhin_runtime::sim::{CrashMode, Machine, Sim};
 
-use crate::nodes::{CONVERGENCE, NAMES, SEEDS, SEGMENT_BYTES, boot_all, until};
+use crate::nodes::{CONVERGENCE, NAMES, SEEDS, SEGMENT_BYTES, boot, boot_all, until};
 use crate::world::start_node;
 
 /// As long as a silent broker is not fenced yet, less a bit.
@@ -88,5 +88,59 @@ fn nothing_is_moved_to_a_broker_that_has_just_died() {
         })
         .await;
         started.stop().await;
+    });
+}
+
+/// More than those of one leader of which the replicas catch up at a time.
+const MANY: i32 = 40;
+
+/// Of what has been written nothing: a move takes a few steps.
+const MOVED: Duration = Duration::from_secs(15);
+
+/// Somebody moves replicas to a broker that is dead. That is not taken back, and keeps no other move of the leader's waiting.
+#[test]
+fn moves_to_a_broker_that_is_dead_keep_no_other_waiting() {
+    let mut sim = Sim::new(112);
+    let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
+    sim.run(|env| async move {
+        let running = boot_all(&machines);
+        until(&env, "three brokers", || {
+            let running = running.lock();
+            running.len() == 3 && running.values().all(|node| node.image().brokers.len() == 3)
+        })
+        .await;
+        let cluster = Arc::clone(&running.lock()[&0]);
+        let new = NewTopic {
+            name: "moved".into(),
+            partitions: (0..=MANY).map(|_| vec![1]).collect(),
+            overrides: BTreeMap::new(),
+        };
+        let topic = cluster.create_topic(new).await.unwrap().id;
+        until(&env, "all lead", || {
+            (0..=MANY).all(|index| cluster.leadership(topic, index).is_some())
+        })
+        .await;
+        let to = |broker: i32, partitions: std::ops::Range<i32>| {
+            let change = |index| ReplicaChange {
+                topic_id: topic,
+                index,
+                replicas: Some(vec![1, broker]),
+                may_resize: true,
+            };
+            partitions.map(change).collect::<Vec<_>>()
+        };
+        drop(running.lock().remove(&2));
+        machines[2].crash(CrashMode::Process);
+        let begun = cluster.reassign(to(3, 0..MANY)).await.unwrap();
+        assert!(begun.iter().all(Result::is_ok), "{begun:?}");
+        let begun = cluster.reassign(to(2, MANY..MANY + 1)).await.unwrap();
+        assert!(begun.iter().all(Result::is_ok), "{begun:?}");
+        let moving = || cluster.image().reassigning.len();
+        let most = usize::try_from(MANY).unwrap();
+        let took = until(&env, "the one that can be moved is", || moving() == most).await;
+        assert!(took < MOVED, "{took:?}");
+        boot(&machines, 2, &running);
+        let took = until(&env, "the others are, once the broker is back", || moving() == 0).await;
+        assert!(took < MOVED, "{took:?}");
     });
 }
