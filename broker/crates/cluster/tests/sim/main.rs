@@ -15,6 +15,7 @@ mod acks;
 mod changes;
 mod clocks;
 mod compaction;
+mod copies;
 mod doubt;
 mod drain;
 mod durability;

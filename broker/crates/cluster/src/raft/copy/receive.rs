@@ -117,6 +117,13 @@ impl Copies {
         }
     }
 
+    /// Gives a session up, which makes room for the next one at once; returns why.
+    fn fail(&self, group: GroupId, session: Uuid, error: &LogError) -> String {
+        let reason = error.to_string();
+        self.set(group, session, Phase::Failed(reason.clone()));
+        reason
+    }
+
     /// Takes out what is being received, to write to it or to finish it.
     fn take(&self, group: GroupId, session: Uuid, now: Instant) -> Result<Option<Box<Unfinished>>, String> {
         let mut copies = self.0.lock();
@@ -171,7 +178,7 @@ impl Group {
                     .tasks
                     .blocking(move || manager.receive(id.into(), export))
                     .await;
-                let incoming = begun.map_err(|e| e.to_string())?;
+                let incoming = begun.map_err(|e| copies.fail(id, session, &e))?;
                 let unfinished = Box::new(Unfinished {
                     incoming,
                     vote,
@@ -189,8 +196,9 @@ impl Group {
                     (unfinished, written)
                 };
                 let (unfinished, written) = host.env.tasks.blocking(written).await;
+                written.map_err(|e| copies.fail(id, session, &e))?;
                 copies.set(id, session, Phase::Parts(Some(unfinished)));
-                written.map(|()| Bytes::new()).map_err(|e| e.to_string())
+                Ok(Bytes::new())
             }
             Step::Keep => copies.keep(id, session, now).map(|()| Bytes::new()),
             Step::End => {
