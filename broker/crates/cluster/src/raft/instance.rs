@@ -504,13 +504,15 @@ fn begin_to_lead(group: &Group, host: &GroupHost, raft: &Raft, log: &Arc<Log>, t
         let voters: Vec<u64> = membership.voter_ids().collect();
         (voters, membership.get_joint_config().clone())
     };
-    let count = u16::try_from(voters.len()).unwrap_or(u16::MAX);
-    partition.set_quorum(count, in_sync::majority(&configs), true);
-    partition.lead(term, Arc::clone(log), Arc::new(outbox.clone()));
     let replicas = group.in_order(&voters).into_iter();
     let was_in_sync = in_sync::handed_over(host, group);
     let in_sync = replicas.filter(|node| was_in_sync(*node));
-    let in_sync = in_sync.filter_map(|node| i32::try_from(node).ok()).collect();
+    let in_sync: Vec<i32> = in_sync.filter_map(|node| i32::try_from(node).ok()).collect();
+    // That this term has begun is on a majority, whatever is known of the others.
+    let majority = in_sync::majority(&configs);
+    let count = u16::try_from(in_sync.len()).unwrap_or(u16::MAX).max(majority);
+    partition.set_quorum(count, majority, true);
+    partition.lead(term, Arc::clone(log), Arc::new(outbox.clone()));
     group.standing.learn(&configs, was_in_sync);
     host.leaders
         .lead(group.spec.id, partition.leader_epoch(), in_sync);

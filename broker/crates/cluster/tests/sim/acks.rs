@@ -6,7 +6,7 @@ use std::time::Duration;
 use takhin_cluster::{Acks, Partition, ProduceError};
 use takhin_runtime::sim::{Machine, Sim};
 
-use crate::nodes::{NAMES, boot_all, converge, leader, leader_of};
+use crate::nodes::{NAMES, TOPIC, boot_all, converge, leader, leader_of};
 use crate::world::{Producer, batch};
 
 /// Longer than it takes until a silent replica counts as out of sync.
@@ -71,6 +71,47 @@ fn acknowledged_records_are_on_all_replicas_that_the_topic_asks_for() {
         env.clock.timeout(SILENT, accepted).await.expect("it is back");
         let found = converge(&env, &running).await;
         assert_eq!(found[0].len(), 12, "nothing twice");
+    });
+}
+
+/// A leader that has only just begun goes by whom the last one counted: what it took for more would be in its log, and
+/// there twice once its producer has sent it again.
+#[test]
+fn a_new_leader_counts_nobody_who_was_out_of_sync() {
+    let mut sim = Sim::new(63);
+    let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
+    let net = sim.net().clone();
+    sim.run(|env| async move {
+        let running = boot_all(&machines);
+        drop(leader_of(&env, &running, &[("min.insync.replicas", "3")]).await);
+        converge(&env, &running).await;
+        net.isolate(NAMES[2]);
+        env.clock.sleep(SILENT).await;
+        let nodes: Vec<_> = (0..2).map(|place| Arc::clone(&running.lock()[&place])).collect();
+        let topic = nodes[0].image().topic(TOPIC).unwrap().id;
+        let replicas: Vec<_> = nodes
+            .iter()
+            .map(|node| node.partition(topic, 0).unwrap())
+            .collect();
+        let refused = ProduceError::NotEnoughReplicas {
+            in_sync: 2,
+            wanted: 3,
+        };
+        let leads = || replicas.iter().position(|replica| replica.leadership().is_some());
+        let from = leads().expect("one leads");
+        let giving = Arc::clone(&nodes[from]);
+        let giving = async move { giving.give_leadership_away().await };
+        let giving = env.tasks.spawn("give away", giving);
+        let taken = async {
+            while leads() != Some(1 - from) {
+                env.clock.sleep(Duration::from_millis(1)).await;
+            }
+            replicas[1 - from].produce(batch(1, &Producer::default(), 1), Acks::All)
+        };
+        let answer = env.clock.timeout(SILENT, taken).await.expect("the other leads");
+        assert_eq!(answer.map(drop), Err(refused));
+        giving.await.unwrap();
+        assert_eq!(replicas[0].offsets().log_end_offset, 0);
     });
 }
 
