@@ -33,10 +33,10 @@ pub enum ProposeError {
 
 /// Where a group reports on proposals. Calls come from the group's own task: no blocking, no waiting.
 pub trait ProposalSink: Send + Sync + 'static {
-    /// Everything below `end` is in the local log, readable, not yet durable.
-    fn appended(&self, end: i64);
-    /// Everything below `next_offset` is committed.
-    fn committed(&self, next_offset: i64);
+    /// Everything below `end` is in the local log, readable, not yet durable. `term` is that of the last entry.
+    fn appended(&self, term: u64, end: i64);
+    /// Everything below `next_offset` is committed. `term` is that of the last entry.
+    fn committed(&self, term: u64, next_offset: i64);
     /// A proposal did not commit under `term`; its fate is unknown if it was appended. It may be one of many, and may
     /// come long after that term.
     fn rejected(&self, term: u64);

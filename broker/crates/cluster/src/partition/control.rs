@@ -1,5 +1,6 @@
 //! What the group's supervisor tells a partition: leadership gained and lost, storage offline, deletion.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -8,8 +9,8 @@ use takhin_runtime::clock::Instant;
 use takhin_storage::Log;
 use uuid::Uuid;
 
-use super::in_flight;
-use super::state::{Partition, Phase};
+use super::in_flight::{self, InFlight};
+use super::state::{Partition, Phase, State};
 use super::types::ProduceError;
 use crate::replicator::{ProposalSink, Replicator};
 
@@ -176,6 +177,19 @@ impl Partition {
         self.rejected.load(Ordering::Acquire) >= term
     }
 
+    /// What waits here, if there are entries of `term` and this replica leads in an earlier one: another leads by now, and
+    /// what stands where this one's proposals were to stand may be that one's. The supervisor hears of it, too, but maybe
+    /// later.
+    fn replaced_by(&self, state: &mut State, term: u64) -> VecDeque<InFlight> {
+        match state.phase {
+            Phase::Leading { term: led, .. } if term > led => {
+                self.end_term(led);
+                state.queue.take_all()
+            }
+            _ => VecDeque::new(),
+        }
+    }
+
     /// Has nothing more be proposed in this term.
     pub(crate) fn end_term(&self, term: u64) {
         if self.rejected.fetch_max(term, Ordering::AcqRel) < term {
@@ -218,19 +232,22 @@ impl Partition {
 }
 
 impl ProposalSink for Partition {
-    fn appended(&self, end: i64) {
+    fn appended(&self, term: u64, end: i64) {
         let mut state = self.state.lock();
+        let replaced = self.replaced_by(&mut state, term);
         let taken = state.queue.take_appended(end);
         drop(state);
+        in_flight::fail(replaced, &ProduceError::Unknown);
         in_flight::succeed(taken);
     }
 
-    fn committed(&self, next_offset: i64) {
+    fn committed(&self, term: u64, next_offset: i64) {
         let mut state = self.state.lock();
         if next_offset <= state.high_watermark {
             // The leader hears of a commit twice: when it happens, and when the entry is applied.
             return;
         }
+        let replaced = self.replaced_by(&mut state, term);
         state.high_watermark = next_offset;
         // The high watermark is published before any reply is sent: a client that holds an acknowledgement must
         // find its record in the next ListOffsets or Fetch, on any connection.
@@ -238,6 +255,7 @@ impl ProposalSink for Partition {
         let taken: smallvec::SmallVec<[_; 4]> = state.queue.take_committed(acknowledged).collect();
         let waiters = state.take_waiters();
         drop(state);
+        in_flight::fail(replaced, &ProduceError::Unknown);
         in_flight::succeed(taken);
         waiters.into_iter().for_each(|waiter| waiter.wake());
     }

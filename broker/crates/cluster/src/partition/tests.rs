@@ -80,11 +80,18 @@ impl Fixture {
                 }])
                 .unwrap();
         }
-        self.partition.appended(self.log.end().log_end_offset);
+        self.partition
+            .appended(self.term(), self.log.end().log_end_offset);
     }
 
     fn commit(&self) {
-        self.partition.committed(self.log.end().log_end_offset);
+        self.partition
+            .committed(self.term(), self.log.end().log_end_offset);
+    }
+
+    /// That of the last entry.
+    fn term(&self) -> u64 {
+        self.log.end().last.map_or(0, |last| last.term.into())
     }
 }
 
@@ -218,6 +225,24 @@ fn a_rejected_proposal_discards_the_overlay_and_what_is_queued_behind_it() {
     f.append();
     f.commit();
     assert_eq!(outcome(&mut retried), Some(Ok(1)));
+}
+
+/// It does not know it yet: what is appended and committed where its proposals were to stand is the other one's.
+#[test]
+fn entries_of_a_later_term_acknowledge_nothing_of_a_leader_that_was_replaced() {
+    let f = Fixture::leading();
+    let mut one = f.partition.produce(plain(2), Acks::Leader).unwrap();
+    let mut all = f.partition.produce(plain(2), Acks::All).unwrap();
+    f.partition.appended(2, 4);
+    let unknown = Some(Err(ProduceError::Unknown));
+    assert_eq!((outcome(&mut one), outcome(&mut all)), (unknown.clone(), unknown));
+    assert!(f.partition.produce(plain(1), Acks::All).is_err());
+
+    let f = Fixture::leading();
+    let mut all = f.partition.produce(plain(2), Acks::All).unwrap();
+    f.partition.committed(2, 2);
+    assert_eq!(outcome(&mut all), Some(Err(ProduceError::Unknown)));
+    assert!(f.partition.is_over(1));
 }
 
 #[test]

@@ -170,8 +170,10 @@ impl Group {
         log.set_options(log_options(&spec.partition.config()));
         let applied = state.applied.filter(|_| spec.observer.is_none());
         // What openraft applies from here on may be hidden entries alone, which move no high watermark.
-        if let Some(committed) = applied.and_then(|id| end_after(&log, id.index)) {
-            spec.partition.committed(committed);
+        if let Some(id) = applied
+            && let Some(committed) = end_after(&log, id.index)
+        {
+            spec.partition.committed(**id.committed_leader_id(), committed);
         }
         let progress = Arc::new(Mutex::new(Progress {
             applied,

@@ -288,7 +288,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         }
         // A page-cache write of what has just been received: shorter than handing the thread's tasks to another one.
         self.log.append(&batches).map_err(io::Error::other)?;
-        self.partition.appended(end);
+        if let Some(last) = batches.last() {
+            self.partition.appended(last.term.into(), end);
+        }
         if waits {
             let (order, place) = (Arc::clone(&self.order), self.order.enter(callback));
             self.flusher.submit(Arc::clone(&self.log), move |result| {

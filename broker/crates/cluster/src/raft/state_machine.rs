@@ -56,13 +56,14 @@ impl StateMachine {
         id: RaftLogId,
         payload: &EntryPayload<Data, u64, super::types::Voter>,
     ) -> io::Result<()> {
+        let term = **id.committed_leader_id();
         match payload {
-            EntryPayload::Normal(Data::Head { next_offset }) => self.partition.committed(*next_offset),
+            EntryPayload::Normal(Data::Head { next_offset }) => self.partition.committed(term, *next_offset),
             EntryPayload::Normal(Data::Batch(batch)) => {
                 if let Some(observer) = &self.observer {
                     observer.committed(batch)?;
                 }
-                self.partition.committed(batch.header.next_offset());
+                self.partition.committed(term, batch.header.next_offset());
             }
             EntryPayload::Normal(Data::LogStart { offset }) => {
                 self.log.set_log_start(*offset).map_err(io::Error::other)?;
@@ -75,7 +76,7 @@ impl StateMachine {
         }
         self.progress.lock().applied = Some(id);
         if matches!(payload, EntryPayload::Blank) {
-            self.term_begun.send_replace(**id.committed_leader_id());
+            self.term_begun.send_replace(term);
         }
         Ok(())
     }

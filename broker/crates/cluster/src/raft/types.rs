@@ -126,9 +126,10 @@ pub(crate) struct Notice<T> {
 }
 
 impl<T: Send + 'static> Responder<TypeConfig, T> for Notice<T> {
-    fn on_commit(&mut self, _log_id: RaftLogId) {
+    fn on_commit(&mut self, log_id: RaftLogId) {
         self.committed = true;
-        self.sink.committed(self.next_offset);
+        let term = *log_id.committed_leader_id();
+        self.sink.committed(*term, self.next_offset);
     }
 
     fn on_complete(self, _result: T) {}
