@@ -14,6 +14,12 @@ use crate::world::start_node;
 /// Longer than the pause between two requests to a follower that lacks nothing.
 const QUIET: Duration = Duration::from_secs(10);
 
+/// For how long a voter that is silent keeps its place (`cluster/members.rs`), less a bit.
+const KEPT: Duration = Duration::from_secs(280);
+
+/// And when another one has it at the latest.
+const REPLACED: Duration = Duration::from_secs(330);
+
 /// Every broker gives the controller's word: who votes, who only receives, who lags behind and since when.
 #[test]
 fn every_broker_describes_the_quorum() {
@@ -80,6 +86,57 @@ fn every_broker_describes_the_quorum() {
             );
             assert_eq!(quorum.observers[0].log_end_offset, quorum.high_watermark);
         }
+    });
+}
+
+/// Another broker has its vote, in time for the loss of a second voter, the controller itself: of the three that were founded
+/// one is left.
+#[test]
+fn a_voter_that_is_gone_for_good_is_replaced_and_a_second_loss_survived() {
+    let mut sim = Sim::new(53);
+    let machines: Vec<Machine> = NAMES.map(|name| sim.add_machine(name)).into();
+    let newcomer = sim.add_machine("n4");
+    sim.run(|env| async move {
+        let running = boot_all(&machines);
+        let own = newcomer.env();
+        let fourth = start_node(&own, 4, "n4:33145", &SEEDS, SEGMENT_BYTES);
+        let fourth = env.clock.timeout(CONVERGENCE, fourth).await.unwrap().unwrap();
+        env.clock.sleep(QUIET).await;
+        let quorum = fourth.quorum().await.expect("the controller answers");
+        assert_eq!(ids(&quorum.voters), [1, 2, 3]);
+        let controller = quorum.leader;
+        let gone = (1..=3).find(|id| *id != controller).unwrap();
+        let left = (1..=3).find(|id| ![controller, gone].contains(id)).unwrap();
+        let died = env.clock.instant();
+        kill(&machines, &running, gone);
+        env.clock.sleep(KEPT).await;
+        let quorum = fourth.quorum().await.expect("the controller answers");
+        assert_eq!(ids(&quorum.voters), [1, 2, 3], "it may come back");
+        let mut voters = vec![controller, left, 4];
+        voters.sort_unstable();
+        let replaced = async {
+            while fourth
+                .quorum()
+                .await
+                .is_none_or(|quorum| ids(&quorum.voters) != voters)
+            {
+                env.clock.sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let replaced = env.clock.timeout(CONVERGENCE, replaced).await;
+        replaced.expect("another broker has its vote");
+        assert!(died.elapsed() < REPLACED, "{:?}", died.elapsed());
+
+        kill(&machines, &running, controller);
+        let new = NewTopic {
+            name: "later".into(),
+            partitions: vec![vec![4, left]],
+            overrides: BTreeMap::new(),
+        };
+        let created = env.clock.timeout(CONVERGENCE, fourth.create_topic(new)).await;
+        created.expect("somebody decides").expect("a topic is created");
+        let quorum = fourth.quorum().await.expect("the next controller answers");
+        assert!([left, 4].contains(&quorum.leader), "{quorum:?}");
     });
 }
 
