@@ -73,3 +73,48 @@ fn is_full(disk: DiskReport, max_usage: u16) -> bool {
     let used = u128::from(disk.total.saturating_sub(disk.free));
     disk.is_full || used * 100 > u128::from(disk.total) * u128::from(max_usage)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    fn disk(total: u64, free: u64) -> DiskReport {
+        DiskReport {
+            total,
+            free,
+            floor: 0,
+            is_full: false,
+        }
+    }
+
+    #[test]
+    fn a_disk_is_full_above_the_share_that_may_be_in_use() {
+        let full = |free| is_full(disk(100 * GIB, free), 85);
+        assert!(!full(16 * GIB));
+        assert!(!full(15 * GIB), "as much as may be");
+        assert!(full(15 * GIB - 1));
+        assert!(full(0));
+        assert!(
+            !is_full(disk(100 * GIB, 0), 100),
+            "100 percent is never more than all"
+        );
+    }
+
+    #[test]
+    fn one_that_refuses_records_is_full_whatever_is_free() {
+        let refuses = DiskReport {
+            is_full: true,
+            ..disk(100 * GIB, 99 * GIB)
+        };
+        assert!(is_full(refuses, 100));
+    }
+
+    #[test]
+    fn figures_that_cannot_be_are_no_reason() {
+        assert!(!is_full(disk(0, 0), 85), "nothing is known of it");
+        assert!(!is_full(disk(GIB, 2 * GIB), 85));
+        assert!(is_full(disk(u64::MAX, 0), 85));
+    }
+}
