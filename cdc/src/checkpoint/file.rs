@@ -108,6 +108,8 @@ pub struct PositionFile {
     source_id: String,
     /// What is on the medium.
     saved: Mutex<Checkpoints>,
+    /// Held while it is read or replaced: an attempt that has ended may still be at it.
+    using: Mutex<()>,
     _lock: Box<dyn Send + Sync>,
 }
 
@@ -137,6 +139,7 @@ impl PositionFile {
             dir: dir.to_owned(),
             source_id: source_id.to_owned(),
             saved: Mutex::default(),
+            using: Mutex::default(),
             _lock: lock,
         })
     }
@@ -147,6 +150,7 @@ impl PositionFile {
     ///
     /// [`CheckpointError`].
     pub fn load(&self) -> Result<Checkpoints, CheckpointError> {
+        let _using = self.using.lock();
         let databases = peek_in(&*self.disk, &self.dir, &self.source_id)?;
         self.saved.lock().clone_from(&databases);
         Ok(databases)
@@ -174,6 +178,7 @@ impl PositionFile {
         let mut bytes = serde_json::to_vec_pretty(&form).unwrap_or_default();
         bytes.push(b'\n');
         let (next, path) = (self.dir.join(NEXT), self.dir.join(NAME));
+        let _using = self.using.lock();
         let write = || {
             let file = self.disk.open(&next, OpenMode::CreateOrWrite)?;
             file.set_len(0)?;

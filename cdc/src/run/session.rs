@@ -1,6 +1,7 @@
 //! Following a master from 3.1 on: where each database goes on, which of them need their data set, and in what order that comes.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -49,6 +50,7 @@ impl Runner<'_> {
         };
         let begin = self.env.clock.instant();
         let (session, driver) = Session::open(self.env, self.config, ends).await?;
+        let session = Arc::new(session);
         let master = Master {
             followed: session.followed(),
             session: Some(&session),
@@ -82,11 +84,14 @@ impl Runner<'_> {
             let _ = self.env.clock.timeout(Session::LEAVE, session.leave()).await;
             Ok(ended)
         };
+        // What it sends is read on another thread than records are made on.
+        let mut driving = driver.spawn(&session, queue.clone());
         let ended = tokio::select! {
             biased;
             worked = working => worked,
-            error = driver.run(&session, queue) => Err(error.into()),
+            error = driving.ended() => Err(error.into()),
         };
+        driving.end().await;
         self.ended(session.followed());
         if let Err(trouble) = &ended {
             self.note_trouble(&session, trouble);

@@ -1,6 +1,7 @@
 //! The brokers that events go to.
 
 mod error;
+mod notes;
 mod outlet;
 mod preview;
 mod round;

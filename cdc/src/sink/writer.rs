@@ -1,4 +1,5 @@
-//! Writes what is in the queue, one round after the other, and notes how far it came.
+//! Writes what is in the queue, one round after the other, and notes how far it came. A round is sent while the position of the
+//! one before is being saved.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -16,6 +17,7 @@ use tokio::sync::mpsc;
 use tracing::{Span, debug, warn};
 
 use super::error::SinkError;
+use super::notes::{Note, Notes, Saving};
 use super::outlet::{Outcome, Outlet};
 use super::round::{Place, Recorder, Room, Round};
 use super::topics::{Topics, failed};
@@ -57,7 +59,10 @@ pub struct Writer<'a> {
     recorder: Recorder,
     room: Room,
     file: Arc<PositionFile>,
+    /// Positions that are on the medium,
     checkpoints: &'a mut Checkpoints,
+    /// and those up to which brokers have everything.
+    written: Checkpoints,
     flag: &'a Flag,
     pause: &'a Pause,
     next: Round,
@@ -65,6 +70,8 @@ pub struct Writer<'a> {
     refused: Option<SinkError>,
     sending: Option<Round>,
     flight: Option<Flight>,
+    /// Rounds that brokers have.
+    notes: Notes,
     topic_interval: Duration,
     commit_interval: Duration,
     /// When the last round began.
@@ -93,6 +100,7 @@ impl<'a> Writer<'a> {
             recorder: Recorder::new(config, topics, encoder),
             room: Room::default(),
             file,
+            written: checkpoints.clone(),
             checkpoints,
             flag,
             pause,
@@ -100,6 +108,7 @@ impl<'a> Writer<'a> {
             refused: None,
             sending: None,
             flight: None,
+            notes: Notes::default(),
             topic_interval: config.checkpoint.topic_interval,
             commit_interval: config.sink.commit_interval,
             launched: None,
@@ -131,6 +140,7 @@ impl<'a> Writer<'a> {
             tokio::select! {
                 biased;
                 () = stop.wait() => {}
+                noted = self.notes.next() => self.noted(noted?, master).await?,
                 outcome = landed(&mut self.flight) => self.land(outcome, master).await?,
                 work = works.recv(), if !is_paused && self.may_take() => match work {
                     Some(work) => self.take(work, &mut works, master),
@@ -155,7 +165,8 @@ impl<'a> Writer<'a> {
 
     /// Whether everything before what cannot be written was written.
     fn is_over(&self) -> bool {
-        self.refused.is_some() && self.flight.is_none() && self.sending.is_none() && self.next.is_empty()
+        let is_idle = self.flight.is_none() && self.sending.is_none() && self.notes.is_empty();
+        self.refused.is_some() && is_idle && self.next.is_empty()
     }
 
     /// Takes a piece of work, and what else is there.
@@ -187,7 +198,7 @@ impl<'a> Writer<'a> {
         if self.held_until().is_some() {
             return;
         }
-        if self.sending.is_none() && !self.next.is_empty() {
+        if self.sending.is_none() && !self.next.is_empty() && self.notes.may_grow() {
             self.launched = Some(self.env.clock.instant());
             let mut round = std::mem::take(&mut self.next);
             round.span = Some(work_span!("round", works = round.works, bytes = round.bytes));
@@ -233,6 +244,7 @@ impl<'a> Writer<'a> {
             if let Some(span) = self.sending.as_ref().and_then(|round| round.span.as_ref()) {
                 trace::failed(span, &source);
             }
+            self.note_all(master).await?;
             return Err(SinkError::of_batch(&topic, source).into());
         }
         self.flag.pass();
@@ -240,18 +252,47 @@ impl<'a> Writer<'a> {
         if self.sending.as_ref().is_some_and(Round::has_batches) {
             self.launch(master);
         } else if let Some(round) = self.sending.take() {
-            let span = round.span.clone().unwrap_or_else(Span::none);
-            traced(span, self.commit(round, master)).await?;
+            let note = self.note(round, master);
+            self.notes.push(note);
         }
         Ok(())
     }
 
-    /// Notes that a round was written.
-    async fn commit(&mut self, round: Round, master: Master<'_>) -> Result<(), Trouble> {
+    /// What is to be noted of a round that brokers have: its positions, with those of the rounds before.
+    fn note(&mut self, round: Round, master: Master<'_>) -> Note {
+        let reached = self.reached(&round, master);
+        let saving: Saving = if round.progress.is_empty() {
+            Box::pin(std::future::ready(Ok(())))
+        } else {
+            self.written.extend(reached.clone());
+            let (tasks, file) = (self.env.tasks.clone(), Arc::clone(&self.file));
+            let positions = self.written.clone();
+            let span = round.span.clone().unwrap_or_else(Span::none);
+            let saving = async move { tasks.blocking(move || file.save(&positions)).await };
+            Box::pin(traced(span, saving))
+        };
+        Note {
+            round,
+            reached,
+            saving,
+        }
+    }
+
+    /// Waits until everything that brokers have is noted.
+    async fn note_all(&mut self, master: Master<'_>) -> Result<(), Trouble> {
+        while !self.notes.is_empty() {
+            let noted = self.notes.next().await?;
+            self.noted(noted, master).await?;
+        }
+        Ok(())
+    }
+
+    /// The positions of a round are on the medium: now the master may forget what is before them.
+    async fn noted(&mut self, noted: (Round, Checkpoints), master: Master<'_>) -> Result<(), Trouble> {
+        let (round, reached) = noted;
         if !round.progress.is_empty() {
-            self.note(&round, master);
-            let (file, checkpoints) = (Arc::clone(&self.file), self.checkpoints.clone());
-            self.env.tasks.blocking(move || file.save(&checkpoints)).await?;
+            tell(&round, &reached, master.followed);
+            self.checkpoints.extend(reached);
             metrics::saved(self.env.clock.instant());
             if !self.outlet.is_transactional() {
                 self.topic_due
@@ -295,23 +336,6 @@ impl<'a> Writer<'a> {
             (db.to_string(), checkpoint)
         });
         reached.collect()
-    }
-
-    fn note(&mut self, round: &Round, master: Master<'_>) {
-        let reached = self.reached(round, master);
-        for (db, progress) in round
-            .progress
-            .iter()
-            .filter(|(db, _)| reached.contains_key(&***db))
-        {
-            master.followed.wrote(db, progress.position, progress.ts_ms);
-            let Position { filenum, offset } = progress.position;
-            metrics::POSITION_FILE.with([db]).set(i64::from(filenum));
-            metrics::POSITION_OFFSET
-                .with([db])
-                .set(i64::try_from(offset).unwrap_or(i64::MAX));
-        }
-        self.checkpoints.extend(reached);
     }
 
     /// The records of positions by their partition.
@@ -396,6 +420,7 @@ impl<'a> Writer<'a> {
                 let outcome = landed(&mut self.flight).await;
                 self.land(outcome, master).await?;
             }
+            self.note_all(master).await?;
             if let Some(saving) = self.saving.take() {
                 let _ = saving.await;
             }
@@ -412,6 +437,19 @@ impl<'a> Writer<'a> {
             // It is sent again after the next start.
             Err(_) => Ok(()),
         }
+    }
+}
+
+/// Says how far the changes of databases were written.
+fn tell(round: &Round, reached: &Checkpoints, followed: &Followed) {
+    let progress = round.progress.iter();
+    for (db, progress) in progress.filter(|(db, _)| reached.contains_key(&***db)) {
+        followed.wrote(db, progress.position, progress.ts_ms);
+        let Position { filenum, offset } = progress.position;
+        metrics::POSITION_FILE.with([db]).set(i64::from(filenum));
+        metrics::POSITION_OFFSET
+            .with([db])
+            .set(i64::try_from(offset).unwrap_or(i64::MAX));
     }
 }
 

@@ -8,16 +8,18 @@ use takhin_config::CdcConfig;
 use takhin_pika::Position;
 use takhin_pika::info::{Family, family_of};
 use takhin_pika::message::{MetaSyncResponse, Node};
-use takhin_runtime::Env;
+use takhin_runtime::{Env, JoinHandle};
 use tracing::warn;
 
 use super::error::SourceError;
 use super::inlet::Inlet;
 use super::link::{Incoming, Link, Outgoing, Tried};
+use super::redis::closed;
 use super::rsync::{Folder, Modules, Pushing, Receiver};
 use super::session::{Ends, Session};
 use super::transfer::{Dump, Transfer};
 use crate::event::Source;
+use crate::queue::Queue;
 use crate::wal::is_database;
 
 /// What the port that masters of 3.1 to 3.4 push to is above the one that this slave is listed with.
@@ -42,6 +44,51 @@ impl Driver {
     /// Sends and receives for the session until something ends it, which is what it returns.
     pub async fn run(self, session: &Session, inlet: &impl Inlet) -> SourceError {
         session.drive(self.incoming, self.outgoing, inlet).await
+    }
+
+    /// [`Driver::run`] in a task of its own.
+    pub fn spawn(self, session: &Arc<Session>, inlet: Queue) -> Driving {
+        let driven = Arc::clone(session);
+        let run = async move { self.run(&driven, &inlet).await };
+        Driving {
+            task: session.env.tasks.spawn("source", run),
+            address: session.address().to_owned(),
+        }
+    }
+}
+
+/// A session that is driven by a task, as long as this is there.
+#[derive(Debug)]
+pub struct Driving {
+    task: JoinHandle<SourceError>,
+    address: String,
+}
+
+impl Driving {
+    /// Waits for what ends the session.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn ended(&mut self) -> SourceError {
+        match (&mut self.task).await {
+            Ok(error) => error,
+            Err(error) => closed(&self.address, error.to_string()),
+        }
+    }
+
+    /// Ends the session: nothing of it comes any more when this returns.
+    pub async fn end(mut self) {
+        if !self.task.is_finished() {
+            self.task.abort();
+            let _ = (&mut self.task).await;
+        }
+    }
+}
+
+impl Drop for Driving {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 
