@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use takhin_client::{NewRecord, Packed};
+use takhin_client::{NewRecord, Packed, Spare};
 use takhin_config::CdcConfig;
 use takhin_config::cdc::{Oversize, PartitionBy};
 use tokio::sync::oneshot;
@@ -55,7 +55,7 @@ pub(super) struct Made<'a> {
 }
 
 /// Records of one partition that are sent together.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Batch {
     pub(super) records: Packed,
     pub(super) bytes: usize,
@@ -70,6 +70,8 @@ type Batches = BTreeMap<Place, VecDeque<Batch>>;
 #[derive(Default)]
 pub(super) struct Round {
     batches: Batches,
+    /// Where batches take their memory from.
+    spare: Spare,
     is_full: bool,
     pub(super) works: usize,
     pub(super) bytes: u64,
@@ -237,6 +239,14 @@ fn most(source: &Source, event: &Event) -> usize {
 }
 
 impl Round {
+    /// A round behind this one.
+    pub(super) fn following(&self) -> Self {
+        Self {
+            spare: self.spare.clone(),
+            ..Self::default()
+        }
+    }
+
     /// Adds work: all of it, or nothing where one of its events cannot be written.
     pub(super) fn add(
         &mut self,
@@ -306,7 +316,10 @@ impl Round {
         let batches = self.batches.entry(place).or_default();
         if batches.back().is_none_or(|batch| batch.bytes + len > max) {
             self.is_full |= !batches.is_empty();
-            batches.push_back(Batch::default());
+            batches.push_back(Batch {
+                records: self.spare.packed(),
+                bytes: 0,
+            });
         }
         if let Some(batch) = batches.back_mut() {
             batch.records.push(record);

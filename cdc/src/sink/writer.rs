@@ -200,7 +200,8 @@ impl<'a> Writer<'a> {
         }
         if self.sending.is_none() && !self.next.is_empty() && self.notes.may_grow() {
             self.launched = Some(self.env.clock.instant());
-            let mut round = std::mem::take(&mut self.next);
+            let following = self.next.following();
+            let mut round = std::mem::replace(&mut self.next, following);
             round.span = Some(work_span!("round", works = round.works, bytes = round.bytes));
             self.sending = Some(round);
         }

@@ -53,7 +53,7 @@ pub use consumer::{Consumer, ConsumerConfig, Isolation};
 pub use error::{ClientError, Damage};
 pub use metadata::{Leader, Metadata};
 pub use producer::{Delivery, Producer, ProducerConfig};
-pub use record::{ConsumedRecord, Packed, Record};
+pub use record::{ConsumedRecord, Packed, Record, Spare};
 pub use takhin_protocol::ErrorCode;
 pub use takhin_protocol::record::{Compression, NewRecord};
 pub use transactions::{Batches, TransactionConfig, Transactions};

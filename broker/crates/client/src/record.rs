@@ -1,8 +1,10 @@
 //! Records as values of their own.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use takhin_protocol::record::{
     Attributes, Batch, BatchBuilder, BatchHeader, BuildError, Compression, HEADER_LEN, NewRecord, Records,
     decompress,
@@ -57,11 +59,43 @@ pub struct ConsumedRecord {
 
 /// Records as a batch has them, one behind the other: they need no memory of their own until they are sent.
 #[derive(Debug, Clone)]
-pub struct Packed(BatchBuilder);
+pub struct Packed {
+    builder: BatchBuilder,
+    /// Where their memory goes to.
+    spare: Option<Spare>,
+}
+
+/// Batches whose memory is kept, and how much of one at most.
+const SPARE: (usize, usize) = (8, 2 << 20);
+
+/// Memory of batches that were compressed, for those that are to come: the system clears each page that it gives. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Spare(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Spare {
+    /// Records of a batch, in memory of one before where there is some.
+    pub fn packed(&self) -> Packed {
+        let memory = self.0.lock().pop().unwrap_or_default();
+        Packed {
+            builder: BatchBuilder::new(Compression::None).memory(memory),
+            spare: Some(self.clone()),
+        }
+    }
+
+    fn keep(&self, memory: Vec<u8>) {
+        let mut kept = self.0.lock();
+        if (1..=SPARE.1).contains(&memory.capacity()) && kept.len() < SPARE.0 {
+            kept.push(memory);
+        }
+    }
+}
 
 impl Default for Packed {
     fn default() -> Self {
-        Self(BatchBuilder::new(Compression::None))
+        Self {
+            builder: BatchBuilder::new(Compression::None),
+            spare: None,
+        }
     }
 }
 
@@ -86,17 +120,17 @@ impl Packed {
 
     /// Appends a record.
     pub fn push(&mut self, record: NewRecord<'_>) {
-        self.0.push(record);
+        self.builder.push(record);
     }
 
     /// Number of records.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.builder.len()
     }
 
     /// Whether there is no record yet.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.builder.is_empty()
     }
 
     /// The batch, without a producer id. A large one is made on another thread, so that the caller's goes on meanwhile.
@@ -105,10 +139,18 @@ impl Packed {
     ///
     /// Safe; what is made then is dropped.
     pub(crate) async fn build(self, codec: Compression, tasks: &Tasks) -> Result<Batch, BuildError> {
-        let builder = self.0.codec(codec);
-        match builder.uncompressed_len() {
-            ..ELSEWHERE => builder.build(),
-            _ => tasks.blocking(move || builder.build()).await,
+        let (builder, spare) = (self.builder.codec(codec), self.spare);
+        let is_small = builder.uncompressed_len() < ELSEWHERE;
+        let make = move || {
+            let (batch, memory) = builder.build_with_memory()?;
+            if let Some(spare) = spare {
+                spare.keep(memory);
+            }
+            Ok(batch)
+        };
+        match is_small {
+            true => make(),
+            false => tasks.blocking(make).await,
         }
     }
 }
@@ -156,6 +198,29 @@ pub(crate) fn of_batch(header: &BatchHeader, batch: &Bytes, from: i64) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn memory_of_a_batch_is_that_of_the_next_one() {
+        let spare = Spare::default();
+        for round in 0..3 {
+            let value = vec![round; 100_000];
+            let mut packed = spare.packed();
+            packed.push(NewRecord {
+                value: Some(&value),
+                ..NewRecord::default()
+            });
+            assert!(spare.0.lock().is_empty());
+            let batch = packed.build(Compression::Lz4, &Tasks::real()).await.unwrap();
+            let read = of_batch(&batch.header, &batch.to_bytes(), 0).unwrap();
+            assert_eq!(read[0].1.value.as_deref(), Some(&*value));
+            assert_eq!(spare.0.lock().len(), 1);
+        }
+        spare.keep(Vec::with_capacity(SPARE.1 + 1));
+        spare.keep(Vec::new());
+        assert_eq!(spare.0.lock().len(), 1);
+        (0..20).for_each(|_| spare.keep(Vec::with_capacity(1000)));
+        assert_eq!(spare.0.lock().len(), SPARE.0);
+    }
 
     #[tokio::test]
     async fn records_survive_every_codec() {

@@ -62,6 +62,14 @@ impl BatchBuilder {
         }
     }
 
+    /// Has records made in this memory, which is emptied.
+    #[must_use]
+    pub fn memory(mut self, memory: Vec<u8>) -> Self {
+        self.records = memory;
+        self.records.clear();
+        self
+    }
+
     /// Sets the codec, instead of the one that it began with.
     #[must_use]
     pub fn codec(mut self, codec: Compression) -> Self {
@@ -142,6 +150,15 @@ impl BatchBuilder {
     ///
     /// [`BuildError`]: no records, or more than 2 GiB of them.
     pub fn build(self) -> Result<Batch, BuildError> {
+        self.build_with_memory().map(|(batch, _)| batch)
+    }
+
+    /// [`build`](Self::build), with the memory that the records were made in. Not compressed, they are the batch's, and there is none.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn build_with_memory(mut self) -> Result<(Batch, Vec<u8>), BuildError> {
         if self.is_empty() {
             return Err(BuildError::Empty);
         }
@@ -152,7 +169,7 @@ impl BatchBuilder {
         i32::try_from(self.records.len()).map_err(too_large)?;
         let records_count = i32::try_from(self.count).map_err(too_large)?;
         let body = match self.codec {
-            Compression::None => Bytes::from(self.records),
+            Compression::None => Bytes::from(std::mem::take(&mut self.records)),
             codec => Bytes::from(compress(codec, &self.records)?),
         };
         let len = body.len() + HEADER_LEN;
@@ -175,7 +192,7 @@ impl BatchBuilder {
         };
         let mut batch = Batch { header, body };
         batch.header.crc = batch.compute_crc();
-        Ok(batch)
+        Ok((batch, self.records))
     }
 }
 
