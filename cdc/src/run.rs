@@ -31,7 +31,7 @@ use crate::event::{Encoder, Json};
 use crate::metrics::{self, Phase};
 use crate::queue::queue;
 use crate::sink::{Outlet, SinkError, Topics, Writer};
-use crate::source::{Followed, Legacy};
+use crate::source::{Followed, Legacy, Transfers};
 use crate::trace::{traced, work_span};
 use crate::trouble::Trouble;
 use crate::wal::{Logs, Wal};
@@ -69,6 +69,8 @@ struct Runner<'a> {
     refused_batches: AtomicU32,
     /// Databases whose next dump is to be a new one, for what the last one has may be the fault.
     needs_fresh_dump: Mutex<BTreeSet<String>>,
+    /// Dumps that were begun to be received.
+    transfers: Transfers,
     /// Data sets whose changes cannot be had.
     useless: Mutex<Useless>,
     /// Positions that it closes the connection at.
@@ -194,6 +196,7 @@ impl<'a> Runner<'a> {
             is_amid: AtomicBool::new(false),
             refused_batches: AtomicU32::new(0),
             needs_fresh_dump: Mutex::default(),
+            transfers: Transfers::default(),
             useless: Mutex::default(),
             refusals: Mutex::default(),
             taken: Mutex::default(),

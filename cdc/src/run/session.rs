@@ -279,7 +279,8 @@ impl Runner<'_> {
         let now_ms = self.env.clock.now_ms();
         let is_fresh = self.needs_fresh_dump.lock().remove(db);
         let wanted = (db, is_fresh, epoch, reason);
-        let taking = snapshot::take(self.env, self.config, session, queue, wanted);
+        let of = (session, &self.transfers);
+        let taking = snapshot::take(self.env, self.config, of, queue, wanted);
         let taken = traced(work_span!("take data set", db, reason), taking).await;
         if matches!(&taken, Err(SourceError::Snapshot { .. })) {
             // The dump that the master has may be the fault.

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use crate::event::{Event, SnapshotRef, Source};
 use crate::metrics;
 use crate::queue::{Piece, Progress, Queue};
-use crate::source::{Dump, Followed, Session, SourceError};
+use crate::source::{Dump, Followed, Session, SourceError, Transfers};
 use events::{boundary, of_piece};
 
 /// Lots that databases may be ahead of what is in the queue.
@@ -32,14 +32,14 @@ const TOGETHER: (usize, usize) = (256, 256 << 10);
 pub async fn take(
     env: &Env,
     config: &CdcConfig,
-    session: &Session,
+    (session, begun): (&Session, &Transfers),
     queue: &Queue,
     (db, is_fresh, epoch, reason): (&str, bool, u32, &'static str),
 ) -> Result<takhin_pika::Position, SourceError> {
-    let dump = session.receive_dump(config, db, is_fresh).await?;
+    let dump = session.receive_dump((config, begun), db, is_fresh).await?;
     let of = (db, epoch, reason);
     write((env, config), session.followed(), queue, of, &dump).await?;
-    session.remove_dump(db, &dump).await;
+    session.remove_dump(begun, db, &dump).await;
     Ok(dump.info.position)
 }
 

@@ -20,4 +20,4 @@ pub use link::{Ack, Link};
 pub use redis::Redis;
 pub use session::{Ends, Session};
 pub use start::{Driver, is_same_binlog};
-pub use transfer::Dump;
+pub use transfer::{Dump, Transfers};

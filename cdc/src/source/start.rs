@@ -17,7 +17,7 @@ use super::link::{Incoming, Link, Outgoing, Tried};
 use super::redis::closed;
 use super::rsync::{Folder, Modules, Pushing, Receiver};
 use super::session::{Ends, Session};
-use super::transfer::{Dump, Transfer};
+use super::transfer::{Dump, Transfer, Transfers};
 use crate::event::Source;
 use crate::queue::Queue;
 use crate::wal::is_database;
@@ -236,14 +236,14 @@ impl Session {
         }
     }
 
-    /// Asks for a dump of a database and receives it. The master keeps its binlog for this slave until it is followed.
+    /// Asks for a dump of a database and receives it, or what is left of one that was `begun`. The master keeps its binlog for this slave until it is followed.
     ///
     /// # Errors
     ///
     /// [`SourceError`].
     pub async fn receive_dump(
         &self,
-        config: &CdcConfig,
+        (config, begun): (&CdcConfig, &Transfers),
         db: &str,
         is_fresh: bool,
     ) -> Result<Dump, SourceError> {
@@ -256,6 +256,9 @@ impl Session {
                 .receive(async || self.link.db_sync(db, false).await.map(drop))
                 .await;
         }
+        if is_fresh {
+            begun.forget(db);
+        }
         let session = self.link.db_sync(db, is_fresh).await?;
         self.enter(db, session, None);
         let transfer = Transfer {
@@ -263,6 +266,7 @@ impl Session {
             config,
             db,
             dir: config.snapshot_dir().join(db),
+            begun,
         };
         transfer.run().await
     }
@@ -297,7 +301,8 @@ impl Session {
     }
 
     /// Deletes a dump.
-    pub async fn remove_dump(&self, db: &str, dump: &Dump) {
+    pub async fn remove_dump(&self, begun: &Transfers, db: &str, dump: &Dump) {
+        begun.forget(db);
         let (disk, dir) = (Arc::clone(&self.env.disk), dump.dir.clone());
         let removed = self.env.tasks.blocking(move || disk.remove_dir_all(&dir)).await;
         if let Err(error) = removed {

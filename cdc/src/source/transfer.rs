@@ -1,6 +1,6 @@
 //! Receives a dump: the files that the master lists, over a connection of its own.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use md5::{Digest as _, Md5};
+use parking_lot::Mutex;
 use takhin_config::units::Limit;
 use takhin_config::{ByteSize, CdcConfig};
 use takhin_pika::frame;
@@ -66,9 +67,46 @@ pub(super) struct Transfer<'a> {
     pub(super) config: &'a CdcConfig,
     pub(super) db: &'a str,
     pub(super) dir: PathBuf,
+    /// How far earlier sessions came.
+    pub(super) begun: &'a Transfers,
+}
+
+/// How far the dumps of databases were received, for whoever goes on with them: the connection for changes may break meanwhile, and
+/// what was received is as good over the next one.
+#[derive(Debug, Default)]
+pub struct Transfers(Mutex<BTreeMap<String, Progress>>);
+
+impl Transfers {
+    /// Forgets what was received of a database.
+    pub(super) fn forget(&self, db: &str) {
+        self.0.lock().remove(db);
+    }
+}
+
+/// Progress on loan; it goes back when this is dropped, however the session ends.
+struct Loan<'a> {
+    of: &'a Transfers,
+    db: &'a str,
+    progress: Option<Progress>,
+}
+
+impl<'a> Loan<'a> {
+    fn new(of: &'a Transfers, db: &'a str) -> Self {
+        let progress = of.0.lock().remove(db);
+        Self { of, db, progress }
+    }
+}
+
+impl Drop for Loan<'_> {
+    fn drop(&mut self) {
+        if let Some(progress) = self.progress.take() {
+            self.of.0.lock().insert(self.db.to_owned(), progress);
+        }
+    }
 }
 
 /// What the master has, and how far it was received.
+#[derive(Debug)]
 struct Progress {
     uuid: String,
     files: Vec<String>,
@@ -90,11 +128,12 @@ impl Transfer<'_> {
     /// Receives everything. A connection that breaks is made again, and what was received is kept as long as the master
     /// has the same dump.
     pub(super) async fn run(&self) -> Result<Dump, SourceError> {
-        let mut progress: Option<Progress> = None;
+        let mut loan = Loan::new(self.begun, self.db);
+        let progress = &mut loan.progress;
         let mut failures = 0;
         loop {
             let before = progress.as_ref().map(|progress| progress.at);
-            let error = match self.attempt(&mut progress).await {
+            let error = match self.attempt(progress).await {
                 Ok(dump) => return Ok(dump),
                 Err(error) => error,
             };
@@ -103,6 +142,10 @@ impl Transfer<'_> {
                 true => failures + 1,
                 false => 1,
             };
+            if !may_pass {
+                // What is there may be the fault.
+                *progress = None;
+            }
             if !may_pass || failures >= ATTEMPTS {
                 return Err(error);
             }
@@ -135,6 +178,8 @@ impl Transfer<'_> {
                 files: listed.clone(),
                 at: (0, 0),
             });
+        } else if let Some((file, offset)) = known.map(|known| known.at).filter(|at| *at != (0, 0)) {
+            info!(db = self.db, file, offset, "going on with a dump");
         }
         let info = self.receive(&mut files, progress, &uuid, &listed).await?;
         // A dump that was made meanwhile may have replaced some of the files.
@@ -294,8 +339,8 @@ impl Transfer<'_> {
     async fn write(&self, name: &str, offset: u64, data: Bytes) -> Result<(), SourceError> {
         let (disk, path) = (Arc::clone(&self.env.disk), self.dir.join(name));
         let written = self.env.tasks.blocking(move || {
+            // Not cut off there: who began this piece before may have it written still, and then it is the same.
             let file = disk.open(&path, OpenMode::CreateOrWrite)?;
-            file.set_len(offset)?;
             file.write_at(&mut [IoSlice::new(&data)], offset)
         });
         written.await.map_err(|source| self.disk(source))

@@ -147,6 +147,28 @@ fn transfers_that_break_and_dumps_that_change() {
     );
 }
 
+/// The files come over another connection, and those that are there are as good over the next one.
+#[test]
+fn a_transfer_goes_on_when_the_connection_for_changes_breaks() {
+    let broker = Broker::shared();
+    let Replayed { master, version, .. } = Replayed::start("3.5.5").unwrap();
+    let mut cdc = Cdc::new(&master, broker.kafka);
+    cdc.set("snapshot.mode=initial").set("snapshot.max_rate=64KiB");
+    cdc.start();
+    let received = || cdc.metric("takhin_cdc_snapshot_received_bytes_total{db=\"db0\"}");
+    for connections in 1..=2 {
+        let before = received();
+        until("some of it is received", || received() > before + 5000.0);
+        master.disconnect();
+        until("it has connected again", || master.connections() > connections);
+    }
+    wait(&master);
+    check(broker, &cdc, version);
+    // No more than the piece that was on its way comes twice.
+    let most = master.dump_size("db0") + 2 * 1500;
+    assert!(received() <= most as f64, "{} of {most}", received());
+}
+
 #[test]
 fn killed_while_it_takes_the_data_set() {
     let broker = Broker::shared();

@@ -269,6 +269,11 @@ impl Master {
         self.0.state().dumps.insert(db.to_owned(), dump);
     }
 
+    /// Bytes of the dump of a database.
+    pub fn dump_size(&self, db: &str) -> usize {
+        self.0.state().dumps.get(db).map_or(0, DumpFiles::size)
+    }
+
     /// Number of connections over which files were asked for.
     pub fn transfers(&self) -> u32 {
         self.0.state().transfers

@@ -107,6 +107,11 @@ impl DumpFiles {
         found.into_iter().map(whole).collect()
     }
 
+    /// Bytes of all files.
+    pub fn size(&self) -> usize {
+        self.files.values().map(Bytes::len).sum()
+    }
+
     /// Where the changes go on after it.
     ///
     /// # Errors
