@@ -65,7 +65,7 @@ struct Runner<'a> {
     has_written: AtomicBool,
     /// Whether a data set is being written that is begun anew if that breaks.
     is_amid: AtomicBool,
-    /// How often in a row brokers have refused a batch of changes.
+    /// How often in a row brokers have refused a batch.
     refused_batches: AtomicU32,
     /// Databases whose next dump is to be a new one, for what the last one has may be the fault.
     needs_fresh_dump: Mutex<BTreeSet<String>>,

@@ -69,9 +69,7 @@ impl Runner<'_> {
                         is_held.store(true, Ordering::Relaxed);
                         return self.hold((&session, &mut redis), None, stop).await;
                     }
-                    Err(Trouble::Sink(error))
-                        if error.is_refused() && !self.is_amid.load(Ordering::Relaxed) =>
-                    {
+                    Err(Trouble::Sink(error)) if error.is_refused() => {
                         let wait = Some(self.refused(error, begin.elapsed()));
                         return self.hold((&session, &mut redis), wait, stop).await;
                     }
@@ -106,10 +104,11 @@ impl Runner<'_> {
         }
     }
 
-    /// Says that brokers have refused a batch of changes, in an attempt that has lasted so long. Returns how long to wait.
+    /// Says that brokers have refused a batch, in an attempt that has lasted so long. Returns how long to wait.
     fn refused(&self, error: SinkError, lasted: Duration) -> Duration {
         self.say(&error.into());
-        if lasted >= LASTED {
+        // A data set is written anew from its beginning, which may take long before it is refused again.
+        if lasted >= LASTED && !self.is_amid.load(Ordering::Relaxed) {
             self.refused_batches.store(0, Ordering::Relaxed);
         }
         in_vain(self.refused_batches.fetch_add(1, Ordering::Relaxed))

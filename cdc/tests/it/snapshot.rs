@@ -10,6 +10,7 @@ use takhin_pika_testing::topics::{Read, distinct};
 use crate::broker::{Broker, until};
 use crate::cdc::Cdc;
 use crate::events::read_until;
+use crate::topics::{allow, create};
 
 fn wait(master: &Master) {
     for db in ["db0", "db1"] {
@@ -184,6 +185,35 @@ fn killed_while_it_takes_the_data_set() {
     cdc.set("snapshot.max_rate=unlimited");
     cdc.start_and_wait();
     wait(&master);
+    check(broker, &cdc, version);
+}
+
+/// What the brokers refuse may be allowed by somebody: until then the master keeps its binlog for whoever is connected, and the dump
+/// that is there is written again without being received again.
+#[test]
+fn a_batch_of_a_data_set_that_brokers_refuse_is_written_once_they_take_it() {
+    let broker = Broker::shared();
+    let Replayed { master, version, .. } = Replayed::start("3.5.5").unwrap();
+    let mut cdc = Cdc::new(&master, broker.kafka);
+    cdc.set("snapshot.mode=initial").set("sink.compression=none");
+    let topic = cdc.topic("snapshot");
+    create(broker, &topic, "2000");
+    cdc.start();
+    let said = || cdc.log().matches("raise max.message.bytes of the topic").count();
+    until("it is said", || {
+        cdc.says().contains(&format!("cannot write to {topic}: ")) && said() == 1
+    });
+    let received = || cdc.metric("takhin_cdc_snapshot_received_bytes_total{db=\"db0\"}");
+    let whole = received();
+    let requests = master.requests().len();
+    until("it shows that it is there", || master.requests().len() > requests);
+    assert_eq!((said(), master.connections()), (1, 1));
+    let refused = cdc.metric(&format!("takhin_cdc_produce_errors_total{{topic=\"{topic}\"}}"));
+    assert!(refused >= 1.0, "{refused}");
+    allow(broker, &topic, "2000000");
+    wait(&master);
+    until("it is ready", || cdc.is_ready());
+    assert!((received() - whole).abs() < 1.0, "{} after {whole}", received());
     check(broker, &cdc, version);
 }
 

@@ -1,6 +1,6 @@
 //! What people do to topics while they are written to: nothing is lost in what is left, and nothing is silent.
 
-use takhin_client::{Client, ConfigResource, TopicToCreate};
+use takhin_client::{Client, ConfigResource, ErrorCode, TopicToCreate};
 use takhin_pika_testing::master::{Master, Settings};
 use takhin_pika_testing::numbers::Numbers;
 
@@ -22,6 +22,33 @@ fn wait(master: &Master) {
             master.acked(db) == Some(master.end(db))
         });
     }
+}
+
+/// Makes a topic that takes batches of so many bytes.
+pub(crate) fn create(broker: &Broker, topic: &str, max_message: &str) {
+    with_client(broker.kafka, async |client: Client| {
+        let new = TopicToCreate {
+            name: topic.to_owned(),
+            partitions: Some(4),
+            replication_factor: None,
+            configs: vec![("max.message.bytes".to_owned(), max_message.to_owned())],
+        };
+        for (_, outcome) in client.create_topics(&[new]).await.unwrap() {
+            let is_there = |refusal: &takhin_client::Refusal| refusal.is(ErrorCode::TopicAlreadyExists);
+            assert!(outcome.as_ref().err().is_none_or(is_there), "{outcome:?}");
+        }
+    });
+}
+
+/// Has a topic take batches of so many bytes.
+pub(crate) fn allow(broker: &Broker, topic: &str, max_message: &str) {
+    with_client(broker.kafka, async |client: Client| {
+        let raised = vec![("max.message.bytes".to_owned(), Some(max_message.to_owned()))];
+        let changes = [(ConfigResource::Topic(topic.to_owned()), raised)];
+        for (_, outcome) in client.alter_configs(&changes).await.unwrap() {
+            outcome.unwrap();
+        }
+    });
 }
 
 /// Deletes a topic, and returns when it is gone.
@@ -135,17 +162,7 @@ fn a_batch_that_brokers_refuse_is_sent_ever_more_rarely() {
     let mut cdc = Cdc::new(&master, broker.kafka);
     cdc.set("sink.compression=none");
     let topic = cdc.topic("binlog");
-    with_client(broker.kafka, async |client: Client| {
-        let new = TopicToCreate {
-            name: topic.clone(),
-            partitions: Some(4),
-            replication_factor: None,
-            configs: vec![("max.message.bytes".to_owned(), "20000".to_owned())],
-        };
-        for (_, outcome) in client.create_topics(&[new]).await.unwrap() {
-            outcome.unwrap();
-        }
-    });
+    create(broker, &topic, "20000");
     cdc.start_and_wait();
     for number in 0..100 {
         let key = format!("key{number}");
@@ -161,13 +178,7 @@ fn a_batch_that_brokers_refuse_is_sent_ever_more_rarely() {
     until("it shows that it is there", || master.requests().len() > requests);
     assert_eq!((said(), master.connections()), (1, 1));
     until("it is tried again", || said() == 2);
-    with_client(broker.kafka, async |client: Client| {
-        let raised = vec![("max.message.bytes".to_owned(), Some("1000000".to_owned()))];
-        let changes = [(ConfigResource::Topic(topic.clone()), raised)];
-        for (_, outcome) in client.alter_configs(&changes).await.unwrap() {
-            outcome.unwrap();
-        }
-    });
+    allow(broker, &topic, "1000000");
     until("it is acknowledged", || {
         master.acked("db0") == Some(master.end("db0"))
     });
