@@ -28,9 +28,9 @@ families! {
     /// The master's end: the offset.
     HEAD_OFFSET: gauges Gauge<1> = "takhin_cdc_source_head_offset", "Offset in that file", ["db"];
     /// Bytes behind the master.
-    LAG_BYTES: gauges Gauge<1> = "takhin_cdc_lag_bytes", "Bytes of binlog between position and end", ["db"];
+    LAG_BYTES: gauges Gauge<1> = "takhin_cdc_lag_bytes", "Bytes of binlog between position and end; none while the master does not say where that is", ["db"];
     /// Seconds behind the master.
-    LAG_SECONDS: gauges Gauge<1> = "takhin_cdc_lag_seconds", "Age of the last change written, 0 at the end of the binlog", ["db"];
+    LAG_SECONDS: gauges Gauge<1> = "takhin_cdc_lag_seconds", "Age of the last change written, 0 at the end of the binlog; with the time since then while the master does not say where that is", ["db"];
     /// Events that were written.
     EVENTS: counters Counter<2> = "takhin_cdc_events_total", "Events that were written and acknowledged", ["db", "kind"];
     /// Events that were left out.
@@ -122,12 +122,14 @@ pub fn saved(now: Instant) {
 
 /// Registers what is computed when it is asked for.
 pub fn register(clock: Clock) {
+    // Whoever never comes so far as to save is to be seen too.
+    let start = clock.instant();
     metrics::sampled(
         "takhin_cdc_checkpoint_age_seconds",
-        "Time since the position file was written",
+        "Time since this process has written the position file, or since its start while it has not",
         move || {
-            let saved = *SAVED.lock();
-            saved.map(|saved| clock.instant().saturating_duration_since(saved).as_secs_f64())
+            let since = SAVED.lock().unwrap_or(start);
+            Some(clock.instant().saturating_duration_since(since).as_secs_f64())
         },
     );
 }

@@ -11,7 +11,7 @@ mod refusals;
 mod session;
 mod useless;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -36,6 +36,7 @@ use crate::trace::{traced, work_span};
 use crate::trouble::Trouble;
 use crate::wal::{Logs, Wal};
 use connection::{Connected, file_size};
+use lag::Seen;
 use pauses::{LONG_PAUSE, Pauses};
 use refusals::Refusals;
 use session::{Begun, follows, next_epoch};
@@ -69,6 +70,8 @@ struct Runner<'a> {
     refused_batches: AtomicU32,
     /// Databases whose next dump is to be a new one, for what the last one has may be the fault.
     needs_fresh_dump: Mutex<BTreeSet<String>>,
+    /// How far databases were behind when that was known last.
+    seen: Mutex<BTreeMap<String, Seen>>,
     /// Dumps that were begun to be received.
     transfers: Transfers,
     /// Data sets whose changes cannot be had.
@@ -118,27 +121,9 @@ pub async fn run(
 ) -> Result<(), Trouble> {
     let runner = Runner::new(config, env, (flags, pause)).await?;
     metrics::SOURCE.with([&config.source_id()]).set(1);
-    let mut pauses = Pauses::new(env);
-    while !stop.is_triggered() {
-        // What the master has sent is there: it is written whether that one can be reached or not.
-        let ended = match runner.wal.position() {
-            _ if runner.is_lacking.load(Ordering::Relaxed) => Box::pin(runner.take_again(stop)).await,
-            None if !runner.logs.begun().is_empty() => Box::pin(runner.with_logs(stop)).await,
-            Some(_) => Box::pin(runner.with_log(stop)).await,
-            None => Box::pin(runner.attempt(stop)).await,
-        };
-        match ended {
-            Ok(Ended::Stopped) => break,
-            Ok(Ended::Again) => pauses.again(env, stop).await,
-            Ok(Ended::Complete) => {
-                info!(
-                    "snapshot.mode is initial_only, and the data set is written: nothing more is to be done"
-                );
-                stop.wait().await;
-            }
-            Err(Trouble::Sink(error)) if error.is_final() => return Err(error.into()),
-            Err(trouble) => runner.rest(&trouble, &mut pauses, stop).await,
-        }
+    tokio::select! {
+        ended = runner.attempts(stop) => ended?,
+        never = runner.grow_lag() => match never {},
     }
     info!("stopped");
     Ok(())
@@ -196,6 +181,7 @@ impl<'a> Runner<'a> {
             is_amid: AtomicBool::new(false),
             refused_batches: AtomicU32::new(0),
             needs_fresh_dump: Mutex::default(),
+            seen: Mutex::default(),
             transfers: Transfers::default(),
             useless: Mutex::default(),
             refusals: Mutex::default(),
@@ -210,6 +196,35 @@ impl<'a> Runner<'a> {
 }
 
 impl Runner<'_> {
+    /// One attempt after the other.
+    async fn attempts(&self, stop: &Shutdown) -> Result<(), Trouble> {
+        let mut pauses = Pauses::new(self.env);
+        while !stop.is_triggered() {
+            // What the master has sent is there: it is written whether that one can be reached or not.
+            let ended = match self.wal.position() {
+                _ if self.is_lacking.load(Ordering::Relaxed) => Box::pin(self.take_again(stop)).await,
+                None if !self.logs.begun().is_empty() => Box::pin(self.with_logs(stop)).await,
+                Some(_) => Box::pin(self.with_log(stop)).await,
+                None => Box::pin(self.attempt(stop)).await,
+            };
+            match ended {
+                Ok(Ended::Stopped) => break,
+                Ok(Ended::Again) => pauses.again(self.env, stop).await,
+                Ok(Ended::Complete) => {
+                    info!(
+                        "snapshot.mode is initial_only, and the data set is written: nothing more is to be done"
+                    );
+                    // Nothing is to be followed, and nothing is behind.
+                    self.seen.lock().clear();
+                    stop.wait().await;
+                }
+                Err(Trouble::Sink(error)) if error.is_final() => return Err(error.into()),
+                Err(trouble) => self.rest(&trouble, &mut pauses, stop).await,
+            }
+        }
+        Ok(())
+    }
+
     /// One attempt.
     async fn attempt(&self, stop: &Shutdown) -> Result<Ended, Trouble> {
         let prepared = tokio::select! {

@@ -14,6 +14,7 @@ mod events;
 mod faults;
 mod legacy;
 mod logs;
+mod metrics;
 mod purged;
 mod pushed;
 mod replay;
