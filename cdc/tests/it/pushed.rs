@@ -293,6 +293,8 @@ fn a_dump_that_is_gone_before_it_is_written_is_taken_again() {
     let broker = Broker::shared();
     let pushing = pushing("3.0.16");
     let mut cdc = pushing.cdc(broker);
+    // Otherwise it may be there, and written, before it is paused.
+    cdc.set("snapshot.max_rate=64KiB");
     cdc.start();
     until("it is paused", || {
         post(cdc.admin, "/v1/pause").is_some_and(|(status, _)| status == 200)
