@@ -85,6 +85,34 @@ fn a_topic_that_is_deleted_is_made_again_and_written_on() {
     assert!(cdc.stop().success());
 }
 
+/// What was created before the end is there; what was not is created then.
+#[test]
+fn killed_while_topics_are_created() {
+    let broker = Broker::shared();
+    let master = master();
+    for number in 0..4 {
+        let mut cdc = Cdc::new(&master, broker.kafka);
+        cdc.start();
+        let wanted = [cdc.topic("binlog"), cdc.topic("snapshot")];
+        with_client(broker.kafka, async |client: Client| {
+            let names: Vec<&str> = wanted.iter().map(String::as_str).collect();
+            // As soon as there are none, one, or both.
+            loop {
+                let found = client.describe_topics(Some(&names)).await.unwrap_or_default();
+                if found.len() >= number % 3 {
+                    break;
+                }
+            }
+        });
+        cdc.kill();
+        // One of them by somebody else, as if the answer had been lost.
+        create(broker, &wanted[1], "1000000");
+        cdc.start_and_wait();
+        assert!(!cdc.log().contains("cannot create topic"), "{}", cdc.log());
+        assert!(cdc.stop().success());
+    }
+}
+
 /// Whoever loses the file then would begin with the changes from then on.
 #[test]
 fn positions_whose_topic_is_deleted_are_written_again() {
