@@ -27,6 +27,7 @@ mod orphans;
 mod parking;
 mod producers;
 mod quorum;
+mod reader;
 mod rebalance;
 mod refusals;
 mod retention;

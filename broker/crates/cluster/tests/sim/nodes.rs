@@ -1,5 +1,5 @@
-//! Three nodes under a nemesis: crashes, cuts, slow disks; idempotent producers that follow the leader, and a reader at
-//! the end who compares what every replica holds.
+//! Three nodes under a nemesis: crashes, cuts, slow disks; idempotent producers that follow the leader, consumers that do, and
+//! a reader at the end who compares what every replica holds.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use takhin_runtime::{Env, Rng, Shutdown};
 
 use crate::invariants;
 use crate::oracle::{Oracle, Value};
+use crate::reader::Readers;
 use crate::world::{PARK_AFTER, PARTITIONS_DIR, Producer, batch, read_up_to, start_node};
 
 pub(crate) const TOPIC: &str = "events";
@@ -121,6 +122,7 @@ impl Nodes {
                 };
                 tasks.push(env.tasks.spawn("producer", producer.run(stop.clone())));
             }
+            let readers = Readers::begin(&env, &rng, &running, &watched);
             env.clock.sleep(Duration::from_secs(3)).await;
             for _ in 0..DEEDS {
                 // Long enough to be parked; the next deed finds it so, or only just awake again.
@@ -141,6 +143,7 @@ impl Nodes {
             let found = converge(&env, &running).await;
             watched.trigger();
             assert!(watching.await.unwrap() > 0, "nobody was seen to lead");
+            readers.end(&found[0]).await;
             found
         });
         let oracle = self.oracle.lock();
