@@ -94,8 +94,18 @@ impl Runner<'_> {
         if let Err(trouble) = &ended {
             self.note_trouble(&session, trouble);
         }
+        self.after_hold(ended, is_held.into_inner(), stop).await
+    }
+
+    /// How an attempt ends behind which nothing may be asked for again if it `is_held`: that waits for other settings.
+    async fn after_hold(
+        &self,
+        ended: Result<Ended, Trouble>,
+        is_held: bool,
+        stop: &Shutdown,
+    ) -> Result<Ended, Trouble> {
         match ended {
-            Err(trouble) if is_held.into_inner() && self.is_amid.load(Ordering::Relaxed) => {
+            Err(trouble) if is_held && self.is_amid.load(Ordering::Relaxed) => {
                 warn!("{trouble}; the data set is not asked for again before a start with other settings");
                 stop.wait().await;
                 Ok(Ended::Stopped)
