@@ -71,8 +71,18 @@ impl Broker {
     pub(crate) fn shared() -> &'static Self {
         static SHARED: OnceLock<Broker> = OnceLock::new();
         SHARED.get_or_init(|| {
-            // Nothing drops a static: what the last run has left is deleted by the next one.
-            let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cdc-broker");
+            // Nothing drops a static: what earlier runs have left is deleted by the next one. Each has a directory of its own, for the
+            // broker of the run before may still be ending in its.
+            let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
+            for left in std::fs::read_dir(parent).unwrap().flatten() {
+                let name = left.file_name().into_string().unwrap_or_default();
+                let run = name.strip_prefix("cdc-broker-");
+                if run.is_some_and(|run| !Path::new("/proc").join(run).exists()) {
+                    let _ = std::fs::remove_dir_all(left.path());
+                }
+            }
+            let dir = parent.join(format!("cdc-broker-{}", std::process::id()));
+            // A number is had again.
             let _ = std::fs::remove_dir_all(&dir);
             Self::in_dir(dir, None)
         })

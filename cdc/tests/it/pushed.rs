@@ -313,6 +313,25 @@ fn a_dump_that_is_gone_before_it_is_written_is_taken_again() {
     });
 }
 
+/// The master lists such a slave for 30 s, and refuses it meanwhile: it is asked until then.
+#[test]
+fn killed_before_the_first_sign_of_life() {
+    let broker = Broker::shared();
+    let pushing = pushing("3.0.16");
+    pushing.master.legacy(|legacy| legacy.refuses_life = true);
+    let mut cdc = pushing.cdc(broker);
+    cdc.start();
+    until("its changes are asked for", || pushing.asked().len() >= 2);
+    cdc.kill();
+    pushing.master.legacy(|legacy| legacy.refuses_life = false);
+    cdc.start();
+    until("it is refused", || {
+        cdc.log().contains("the master already has a slave")
+    });
+    pushing.check(broker, &cdc);
+    assert_eq!(pushing.pushed(), 1);
+}
+
 #[test]
 fn a_binlog_that_is_deleted_before_it_is_asked_for() {
     let broker = Broker::shared();

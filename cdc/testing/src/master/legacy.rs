@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use bytes::{Bytes, BytesMut};
@@ -43,10 +43,14 @@ struct Record {
     bytes: Bytes,
 }
 
+/// How long a slave is listed that has shown no sign of life.
+const FIRST_SIGN: Duration = Duration::from_secs(30);
+
 /// A slave that is listed.
 #[derive(Debug)]
 struct Slave {
     number: i64,
+    since: Instant,
     connection: Option<TcpStream>,
     life: Option<TcpStream>,
 }
@@ -241,6 +245,11 @@ pub(super) fn try_sync(inner: &Arc<Inner>, words: &[Bytes], said: Vec<u8>) -> St
         return "-ERR wrong number of arguments for 'trysync' command\r\n".to_owned();
     };
     let name = format!("{host}:{port}");
+    // One that was killed before its first sign of life has no connection whose end would tell.
+    let is_dead = |slave: &Slave| slave.life.is_none() && slave.since.elapsed() > FIRST_SIGN;
+    if legacy.slaves.get(&name).is_some_and(is_dead) {
+        legacy.slaves.remove(&name);
+    }
     if legacy.slaves.contains_key(&name) {
         return "-ERR AlreadyExist\r\n".to_owned();
     }
@@ -270,6 +279,7 @@ pub(super) fn try_sync(inner: &Arc<Inner>, words: &[Bytes], said: Vec<u8>) -> St
     legacy.next_number += 1;
     let slave = Slave {
         number,
+        since: Instant::now(),
         connection: None,
         life: None,
     };
