@@ -16,7 +16,7 @@ pub use cdc::{
 };
 pub use names::{ADMIN_PORT, KAFKA_PORT, Labels, MANAGER, Names, RPC_PORT, labels};
 pub use node_file::{NodeFile, node_file};
-pub use policies::{disruption_budget, network_policy, service_account};
+pub use policies::{POLICY_RULES, disruption_budget, network_policy, service_account};
 pub use services::{
     Address, assignment_needed, balancer_of, external_services, internal_services, listeners, listeners_text,
     node_port_of,

@@ -25,6 +25,9 @@ pub fn service_account(names: &Names) -> Value {
     account
 }
 
+/// Rules of a policy before those of the listeners.
+pub const POLICY_RULES: usize = 2;
+
 /// Who may connect to brokers; `None` if that is nobody's business.
 pub fn network_policy(spec: &TakhinClusterSpec, names: &Names) -> Option<Value> {
     if spec.network_policy.as_ref().is_some_and(|policy| !policy.enabled) {

@@ -5,6 +5,7 @@ mod assign;
 mod children;
 mod dynamic;
 mod observe;
+mod refused;
 mod status;
 mod volumes;
 
@@ -132,6 +133,10 @@ async fn pass(cluster: &TakhinCluster, context: &Context) -> Result<Action, Erro
         true => paused(cluster, context, &names, &mut report).await,
         false => work(cluster, context, &names, &mut report).await,
     };
+    let done = match done {
+        Err(error) => refused(cluster, context, &names, &mut report, error).await,
+        done => done,
+    };
     if let Err(error) = &done {
         report.failed(error);
     }
@@ -139,6 +144,24 @@ async fn pass(cluster: &TakhinCluster, context: &Context) -> Result<Action, Erro
     report.write(context, cluster, pause).await?;
     done?;
     Ok(Action::requeue(pause))
+}
+
+/// A wish whose children Kubernetes refuses is wrong, and trying again does not mend it: that is said, and waits for another wish.
+/// It is looked at as often as any cluster, because a port that somebody else has may become free.
+async fn refused(
+    cluster: &TakhinCluster,
+    context: &Context,
+    names: &Names,
+    report: &mut Report,
+    error: Error,
+) -> Result<(), Error> {
+    let Some(faults) = refused::faults(cluster, names, &error) else {
+        return Err(error);
+    };
+    let seen = observe::observe(context, cluster, names).await?;
+    report.observed(cluster, names, &seen);
+    report.invalid(context, cluster, &faults).await;
+    Ok(())
 }
 
 async fn paused(

@@ -66,7 +66,18 @@ impl Error {
 
     /// Whether the API server has found something wrong in what was asked for.
     pub fn is_invalid(&self) -> bool {
-        matches!(self, Self::Kube(error) if matches!(&**error, kube::Error::Api(status) if status.code == 422))
+        self.invalid().is_some()
+    }
+
+    /// What the API server has found wrong in what was asked for.
+    pub(super) fn invalid(&self) -> Option<&kube::core::Status> {
+        match self {
+            Self::Kube(error) => match &**error {
+                kube::Error::Api(status) if status.code == 422 => Some(status),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// Whether the API server has understood what was asked for and does not do it: a quota or another rule is against it.

@@ -191,7 +191,10 @@ async fn references(
     }
     let clusters: Api<TakhinCluster> = Api::namespaced(context.client.clone(), of);
     let Some(cluster) = clusters.get_opt(&reference.name).await? else {
-        let message = format!("there is no TakhinCluster {} in namespace {of}", reference.name);
+        let message = format!(
+            "spec.clusterRef: there is no TakhinCluster {} in namespace {of}: create it, or name one that there is",
+            reference.name
+        );
         return Ok(Err(("SinkUnreachable", message)));
     };
     if of != namespace
@@ -227,7 +230,7 @@ async fn references(
         .find(|listener| listener.kind == ListenerType::Internal)
     else {
         let message = format!(
-            "TakhinCluster {} has no listener of type Internal",
+            "spec.clusterRef: TakhinCluster {} has no listener of type Internal: add one to its spec.listeners",
             reference.name
         );
         return Ok(Err(("SinkUnreachable", message)));

@@ -74,8 +74,9 @@ pub fn decide(name: &str, spec: &TopicSpec, before: &BTreeMap<String, String>, f
     match spec.partitions {
         Some(wished) if wished > has => todo.grow = Some(wished),
         Some(wished) if wished < has => {
-            let message =
-                format!("topic has {has} partitions, spec asks for {wished}; partitions cannot be removed");
+            let message = format!(
+                "spec.partitions is {wished}, and the topic has {has}: partitions cannot be removed; set it to {has} or more, or make another topic"
+            );
             todo.problem = Some(("PartitionDecreaseNotSupported", message));
         }
         _ => {}

@@ -138,6 +138,24 @@ async fn a_wrong_setting_changes_nothing_and_is_told_until_it_is_mended() {
     assert!(server.get(SET).is_some());
 }
 
+/// Trying again and again does not mend a wish, and another wish is looked at when it comes.
+#[tokio::test]
+async fn a_child_that_is_invalid_is_the_wish_that_is_wrong() {
+    let server = server(json!({}));
+    let context = server.context();
+    for first in [true, false] {
+        server.writes();
+        server.fail(SET, 422);
+        once(&server, &context).await.unwrap();
+        let told = ("False".to_owned(), "InvalidSpec".to_owned());
+        assert_eq!(condition(&server, "Ready"), told);
+        let is_event = |write: &String| write.starts_with("POST /apis/events.k8s.io/");
+        assert_eq!(server.writes().iter().any(is_event), first, "told once");
+    }
+    once(&server, &context).await.unwrap();
+    assert_eq!(condition(&server, "Ready").1, "BrokersNotReady");
+}
+
 #[tokio::test]
 async fn a_conflict_is_met_with_another_pass() {
     let server = server(json!({}));

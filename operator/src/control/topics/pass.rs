@@ -138,8 +138,11 @@ impl Pass {
         let wanted = topics.iter().filter(|topic| is_wanted(topic, work));
         let (namespace, name) = &self.key;
         let left_out = self.context.options.leaves_out(namespace);
-        let message =
-            left_out.unwrap_or_else(|| format!("there is no TakhinCluster {name} in namespace {namespace}"));
+        let message = left_out.unwrap_or_else(|| {
+            format!(
+                "spec.clusterRef: there is no TakhinCluster {name} in namespace {namespace}: create it, or name one that there is"
+            )
+        });
         let words = wanted.map(|topic| match topic.metadata.deletion_timestamp {
             Some(_) => Word::release(topic),
             None => Word::not_ready(topic, "ClusterNotFound", &message),

@@ -148,7 +148,10 @@ async fn without_its_cluster_a_topic_waits_and_holds_up_no_deletion() {
 async fn of_a_cluster_in_a_namespace_that_is_not_watched_that_is_said() {
     for (watched, part) in [
         ("other", "watchNamespaces"),
-        ("ns", "there is no TakhinCluster prod"),
+        (
+            "ns",
+            "spec.clusterRef: there is no TakhinCluster prod in namespace ns: create it",
+        ),
     ] {
         let server = Server::default();
         let mut context = server.context();

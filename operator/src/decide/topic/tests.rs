@@ -86,7 +86,7 @@ fn partitions_grow_and_never_shrink_and_absent_ones_are_nobodys_business() {
     assert_eq!(decide(None), Todo::default());
     let refused = decide(Some(6));
     assert!(refused.is_nothing());
-    let message = "topic has 12 partitions, spec asks for 6; partitions cannot be removed";
+    let message = "spec.partitions is 6, and the topic has 12: partitions cannot be removed; set it to 12 or more, or make another topic";
     assert_eq!(
         refused.problem,
         Some(("PartitionDecreaseNotSupported", message.to_owned()))

@@ -137,7 +137,7 @@ async fn what_cannot_be_is_said_with_the_value_that_is_wrong() {
         "Ready",
         "False",
         "PartitionDecreaseNotSupported",
-        "has 3 partitions, spec asks for 2",
+        "spec.partitions is 2, and the topic has 3",
     );
     let (now, _) = said(json!({ "replicationFactor": 3 }), true, |_| {}).await;
     check(
