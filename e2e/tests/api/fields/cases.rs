@@ -68,27 +68,32 @@ fn of_pods() -> Vec<Case> {
         cluster(
             "/resources",
             json!({ "resources": too_large() }),
-            &["resources.requests", "2Gi", "memory limit"],
+            &["spec.resources: ", "2Gi", "memory limit", "not be above limits"],
         ),
         cluster(
             "/scheduling/nodeSelector/one.of-them",
             scheduling("nodeSelector", json!({ "disk": "a b" })),
-            &["nodeSelector", "a b"],
+            &["spec.scheduling.nodeSelector: ", "a b", "name labels"],
         ),
         cluster(
             "/scheduling/affinity",
             scheduling("affinity", json!({ "nodeAffinity": required })),
-            &["nodeAffinity", "Nonsense"],
+            &["spec.scheduling.affinity: ", "Nonsense", "correct it"],
         ),
         cluster(
             "/scheduling/tolerations",
             scheduling("tolerations", json!([{ "key": "a", "operator": "Nonsense" }])),
-            &["tolerations", "Nonsense"],
+            &["spec.scheduling.tolerations: ", "Nonsense", "correct or remove"],
         ),
         cluster(
             "/scheduling/topologySpreadConstraints",
             scheduling("topologySpreadConstraints", spread),
-            &["maxSkew", "0"],
+            &[
+                "spec.scheduling.topologySpreadConstraints: ",
+                "maxSkew",
+                "0",
+                "correct it",
+            ],
         ),
         cluster(
             "/scheduling/priorityClassName",
@@ -98,12 +103,12 @@ fn of_pods() -> Vec<Case> {
         cluster(
             "/podMetadata/labels/one.of-them",
             metadata("labels", json!({ "team": "a b" })),
-            &["labels", "a b"],
+            &["spec.podMetadata.labels: ", "a b", "labels are"],
         ),
         cluster(
             "/podMetadata/annotations",
             metadata("annotations", json!({ "a b": "x" })),
-            &["annotations", "a b"],
+            &["spec.podMetadata.annotations: ", "a b", "keys of annotations"],
         ),
     ]
 }
@@ -119,17 +124,31 @@ fn of_listeners() -> Vec<Case> {
         cluster(
             "/listeners/0/serviceAnnotations",
             external("serviceAnnotations", json!({ "a b": "x" })),
-            &["annotations", "a b"],
+            &[
+                "spec.listeners[0].serviceAnnotations: ",
+                "a b",
+                "keys of annotations",
+            ],
         ),
         cluster(
             "/listeners/0/bootstrapNodePort",
             external("bootstrapNodePort", json!(80)),
-            &["nodePort", "80", "30000-32767"],
+            &[
+                "spec.listeners[0].bootstrapNodePort: ",
+                "80",
+                "30000-32767",
+                "leave it out",
+            ],
         ),
         cluster(
             "/listeners/0/brokers/0/nodePort",
             external("brokers", json!([{ "broker": 0, "nodePort": 80 }])),
-            &["nodePort", "80", "30000-32767"],
+            &[
+                "spec.listeners[0].brokers[0].nodePort: ",
+                "80",
+                "30000-32767",
+                "leave it out",
+            ],
         ),
         cluster(
             "/listeners/0/networkPolicyPeers",
@@ -137,7 +156,11 @@ fn of_listeners() -> Vec<Case> {
                 "networkPolicyPeers",
                 json!([{ "ipBlock": { "cidr": "10.0.0.0/99" } }]),
             ),
-            &["cidr", "10.0.0.0/99"],
+            &[
+                "spec.listeners[0].networkPolicyPeers[0].",
+                "10.0.0.0/99",
+                "correct the peer",
+            ],
         ),
     ]
 }
@@ -159,7 +182,7 @@ fn of_topics() -> Vec<Case> {
             "/clusterRef/name",
             "clusterRef",
             json!({ "name": "nowhere" }),
-            &["TakhinCluster nowhere"],
+            &["spec.clusterRef: ", "TakhinCluster nowhere", "create it"],
         ),
         topic(
             "/clusterRef/namespace",
@@ -209,7 +232,7 @@ fn of_sources() -> Vec<Case> {
             "/clusterRef/name",
             "clusterRef",
             json!({ "name": "nowhere" }),
-            &["TakhinCluster nowhere"],
+            &["spec.clusterRef: ", "TakhinCluster nowhere", "create it"],
         ),
         source(
             "/clusterRef/namespace",
