@@ -54,6 +54,9 @@ enum Command {
         /// Image of brokers and takhin-cdc where the resource names none
         #[arg(long, value_name = "IMAGE", default_value = concat!("takhin/takhin:", env!("CARGO_PKG_VERSION")))]
         image: String,
+        /// Namespace of the operator's own pods, which brokers let in [default: unknown, and pods with its name in any are]
+        #[arg(long, value_name = "NAMESPACE")]
+        operator_namespace: Option<String>,
     },
     /// Ask an operator whether it is ready: 0 if it is
     CheckReady {
@@ -83,12 +86,17 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::Run(args) => run::run(args).map_err(|error| format!("{error:#}")),
         Command::Crd { kind, helm } => crds::print(kind.as_deref(), helm).and_then(|text| print(&text)),
-        Command::Render { file, image } => read(&file).and_then(|text| {
+        Command::Render {
+            file,
+            image,
+            operator_namespace,
+        } => read(&file).and_then(|text| {
             let images = Images {
                 broker: image.clone(),
                 cdc: image,
             };
-            render::render(&text, &images, "cluster.local").and_then(|text| print(&text))
+            render::render(&text, &images, "cluster.local", operator_namespace.as_deref())
+                .and_then(|text| print(&text))
         }),
         Command::CheckReady { address } => {
             run::check_ready(&address, Duration::ZERO).map_err(|error| format!("{error:#}"))

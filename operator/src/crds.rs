@@ -12,6 +12,7 @@ const EMBEDDED: &[&str] = &[
     "tolerations",
     "topologySpreadConstraints",
     "networkPolicyPeers",
+    "metricsPeers",
     "resources",
     "imagePullSecrets",
 ];

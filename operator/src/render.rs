@@ -10,11 +10,12 @@ use crate::build::{
     service_account,
 };
 
-/// The objects that belong to the clusters and sources of a text of YAML documents, as YAML documents.
+/// The objects that belong to the clusters and sources of a text of YAML documents, as YAML documents. `home` is the namespace
+/// of the operator's pods.
 ///
 /// # Errors
 /// The text is no manifest, or a resource in it is refused.
-pub fn render(text: &str, images: &Images, domain: &str) -> Result<String, String> {
+pub fn render(text: &str, images: &Images, domain: &str, home: Option<&str>) -> Result<String, String> {
     let mut out = Vec::new();
     for document in text.split("\n---") {
         let value: Value = takhin_config::yaml::from_str(document).map_err(|error| error.to_string())?;
@@ -25,7 +26,12 @@ pub fn render(text: &str, images: &Images, domain: &str) -> Result<String, Strin
         let name = value["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let wrong = |error: serde_json::Error| format!("{kind} {name}: {error}");
         out.extend(match kind.as_str() {
-            "TakhinCluster" => of_cluster(&serde_json::from_value(value).map_err(wrong)?, images, domain)?,
+            "TakhinCluster" => of_cluster(
+                &serde_json::from_value(value).map_err(wrong)?,
+                images,
+                domain,
+                home,
+            )?,
             "PikaSource" => of_source(&serde_json::from_value(value).map_err(wrong)?, images, domain)?,
             // It has no objects of its own.
             "Topic" => Vec::new(),
@@ -40,7 +46,12 @@ pub fn render(text: &str, images: &Images, domain: &str) -> Result<String, Strin
     Ok(texts.map_err(|error| error.to_string())?.join("---\n"))
 }
 
-fn of_cluster(cluster: &TakhinCluster, images: &Images, domain: &str) -> Result<Vec<Value>, String> {
+fn of_cluster(
+    cluster: &TakhinCluster,
+    images: &Images,
+    domain: &str,
+    home: Option<&str>,
+) -> Result<Vec<Value>, String> {
     let names = Names::of(cluster, domain);
     let spec = &cluster.spec;
     let file = node_file(spec, &names, spec.replicas).map_err(|faults| faults.join("\n"))?;
@@ -48,7 +59,7 @@ fn of_cluster(cluster: &TakhinCluster, images: &Images, domain: &str) -> Result<
     all.extend(internal_services(spec, &names));
     all.extend(external_services(spec, &names, spec.replicas));
     all.push(disruption_budget(&names));
-    all.extend(network_policy(spec, &names));
+    all.extend(network_policy(spec, &names, home));
     all.push(broker_set(cluster, &names, &file, images, spec.replicas));
     // Changes with every release, and restarts nobody.
     for object in &mut all {

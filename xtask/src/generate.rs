@@ -62,11 +62,11 @@ const PAGES: &[(&str, &str)] = &[
     ("docs/reference/chart-values.md", "run -q -p xtask -- values"),
     (
         "operator/tests/golden/small.yaml",
-        "run -q -p takhin-operator -- render operator/tests/golden/small.in.yaml --image takhin/takhin:test",
+        "run -q -p takhin-operator -- render operator/tests/golden/small.in.yaml --image takhin/takhin:test --operator-namespace takhin-system",
     ),
     (
         "operator/tests/golden/prod.yaml",
-        "run -q -p takhin-operator -- render operator/tests/golden/prod.in.yaml --image takhin/takhin:test",
+        "run -q -p takhin-operator -- render operator/tests/golden/prod.in.yaml --image takhin/takhin:test --operator-namespace takhin-system",
     ),
     (
         "manifests/takhin-operator.yaml",

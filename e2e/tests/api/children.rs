@@ -52,8 +52,14 @@ const CHILDREN: &[(&str, &str)] = &[
 
 fn made(plane: &ControlPlane) -> Result<()> {
     let room = Room::new(plane, "made")?;
-    let mut operator = room.lone_operator()?;
-    room.kube().apply(&room.ours("TakhinCluster", "prod", wish()))?;
+    let mut operator = room.operator(
+        "operator",
+        &["--no-leader-election", "--pod-namespace", "takhin-system"],
+    )?;
+    operator.ready()?;
+    let mut spec = wish();
+    spec["networkPolicy"] = json!({ "enabled": true, "metricsPeers": [] });
+    room.kube().apply(&room.ours("TakhinCluster", "prod", spec))?;
     for (kind, name) in CHILDREN {
         let child = room.soon(kind, name).with_context(|| operator.tail())?;
         ensure!(
@@ -71,6 +77,15 @@ fn made(plane: &ControlPlane) -> Result<()> {
         ensure!(controller(&pod)?.0 == "StatefulSet");
         ensure!(pod["spec"]["automountServiceAccountToken"] == false, "{pod:#}");
     }
+    let policy = room.soon("NetworkPolicy", "prod")?;
+    let of_admin = &policy["spec"]["ingress"][1];
+    ensure!(of_admin["ports"][0]["port"] == 9644, "{policy:#}");
+    // Nobody but brokers and the operator, which is looked for where it runs.
+    let home = &of_admin["from"][1]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"];
+    ensure!(
+        home == "takhin-system" && of_admin["from"][2].is_null(),
+        "{policy:#}"
+    );
     let budget = room.soon("PodDisruptionBudget", "prod")?;
     ensure!(budget["spec"]["maxUnavailable"] == 1);
     ensure!(budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow");

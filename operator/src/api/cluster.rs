@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use super::cluster_status::{
     BrokerStatus, ListenerStatus, QuorumStatus, RolloutStatus, TakhinClusterStatus,
 };
-use super::shared::{IMAGE, NetworkPolicySpec, SecretKeyRef, annotations_schema, null_is_default};
+use super::shared::{IMAGE, SecretKeyRef, annotations_schema, null_is_default};
 
 /// A cluster of Takhin brokers.
 #[derive(Debug, Clone, PartialEq, CustomResource, Serialize, Deserialize, KubeSchema)]
@@ -136,7 +136,7 @@ pub struct TakhinClusterSpec {
     pub rollout: Option<RolloutSpec>,
     /// Who may connect to the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub network_policy: Option<NetworkPolicySpec>,
+    pub network_policy: Option<ClusterNetworkPolicySpec>,
     /// Namespaces beside this cluster's whose Topics and PikaSources may name this cluster.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "namespaces_schema")]
@@ -256,6 +256,19 @@ pub struct ListenerSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub network_policy_peers: Vec<NetworkPolicyPeer>,
+}
+
+/// Who may connect to the brokers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterNetworkPolicySpec {
+    /// Whether there is a NetworkPolicy; by default there is one.
+    pub enabled: bool,
+    /// From where the port of metrics, health and the admin API can be reached beside the cluster's brokers and the operator; by
+    /// default from everywhere, with an empty list from nowhere else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub metrics_peers: Option<Vec<NetworkPolicyPeer>>,
 }
 
 /// From where a listener can be reached.

@@ -10,9 +10,10 @@ mod shared;
 mod topic;
 
 pub use cluster::{
-    Authentication, BrokerAddress, BrokerStatus, ListenerSpec, ListenerStatus, ListenerType, PodMetadata,
-    PullPolicy, QuorumStatus, RackSpec, RebalanceMode, RebalanceSpec, RolloutSpec, RolloutStatus,
-    SchedulingSpec, StorageSpec, StorageType, TakhinCluster, TakhinClusterSpec, TakhinClusterStatus,
+    Authentication, BrokerAddress, BrokerStatus, ClusterNetworkPolicySpec, ListenerSpec, ListenerStatus,
+    ListenerType, PodMetadata, PullPolicy, QuorumStatus, RackSpec, RebalanceMode, RebalanceSpec, RolloutSpec,
+    RolloutStatus, SchedulingSpec, StorageSpec, StorageType, TakhinCluster, TakhinClusterSpec,
+    TakhinClusterStatus,
 };
 pub use pika_source::{
     ListingType, PikaListing, PikaPosition, PikaSink, PikaSource, PikaSourceSpec, PikaSourceStatus,

@@ -81,6 +81,9 @@ pub(super) struct RunArgs {
     /// Namespace of the Lease [default: that of the pod, or of the kubeconfig]
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
     lease_namespace: Option<String>,
+    /// Namespace of the operator's own pods, which brokers let in [default: unknown, and pods with its name in any are]
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
+    pod_namespace: Option<String>,
     /// Name of this operator in the Lease and in events [default: takhin-operator]
     #[arg(
         long,
@@ -246,6 +249,7 @@ async fn lead(
             cdc: args.cdc_image.clone(),
         },
         domain: args.cluster_domain.clone(),
+        home: args.pod_namespace.clone().filter(|name| !name.is_empty()),
         concurrency: args.max_concurrent,
         topic_resync: Duration::from_secs(args.topic_resync_seconds.into()),
         traces: args.otlp_endpoint.as_ref().map(ToString::to_string),

@@ -33,6 +33,8 @@ pub struct Options {
     pub images: Images,
     /// What all names of Services end with.
     pub domain: String,
+    /// Namespace of the operator's own pods, if it runs in one.
+    pub home: Option<String>,
     /// Passes of one controller at a time.
     pub concurrency: u16,
     /// Pause after which all topics of a cluster are looked at although nothing has happened.

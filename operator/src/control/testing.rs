@@ -47,6 +47,7 @@ impl Server {
                 cdc: "takhin/takhin:test".to_owned(),
             },
             domain: "cluster.local".to_owned(),
+            home: None,
             concurrency: 1,
             topic_resync: Duration::from_secs(120),
             traces: None,

@@ -9,7 +9,7 @@ fn check(input: &str, golden: &str) {
         broker: "takhin/takhin:test".to_owned(),
         cdc: "takhin/takhin:test".to_owned(),
     };
-    let rendered = render(input, &images, "cluster.local").unwrap();
+    let rendered = render(input, &images, "cluster.local", Some("takhin-system")).unwrap();
     for (line, (is, was)) in rendered.lines().zip(golden.lines()).enumerate() {
         assert_eq!(is, was, "line {}", line + 1);
     }

@@ -12,6 +12,7 @@ pub(crate) const EMBEDDED: &[&str] = &[
     "tolerations",
     "topologySpreadConstraints",
     "networkPolicyPeers",
+    "metricsPeers",
 ];
 
 /// A spec that a rule refuses, or a change to it.
@@ -77,7 +78,7 @@ fn cluster() -> Value {
         "terminationGracePeriodSeconds": 120,
         "rebalance": { "mode": "Auto" },
         "rollout": { "drainTimeoutSeconds": 60, "timeoutSeconds": 600 },
-        "networkPolicy": { "enabled": true },
+        "networkPolicy": { "enabled": true, "metricsPeers": peers },
         "topicNamespaces": ["shop"],
     })
 }

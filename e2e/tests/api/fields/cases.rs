@@ -162,6 +162,14 @@ fn of_listeners() -> Vec<Case> {
                 "correct the peer",
             ],
         ),
+        cluster(
+            "/networkPolicy/metricsPeers",
+            json!({ "networkPolicy": {
+                "enabled": true,
+                "metricsPeers": [{ "ipBlock": { "cidr": "10.0.0.0/98" } }],
+            } }),
+            &["cidr", "10.0.0.0/98"],
+        ),
     ]
 }
 

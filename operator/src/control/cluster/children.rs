@@ -94,7 +94,7 @@ pub(super) async fn apply(
     }
     remove_services(context, names, &owner, &external).await?;
     put::<PodDisruptionBudget>(context, namespace, &owned(disruption_budget(names))).await?;
-    match network_policy(&cluster.spec, names) {
+    match network_policy(&cluster.spec, names, context.options.home.as_deref()) {
         Some(policy) => drop(put::<NetworkPolicy>(context, namespace, &owned(policy)).await?),
         None => remove::<NetworkPolicy>(context, namespace, &names.cluster, &owner).await?,
     }
