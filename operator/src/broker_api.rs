@@ -21,6 +21,9 @@ const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(25);
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
 
+/// Why a broker that is to leave is refused, where too few would be left to vote on the metadata.
+pub const VOTER_NEEDED: &str = "voter_needed";
+
 /// Why a broker gave no answer that helps.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AdminError {

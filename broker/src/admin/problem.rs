@@ -203,6 +203,14 @@ pub(super) fn token_unreadable() -> Problem {
 pub(super) fn not_changed(error: &TopicError) -> Problem {
     match error {
         TopicError::UnknownBroker { id } => unknown_broker(*id),
+        TopicError::BrokerNeeded {
+            reason,
+            to_vote: true,
+            ..
+        } => {
+            let remedy = "add brokers first, or start those that are away";
+            Problem::new(409, "voter_needed", "Voter needed", reason.clone(), remedy).field("id")
+        }
         TopicError::BrokerNeeded { reason, .. } => {
             let remedy = "add brokers first, or give the topics that are named fewer replicas (kafka-reassign-partitions.sh)";
             Problem::new(409, "broker_needed", "Broker needed", reason.clone(), remedy).field("id")
@@ -214,6 +222,31 @@ pub(super) fn not_changed(error: &TopicError) -> Problem {
         _ => {
             let remedy = "ask again: every request may be repeated";
             Problem::new(504, "timeout", "No answer in time", error.to_string(), remedy).passing()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Programs tell these apart: `docs/reference/admin-api.json` promises both names.
+    #[test]
+    fn a_broker_that_is_needed_to_vote_is_told_apart() {
+        let promised = include_str!("../../../docs/reference/admin-api.json");
+        for (to_vote, name) in [
+            (false, "urn:takhin:problem:broker_needed"),
+            (true, "urn:takhin:problem:voter_needed"),
+        ] {
+            let error = TopicError::BrokerNeeded {
+                id: 1,
+                reason: "too few would be left".to_owned(),
+                to_vote,
+            };
+            let problem = not_changed(&error);
+            assert_eq!(problem.details.status, 409);
+            assert_eq!(problem.details.r#type, name);
+            assert!(promised.contains(name), "{name}");
         }
     }
 }

@@ -129,7 +129,7 @@ pub(super) const TABLE: &[Route] = &[
         answer: model::Decommission::schema,
         conflict: Some(
             "The broker is needed: the brokers that would be left are too few for the replicas of some topics, which are \
-             named, or to vote on the metadata.",
+             named (`urn:takhin:problem:broker_needed`), or to vote on the metadata (`urn:takhin:problem:voter_needed`).",
         ),
     },
     Route {

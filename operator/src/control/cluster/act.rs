@@ -14,7 +14,7 @@ use super::dynamic::client;
 use super::observe::Seen;
 use super::status::Report;
 use crate::api::{RESTART, SKIP_SCALE_DOWN_CHECK, TakhinCluster};
-use crate::broker_api::{AdminError, BrokerApi};
+use crate::broker_api::{AdminError, BrokerApi, VOTER_NEEDED};
 use crate::build::{CONFIG_HASH, Names};
 use crate::control::claims::{is_leaving, needs_restart_of};
 use crate::control::context::Context;
@@ -202,9 +202,11 @@ async fn decommission(
                 }
             }
             Err(AdminError::Refused {
-                status: 409, detail, ..
+                status: 409,
+                problem,
+                detail,
             }) => {
-                let reason = match detail.contains(" to vote on ") {
+                let reason = match problem == VOTER_NEEDED {
                     true => "LastController",
                     false => "ReplicationFactorTooHigh",
                 };

@@ -51,8 +51,8 @@ impl Controller {
         if image.decommissioning.contains(&broker) == decommissioning {
             return Ok(());
         }
-        if decommissioning && let Some(reason) = why_not(&image, broker, surroundings) {
-            return Err(TopicError::BrokerNeeded { id: broker, reason });
+        if decommissioning && let Some(refusal) = why_not(&image, broker, surroundings) {
+            return Err(refusal);
         }
         let record = MetadataRecord::DecommissionBroker {
             broker,
@@ -74,7 +74,11 @@ impl Controller {
             return Err(TopicError::UnknownBroker { id: broker });
         }
         if let Some(reason) = still_has(&image, broker, surroundings) {
-            return Err(TopicError::BrokerNeeded { id: broker, reason });
+            return Err(TopicError::BrokerNeeded {
+                id: broker,
+                reason,
+                to_vote: false,
+            });
         }
         self.commit_in_turn(&[MetadataRecord::UnregisterBroker { broker }])
             .await?;
@@ -109,10 +113,15 @@ impl Controller {
 }
 
 /// Why a broker cannot be decommissioned.
-fn why_not(image: &Image, broker: i32, surroundings: &Surroundings) -> Option<String> {
+fn why_not(image: &Image, broker: i32, surroundings: &Surroundings) -> Option<TopicError> {
+    let needed_for = |reason: String, to_vote: bool| TopicError::BrokerNeeded {
+        id: broker,
+        reason,
+        to_vote,
+    };
     let stay: BTreeSet<i32> = image.staying().filter(|id| *id != broker).collect();
     if stay.is_empty() {
-        return Some("no other broker is left".to_owned());
+        return Some(needed_for("no other broker is left".to_owned(), false));
     }
     let widths = image.topics.values().filter_map(|topic| {
         let widths = topic.partitions.iter().map(|partition| {
@@ -129,14 +138,15 @@ fn why_not(image: &Image, broker: i32, surroundings: &Surroundings) -> Option<St
         if let Some(more) = widths.len().checked_sub(NAMED).filter(|more| *more > 0) {
             let _ = write!(reason, " and {more} more");
         }
-        return Some(reason);
+        return Some(needed_for(reason, false));
     }
     let needed = surroundings.voters.len().clamp(1, VOTERS);
     let can_vote = stay.intersection(&surroundings.present).count();
     (can_vote < needed).then(|| {
-        format!(
+        let reason = format!(
             "the metadata need {needed} brokers to vote on them, and {can_vote} that are there would be left"
-        )
+        );
+        needed_for(reason, true)
     })
 }
 
@@ -210,6 +220,27 @@ mod tests {
         }
     }
 
+    /// Whether a broker is needed to vote, and the reason that is given.
+    fn refused(image: &Image, broker: i32, surroundings: &Surroundings) -> (bool, String) {
+        match why_not(image, broker, surroundings) {
+            Some(TopicError::BrokerNeeded { reason, to_vote, .. }) => (to_vote, reason),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn brokers_of_the_release_before_read_why_and_are_read() {
+        let old = r#"{"BrokerNeeded":{"id":1,"reason":"no other broker is left"}}"#;
+        let new = TopicError::BrokerNeeded {
+            id: 1,
+            reason: "no other broker is left".to_owned(),
+            to_vote: false,
+        };
+        assert_eq!(serde_json::from_str::<TopicError>(old).unwrap(), new);
+        let sent = serde_json::to_value(&new).unwrap();
+        assert_eq!(sent["BrokerNeeded"]["reason"], "no other broker is left");
+    }
+
     #[test]
     fn a_broker_that_the_others_cannot_replace_stays() {
         let narrow = image(4, &[("two", &[1, 2]), ("three", &[1, 2, 3])]);
@@ -218,16 +249,19 @@ mod tests {
         let mut less = narrow.clone();
         less.decommissioning.insert(4);
         assert_eq!(
-            why_not(&less, 1, &all).unwrap(),
-            "2 brokers would be left, too few for topics three (3 replicas)"
+            refused(&less, 1, &all),
+            (
+                false,
+                "2 brokers would be left, too few for topics three (3 replicas)".to_owned()
+            )
         );
         let names: Vec<String> = (10..30).map(|i| format!("t{i}")).collect();
         let topics: Vec<(&str, &[i32])> = names.iter().map(|name| (name.as_str(), &[1, 2][..])).collect();
-        let reason = why_not(&image(2, &topics), 1, &all).unwrap();
+        let (_, reason) = refused(&image(2, &topics), 1, &all);
         assert!(reason.ends_with("t19 (2 replicas) and 10 more"), "{reason}");
         assert_eq!(
-            why_not(&image(1, &[]), 1, &surroundings(&[1], &[1])).unwrap(),
-            "no other broker is left"
+            refused(&image(1, &[]), 1, &surroundings(&[1], &[1])),
+            (false, "no other broker is left".to_owned())
         );
     }
 
@@ -236,8 +270,11 @@ mod tests {
         let topics: &[(&str, &[i32])] = &[("one", &[1])];
         let missing = surroundings(&[1, 2, 3], &[1, 2, 3]);
         assert_eq!(
-            why_not(&image(4, topics), 1, &missing).unwrap(),
-            "the metadata need 3 brokers to vote on them, and 2 that are there would be left"
+            refused(&image(4, topics), 1, &missing),
+            (
+                true,
+                "the metadata need 3 brokers to vote on them, and 2 that are there would be left".to_owned()
+            )
         );
         // One that is dead leaves for one that is not.
         assert_eq!(why_not(&image(4, topics), 4, &missing), None);

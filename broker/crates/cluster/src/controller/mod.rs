@@ -116,6 +116,9 @@ pub enum TopicError {
         id: i32,
         /// Why not.
         reason: String,
+        /// Whether too few would be left to vote on the metadata. One of an earlier release neither sends nor reads it.
+        #[serde(default)]
+        to_vote: bool,
     },
     /// The metadata group has no leader here at the moment.
     #[error("the controller is not available")]

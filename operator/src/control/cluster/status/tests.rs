@@ -504,7 +504,12 @@ async fn reasons_against_a_smaller_cluster() {
         ),
         (
             409,
-            problem("broker_needed", "the metadata need 3 brokers to vote on them"),
+            problem("broker_needed", "orders needs 3 brokers to vote on it"),
+            "ReplicationFactorTooHigh",
+        ),
+        (
+            409,
+            problem("voter_needed", "in whatever words"),
             "LastController",
         ),
     ] {
