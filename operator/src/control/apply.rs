@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 
 use k8s_openapi::NamespaceResourceScope;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Resource, ResourceExt as _};
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -54,7 +54,18 @@ where
     Ok(written)
 }
 
-/// Deletes a child if it is there and belongs to `owner`.
+/// Deletes this very object, not one that has taken its name since it was looked at: the API server answers with 409 then.
+pub fn this_one<K: Resource>(found: &K) -> DeleteParams {
+    DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: found.meta().uid.clone(),
+            resource_version: None,
+        }),
+        ..DeleteParams::default()
+    }
+}
+
+/// Deletes a child if it is there and belongs to `owner`. One that takes its place meanwhile is left to the next pass.
 ///
 /// # Errors
 /// Whatever the API server says.
@@ -69,12 +80,12 @@ where
     if found.meta().deletion_timestamp.is_some() || !is_owned(&found, owner) {
         return Ok(());
     }
-    match api.delete(name, &DeleteParams::default()).await {
+    match api.delete(name, &this_one(&found)).await {
         Ok(_) => {
             info!(kind = %K::kind(&()), namespace, name, "deleted");
             Ok(())
         }
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }

@@ -30,6 +30,8 @@ struct State {
     writes: Vec<String>,
     /// Status codes for the next writes to paths that end so.
     failures: Vec<(String, u16)>,
+    /// Paths of objects that somebody makes anew just before they are deleted.
+    renewed: Vec<String>,
 }
 
 impl Server {
@@ -90,6 +92,11 @@ impl Server {
         self.0.lock().failures.push((end.to_owned(), status));
     }
 
+    /// Somebody makes the object there anew just before it is deleted.
+    pub(super) fn renew_before_removal(&self, path: &str) {
+        self.0.lock().renewed.push(path.to_owned());
+    }
+
     /// What was written since the last time.
     pub(super) fn writes(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock().writes)
@@ -140,6 +147,9 @@ impl State {
             Some(object) => (object.to_owned(), true),
             None => (path.to_owned(), false),
         };
+        if *method == Method::DELETE {
+            self.renew(&object);
+        }
         let found = self.objects.get(&object).cloned();
         let (path, new) = match (method.as_str(), found) {
             ("POST", _) => {
@@ -169,6 +179,10 @@ impl State {
                 (object, self.stamp(new, found.as_ref()))
             }
             ("DELETE", Some(found)) => {
+                let uid = &body["preconditions"]["uid"];
+                if uid.is_string() && *uid != found["metadata"]["uid"] {
+                    return (409, refusal(409));
+                }
                 self.objects.remove(&object);
                 return (200, found);
             }
@@ -177,6 +191,18 @@ impl State {
         };
         self.objects.insert(path, new.clone());
         (200, new)
+    }
+
+    fn renew(&mut self, path: &str) {
+        let Some(at) = self.renewed.iter().position(|renewed| renewed == path) else {
+            return;
+        };
+        self.renewed.remove(at);
+        if let Some(mut object) = self.objects.get(path).cloned() {
+            object["metadata"]["uid"] = Value::Null;
+            let object = self.stamp(object, None);
+            self.objects.insert(path.to_owned(), object);
+        }
     }
 
     fn read(&self, path: &str, query: &str) -> (u16, Value) {

@@ -19,7 +19,7 @@ use crate::build::{
     Names, NodeFile, broker_set, claim_size, config_map, disruption_budget, external_services,
     internal_services, network_policy, owned, service_account,
 };
-use crate::control::apply::{apply as put, remove};
+use crate::control::apply::{apply as put, remove, this_one};
 use crate::control::context::Context;
 use crate::control::error::Error;
 use crate::decide::quantity::bytes;
@@ -150,10 +150,14 @@ pub(super) async fn apply_set(
         if is_ours && !leaves && has != claim_size(&cluster.spec).and_then(bytes) {
             let parameters = DeleteParams {
                 propagation_policy: Some(PropagationPolicy::Orphan),
-                ..DeleteParams::default()
+                ..this_one(&found)
             };
-            api.delete(&names.cluster, &parameters).await?;
-            leaves = true;
+            match api.delete(&names.cluster, &parameters).await {
+                Ok(_) => leaves = true,
+                // Another one has its name by now, whose coming wakes the next pass.
+                Err(kube::Error::Api(status)) if status.code == 409 => return Ok(found),
+                Err(error) => return Err(error.into()),
+            }
             info!(
                 namespace = names.namespace,
                 name = names.cluster,

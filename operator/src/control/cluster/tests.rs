@@ -116,6 +116,39 @@ async fn what_belongs_to_somebody_else_is_not_taken() {
 }
 
 #[tokio::test]
+async fn what_takes_the_place_of_a_child_is_not_removed_unseen() {
+    let server = server(json!({}));
+    let context = server.context();
+    once(&server, &context).await.unwrap();
+    let policy = "/apis/networking.k8s.io/v1/namespaces/ns/networkpolicies/prod";
+    let uid = |path: &str| server.get(path).map(|object| object["metadata"]["uid"].clone());
+    server.edit(CLUSTER, |cluster| {
+        cluster["spec"]["storage"]["size"] = "2Gi".into();
+        cluster["spec"]["networkPolicy"] = json!({ "enabled": false });
+    });
+    let before = (uid(SET).unwrap(), uid(policy).unwrap());
+    server.renew_before_removal(SET);
+    server.renew_before_removal(policy);
+    server.writes();
+    once(&server, &context).await.unwrap();
+    let writes = server.writes();
+    for path in [SET, policy] {
+        assert!(writes.contains(&format!("DELETE {path}")), "{writes:#?}");
+    }
+    // They are there, and are others.
+    let renewed = (uid(SET).unwrap(), uid(policy).unwrap());
+    assert!(renewed.0 != before.0 && renewed.1 != before.1);
+    let size = |set: serde_json::Value| {
+        set["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"].clone()
+    };
+    assert_eq!(size(server.get(SET).unwrap()), "1024Mi");
+    // The next pass has looked at those.
+    once(&server, &context).await.unwrap();
+    assert_eq!(size(server.get(SET).unwrap()), "2Gi");
+    assert!(uid(SET).unwrap() != renewed.0 && uid(policy).is_none());
+}
+
+#[tokio::test]
 async fn a_wrong_setting_changes_nothing_and_is_told_until_it_is_mended() {
     let server = server(json!({ "log.retention.msx": "1" }));
     let context = server.context();
