@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use takhin_e2e::kubernetes::{ControlPlane, Entry, audit, text};
 use takhin_e2e::wait;
 
+use crate::brokers::{asks_for, bound};
 use crate::room::{Room, SOON, controller};
 use crate::stage::Suites;
 
@@ -14,6 +15,10 @@ pub(crate) fn add(suites: &mut Suites) {
     suites.add(
         "children: a cluster gets what it needs, restricted, and leaves only its claims",
         made,
+    );
+    suites.add(
+        "children: claims that go with a cluster stay when its volumes grow",
+        removed,
     );
     suites.add("children: what somebody deletes is made again", made_again);
     suites.add(
@@ -138,6 +143,62 @@ fn fewer_listeners(room: &Room<'_>) -> Result<()> {
         room.kube().gone(kind, &room.name, name, SOON)?;
     }
     Ok(())
+}
+
+/// With `deleteOnRemoval` the StatefulSet owns the claims; it is made anew for another size, and they may not go with it.
+fn removed(plane: &ControlPlane) -> Result<()> {
+    let room = Room::new(plane, "removed")?;
+    let operator = room.lone_operator()?;
+    room.kube().apply(&json!({
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": { "name": "removed" },
+        "provisioner": "example.com/none",
+        "allowVolumeExpansion": true,
+    }))?;
+    let with_size = |size: &str| {
+        let storage = json!({
+            "type": "PersistentVolumeClaim", "size": size, "className": "removed", "deleteOnRemoval": true,
+        });
+        let spec = json!({ "replicas": 1, "storage": storage });
+        room.kube().apply(&room.ours("TakhinCluster", "prod", spec))
+    };
+    let claim = "data-prod-0";
+    let owned_by = |set: &Value| {
+        let set = text(set, "/metadata/uid").to_owned();
+        room.wait("PersistentVolumeClaim", claim, "to belong to the set", |claim| {
+            let owners = claim["metadata"]["ownerReferences"].as_array()?;
+            let is_its = owners.iter().any(|owner| owner["uid"] == set.as_str());
+            is_its.then(|| text(claim, "/metadata/uid").to_owned())
+        })
+        .with_context(|| operator.tail())
+    };
+    with_size("1Gi")?;
+    let first = room.soon("StatefulSet", "prod")?;
+    let made = owned_by(&first)?;
+    bound(&room, claim, "1Gi")?;
+    with_size("2Gi")?;
+    let second = room
+        .wait("StatefulSet", "prod", "to be another one", |set| {
+            let is_new = !set.is_null() && set["metadata"]["uid"] != first["metadata"]["uid"];
+            is_new.then(|| set.clone())
+        })
+        .with_context(|| operator.tail())?;
+    asks_for(&room, claim, "2Gi")?;
+    ensure!(owned_by(&second)? == made, "the claim is another one");
+    let now = room.soon("PersistentVolumeClaim", claim)?;
+    ensure!(now["metadata"]["deletionTimestamp"].is_null(), "{now:#}");
+
+    room.kube().delete("TakhinCluster", &room.name, "prod")?;
+    for (kind, name) in [
+        ("StatefulSet", "prod"),
+        ("Pod", "prod-0"),
+        ("PersistentVolumeClaim", claim),
+    ] {
+        room.kube().gone(kind, &room.name, name, SOON)?;
+    }
+    room.kube().delete("StorageClass", "", "removed")?;
+    room.leave()
 }
 
 fn made_again(plane: &ControlPlane) -> Result<()> {
