@@ -82,15 +82,7 @@ fn made(plane: &ControlPlane) -> Result<()> {
         ensure!(controller(&pod)?.0 == "StatefulSet");
         ensure!(pod["spec"]["automountServiceAccountToken"] == false, "{pod:#}");
     }
-    let policy = room.soon("NetworkPolicy", "prod")?;
-    let of_admin = &policy["spec"]["ingress"][1];
-    ensure!(of_admin["ports"][0]["port"] == 9644, "{policy:#}");
-    // Nobody but brokers and the operator, which is looked for where it runs.
-    let home = &of_admin["from"][1]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"];
-    ensure!(
-        home == "takhin-system" && of_admin["from"][2].is_null(),
-        "{policy:#}"
-    );
+    closed(&room)?;
     let budget = room.soon("PodDisruptionBudget", "prod")?;
     ensure!(budget["spec"]["maxUnavailable"] == 1);
     ensure!(budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow");
@@ -128,6 +120,19 @@ fn made(plane: &ControlPlane) -> Result<()> {
     }
     ensure!(operator.ended()?.is_none(), "{}", operator.tail());
     room.leave()
+}
+
+/// The admin port is for nobody but brokers and the operator, which is looked for where it runs.
+fn closed(room: &Room<'_>) -> Result<()> {
+    let policy = room.soon("NetworkPolicy", "prod")?;
+    let of_admin = &policy["spec"]["ingress"][1];
+    ensure!(of_admin["ports"][0]["port"] == 9644, "{policy:#}");
+    let home = &of_admin["from"][1]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"];
+    ensure!(
+        home == "takhin-system" && of_admin["from"][2].is_null(),
+        "{policy:#}"
+    );
+    Ok(())
 }
 
 /// Services of a listener, and the network policy, go with what they are for.
