@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use takhin_config::cdc::CdcFilters;
+use takhin_pika::command;
 
 use super::{Event, Kind, glob};
 
@@ -68,8 +70,8 @@ impl Filter {
         &self.databases
     }
 
-    /// Why an event is left out; `None` if it is not. What concerns a whole database passes the filters of keys, and what
-    /// is of the data set those of commands.
+    /// Why an event is left out; `None` if it is not. What changes several keys passes if one of them does, what concerns a whole
+    /// database passes the filters of keys, and what is of the data set those of commands.
     pub fn refuses(&self, event: &Event) -> Option<Rule> {
         if event.kind == Kind::Control {
             return None;
@@ -80,18 +82,10 @@ impl Filter {
         {
             return Some(Rule::Types);
         }
-        if let Some(key) = &event.key {
-            let is_one_of = |patterns: &[String]| {
-                patterns
-                    .iter()
-                    .any(|pattern| glob::matches(pattern.as_bytes(), key))
-            };
-            if !self.keys.is_empty() && !is_one_of(&self.keys) {
-                return Some(Rule::Keys);
-            }
-            if is_one_of(&self.exclude_keys) {
-                return Some(Rule::ExcludeKeys);
-            }
+        if let Some(key) = &event.key
+            && let Some(rule) = self.refuses_keys(key, event)
+        {
+            return Some(rule);
         }
         if event.kind == Kind::Binlog {
             if !self.commands.is_empty() && !self.commands.contains(&*event.op) {
@@ -103,11 +97,29 @@ impl Filter {
         }
         None
     }
+
+    /// Why no key that an event changes is wanted. One that is wanted is enough: masters before 3.5 move elements from key to key in
+    /// one command.
+    fn refuses_keys(&self, first: &[u8], event: &Event) -> Option<Rule> {
+        let refuses = |key: &[u8]| {
+            let is_one_of = |patterns: &[String]| {
+                let mut patterns = patterns.iter();
+                patterns.any(|pattern| glob::matches(pattern.as_bytes(), key))
+            };
+            if !self.keys.is_empty() && !is_one_of(&self.keys) {
+                return Some(Rule::Keys);
+            }
+            is_one_of(&self.exclude_keys).then_some(Rule::ExcludeKeys)
+        };
+        let rule = refuses(first)?;
+        let is_wanted = |key: &Bytes| refuses(key).is_none();
+        let mut others = command::other_keys(&event.op, &event.args);
+        (!event.has_more_keys || !others.any(is_wanted)).then_some(rule)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use takhin_config::cdc::DataTypeName;
     use takhin_pika::binlog::Item;
     use takhin_pika::{Position, resp};
@@ -161,5 +173,51 @@ mod tests {
         };
         assert_eq!(refused(&only, "set a b"), Some(Rule::Commands));
         assert_eq!(refused(&only, "DEL a"), None);
+    }
+
+    /// Masters before 3.5 write these as they are.
+    #[test]
+    fn of_several_keys_one_that_is_wanted_is_enough() {
+        let wanted = CdcFilters {
+            keys: vec!["user:*".into()],
+            ..CdcFilters::default()
+        };
+        let unwanted = CdcFilters {
+            exclude_keys: vec!["tmp:*".into()],
+            ..CdcFilters::default()
+        };
+        for (command, by_keys, by_exclude) in [
+            ("rpoplpush queue:1 user:2", None, None),
+            ("rpoplpush tmp:1 user:2", None, None),
+            ("rpoplpush user:2 tmp:1", None, None),
+            ("rpoplpush tmp:1 tmp:2", Some(Rule::Keys), Some(Rule::ExcludeKeys)),
+            ("smove tmp:a user:b m", None, None),
+            // A member and values are no keys.
+            (
+                "smove tmp:a tmp:b user:m",
+                Some(Rule::Keys),
+                Some(Rule::ExcludeKeys),
+            ),
+            ("msetnx tmp:x 1 user:y 2", None, None),
+            (
+                "msetnx tmp:x user:1 tmp:y user:2",
+                Some(Rule::Keys),
+                Some(Rule::ExcludeKeys),
+            ),
+            // What is only read is not changed.
+            (
+                "sunionstore tmp:a user:b user:c",
+                Some(Rule::Keys),
+                Some(Rule::ExcludeKeys),
+            ),
+            (
+                "bitop and tmp:a user:b",
+                Some(Rule::Keys),
+                Some(Rule::ExcludeKeys),
+            ),
+        ] {
+            assert_eq!(refused(&wanted, command), by_keys, "{command}");
+            assert_eq!(refused(&unwanted, command), by_exclude, "{command}");
+        }
     }
 }

@@ -84,8 +84,12 @@ enum Keys {
     Each,
     /// Keys and values in turns, and each pair could be a `set`.
     Pairs,
-    /// The first word is the key that matters most, others follow.
+    /// The first word is the only key that it changes, and others are read.
     More,
+    /// The first two words are keys, and it changes both.
+    Two,
+    /// Keys and values in turns, all or none of which it changes.
+    PairsOrNone,
     /// As `More`, after a word that is none.
     MoreAfterOne,
     /// There is none: the command acts on a whole database.
@@ -100,8 +104,12 @@ enum Expiry {
     Seconds,
     /// In the second word: so many milliseconds after its execution.
     Millis,
-    /// In the second word: the time.
+    /// In the second word: the time in seconds; none if it is zero or less.
     Time,
+    /// In the second word: the time in seconds, which is over if it is zero or less, so that the key goes.
+    Deadline,
+    /// As `Deadline`, in milliseconds.
+    DeadlineMillis,
     /// Behind `EX` or `PX`.
     Options,
 }
@@ -126,7 +134,7 @@ const TABLE: &[Row] = &[
     ("del", None, Keys::Each, Expiry::Never),
     ("delvx", STRING, Keys::One, Expiry::Never),
     ("expire", None, Keys::One, Expiry::Seconds),
-    ("expireat", None, Keys::One, Expiry::Time),
+    ("expireat", None, Keys::One, Expiry::Deadline),
     ("flushall", None, Keys::None, Expiry::Never),
     ("flushdb", None, Keys::None, Expiry::Never),
     ("geoadd", ZSET, Keys::One, Expiry::Never),
@@ -149,17 +157,17 @@ const TABLE: &[Row] = &[
     ("ltrim", LIST, Keys::One, Expiry::Never),
     ("mset", STRING, Keys::Pairs, Expiry::Never),
     // Sets all of its keys or none, which the binlog does not tell: it stays whole.
-    ("msetnx", STRING, Keys::More, Expiry::Never),
+    ("msetnx", STRING, Keys::PairsOrNone, Expiry::Never),
     ("persist", None, Keys::One, Expiry::Never),
     ("pexpire", None, Keys::One, Expiry::Millis),
-    ("pexpireat", None, Keys::One, Expiry::Time),
+    ("pexpireat", None, Keys::One, Expiry::DeadlineMillis),
     ("pfadd", STRING, Keys::One, Expiry::Never),
     ("pfmerge", STRING, Keys::More, Expiry::Never),
     ("pkpatternmatchdel", None, Keys::None, Expiry::Never),
     ("pksetexat", STRING, Keys::One, Expiry::Time),
     ("psetex", STRING, Keys::One, Expiry::Millis),
     ("rpop", LIST, Keys::One, Expiry::Never),
-    ("rpoplpush", LIST, Keys::More, Expiry::Never),
+    ("rpoplpush", LIST, Keys::Two, Expiry::Never),
     ("rpush", LIST, Keys::One, Expiry::Never),
     ("rpushx", LIST, Keys::One, Expiry::Never),
     ("sadd", SET, Keys::One, Expiry::Never),
@@ -170,7 +178,7 @@ const TABLE: &[Row] = &[
     ("setnx", STRING, Keys::One, Expiry::Never),
     ("setrange", STRING, Keys::One, Expiry::Never),
     ("sinterstore", SET, Keys::More, Expiry::Never),
-    ("smove", SET, Keys::More, Expiry::Never),
+    ("smove", SET, Keys::Two, Expiry::Never),
     ("spop", SET, Keys::One, Expiry::Never),
     ("srem", SET, Keys::One, Expiry::Never),
     ("sunionstore", SET, Keys::More, Expiry::Never),
@@ -270,7 +278,7 @@ pub fn each_change(mut command: Command, exec_time: u32, mut each: impl FnMut(Ch
             }
         }
         Keys::One | Keys::Pairs => each(change(name, first, args)),
-        Keys::More => each(Change {
+        Keys::More | Keys::Two | Keys::PairsOrNone => each(Change {
             has_more_keys: true,
             ..change(name, first, args)
         }),
@@ -287,6 +295,17 @@ pub fn each_change(mut command: Command, exec_time: u32, mut each: impl FnMut(Ch
             });
         }
     }
+}
+
+/// The keys behind the first one that a command changes, in lower case and not split, as a [`Change`] has it. Those that it only reads
+/// are not among them.
+pub fn other_keys<'a>(op: &str, args: &'a [Bytes]) -> impl Iterator<Item = &'a Bytes> {
+    let (step, count) = match row_of(op.as_bytes()).map(|row| row.2) {
+        Some(Keys::Two) => (1, 1),
+        Some(Keys::PairsOrNone) => (2, usize::MAX),
+        _ => (1, 0),
+    };
+    args.iter().skip(step).step_by(step).take(count)
 }
 
 /// Whether a key is one of Pika's own notes.
@@ -312,6 +331,9 @@ fn expire_at(expiry: Expiry, args: &[Bytes], exec_time: u32) -> Option<i64> {
         Expiry::Seconds => after(seconds(args.get(1))),
         Expiry::Millis => after(number(args.get(1))),
         Expiry::Time => to_millis(number(args.get(1))?),
+        Expiry::Deadline => number(args.get(1)).map(|time| to_millis(time).unwrap_or(0)),
+        // Pika takes it as it is: seconds by mistake are long over.
+        Expiry::DeadlineMillis => number(args.get(1)).map(|time| time.max(0)),
         Expiry::Options => {
             let at = |name: &[u8]| {
                 args.iter()
@@ -378,6 +400,27 @@ mod tests {
         );
         assert_eq!(told("pksetexat k 0 v"), [one("pksetexat", "k", None)]);
         assert_eq!(told("setex k 9223372036854775807 v"), [one("setex", "k", None)]);
+    }
+
+    /// A time that is over deletes the key. "No expiry" would have it stay.
+    #[test]
+    fn a_deadline_in_the_past_is_one() {
+        let at = |text: &str| told(text).remove(0).2;
+        for (text, expected) in [
+            ("expireat k 0", Some(0)),
+            ("expireat k -1", Some(0)),
+            ("expireat k 1", Some(1000)),
+            ("expireat k 1700000000123", Some(1_700_000_000_123)),
+            ("expireat k soon", None),
+            ("pexpireat k 0", Some(0)),
+            ("pexpireat k -1", Some(0)),
+            ("pexpireat k 1893456000", Some(1_893_456_000)),
+            ("pexpireat k 1700000000123", Some(1_700_000_000_123)),
+            ("expire k -1", Some(999_000)),
+            ("persist k", None),
+        ] {
+            assert_eq!(at(text), expected, "{text}");
+        }
     }
 
     #[test]
