@@ -34,7 +34,7 @@ Examples:
 
 Later ones win: the file, the environment (TAKHIN__SECTION__KEY), --set. docs/reference/cdc-configuration.md has every setting.
 
-It goes on where it was. The position is in the file checkpoint.json of checkpoint.dir and in the topic
+It goes on where it was. The position is in the files checkpoint.json and checkpoint-2.json of checkpoint.dir and in the topic
 __pika_port_kafka_offsets; the further one counts. Trouble with the master or the brokers ends nothing: it tries again,
 and /readyz on admin.bind says what it waits for. POST /v1/pause there has nothing written until POST /v1/resume. SIGTERM stops it when what is on its way was written.
 

@@ -68,8 +68,16 @@ impl Cdc {
 
     /// The position in its file, of a database: file and offset.
     pub fn saved(&self, db: &str) -> Option<(u64, u64)> {
-        let text = fs::read_to_string(self.work.path().join("data/checkpoint.json")).ok()?;
-        let file: serde_json::Value = serde_json::from_str(&text).ok()?;
+        // The later one of two that are written in turns; by hand is later than anything.
+        let read = |name| {
+            let text = fs::read_to_string(self.work.path().join("data").join(name)).ok()?;
+            serde_json::from_str(&text).ok()
+        };
+        let order = |file: &serde_json::Value| (file["crc32c"].is_null(), file["sequence"].as_u64());
+        let files = ["checkpoint.json", "checkpoint-2.json"]
+            .into_iter()
+            .filter_map(read);
+        let file = files.max_by_key(order)?;
         let of = &file["databases"][db];
         Some((of["filenum"].as_u64()?, of["offset"].as_u64()?))
     }

@@ -95,13 +95,29 @@ impl Cdc {
         self.dir.path().join("data")
     }
 
-    /// The file with positions.
+    /// The file with positions that was written last.
     pub(crate) fn positions(&self) -> Vec<u8> {
-        fs::read(self.data().join("checkpoint.json")).unwrap()
+        self.newest_positions().unwrap().0
+    }
+
+    fn newest_positions(&self) -> Option<(Vec<u8>, serde_json::Value)> {
+        let read = |name| {
+            let bytes = fs::read(self.data().join(name)).ok()?;
+            // Torn where it is being written.
+            let file = serde_json::from_slice(&bytes).ok()?;
+            Some((bytes, file))
+        };
+        let order =
+            |(_, file): &(_, serde_json::Value)| (file["crc32c"].is_null(), file["sequence"].as_u64());
+        let files = ["checkpoint.json", "checkpoint-2.json"]
+            .into_iter()
+            .filter_map(read);
+        files.max_by_key(order)
     }
 
     /// Puts back a file of before.
     pub(crate) fn put_back(&self, positions: &[u8]) {
+        let _ = fs::remove_file(self.data().join("checkpoint-2.json"));
         fs::write(self.data().join("checkpoint.json"), positions).unwrap();
     }
 
@@ -112,8 +128,7 @@ impl Cdc {
 
     /// The position in the file, of a database.
     pub(crate) fn saved(&self, db: &str) -> Option<Position> {
-        let text = fs::read_to_string(self.data().join("checkpoint.json")).ok()?;
-        let file: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let (_, file) = self.newest_positions()?;
         let of = &file["databases"][db];
         let filenum = u32::try_from(of["filenum"].as_u64()?).unwrap();
         Some(Position::new(filenum, of["offset"].as_u64()?))
