@@ -25,7 +25,7 @@ use takhin_runtime::telemetry::health::{Flag, Health, Probe};
 use takhin_runtime::{Env, Shutdown};
 use tracing::info;
 
-use crate::checkpoint::{Checkpoints, PositionFile, newest, read_topic};
+use crate::checkpoint::{CheckpointError, Checkpoints, PositionFile, newest, read_topic};
 use crate::control::Pause;
 use crate::event::{Encoder, Json};
 use crate::metrics::{self, Phase};
@@ -289,7 +289,8 @@ impl Runner<'_> {
         // What is not committed by then never is.
         self.outlet.begin(&source_id).await?;
         let reading = self.client.retry(Some(&topics.offsets), async || {
-            read_topic(&self.client, &topics.offsets, partitions, &source_id).await
+            let of = (&*source_id, self.outlet.is_transactional());
+            read_topic(&self.client, &topics.offsets, partitions, of).await
         });
         let after = self.config.sink.transaction_timeout;
         let Ok(read) = self.env.clock.timeout(after, reading).await else {
@@ -300,6 +301,7 @@ impl Runner<'_> {
             what: format!("read positions from {}", topics.offsets),
             source,
         })?;
+        CheckpointError::check(&topics.offsets, &of_topic)?;
         let checkpoints = newest(of_file, of_topic, self.outlet.is_transactional());
         topics.keep(checkpoints.values().map(|known| known.partitions));
         Ok((topics, checkpoints))

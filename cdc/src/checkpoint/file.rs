@@ -70,6 +70,20 @@ pub enum CheckpointError {
         /// Its version.
         found: u32,
     },
+    /// A newer build has written one in the topic.
+    #[error(
+        "sink.topic_offsets: the position of {db} in {topic} has version {found}, and this takhin-cdc knows {} at most; start a \
+         newer one, or choose another source.id to begin anew",
+        super::VERSION
+    )]
+    NewerInTopic {
+        /// The topic.
+        topic: String,
+        /// The database.
+        db: String,
+        /// Its version.
+        found: u32,
+    },
     /// It is of another source.
     #[error(
         "checkpoint.dir: {} is of the source {found}, not {wanted}; choose another directory, or set source.id",
@@ -83,6 +97,24 @@ pub enum CheckpointError {
         /// Whose it should be.
         wanted: String,
     },
+}
+
+impl CheckpointError {
+    /// Refuses positions of a topic that a newer build has written.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::NewerInTopic`].
+    pub fn check(topic: &str, checkpoints: &Checkpoints) -> Result<(), Self> {
+        match checkpoints.iter().find(|(_, checkpoint)| !checkpoint.is_known()) {
+            Some((db, newer)) => Err(Self::NewerInTopic {
+                topic: topic.to_owned(),
+                db: db.clone(),
+                found: newer.version,
+            }),
+            None => Ok(()),
+        }
+    }
 }
 
 fn hint(error: &io::Error) -> &'static str {
@@ -418,13 +450,6 @@ fn read(disk: &dyn Disk, path: &Path, source_id: &str) -> Result<Found, Checkpoi
 impl std::fmt::Debug for PositionFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "PositionFile({})", self.dir.display())
-    }
-}
-
-impl Checkpoint {
-    /// Whether it may be used: of this source, and of a version that is known.
-    pub(super) fn is_of(&self, source_id: &str) -> bool {
-        self.source_id == source_id && self.is_known()
     }
 }
 

@@ -48,7 +48,7 @@ fn changes(cluster: &Ground) -> Result<()> {
     more(&mut changes);
     changes.arrive(&house)?;
     // The process that was killed may have written them, and nobody its position.
-    another_follows(&house, &killed)?;
+    another_follows(&house, (&killed, &master))?;
     more(&mut changes);
     let again = changes.arrive(&house)?;
     eprintln!("        {again} records came again after the kill");
@@ -86,8 +86,9 @@ fn kill(house: &House<'_>) -> Result<Vec<String>> {
     Ok(names.into_iter().map(Into::into).collect())
 }
 
-/// Waits until just one pod is there that was not `killed`, and is ready.
-fn another_follows(house: &House<'_>, killed: &[String]) -> Result<()> {
+/// Waits until just one pod is there that was not `killed`, and is ready, and the master sends to no process but that one: one that is to
+/// be killed lives on for seconds, and writes.
+fn another_follows(house: &House<'_>, (killed, master): (&[String], &Master)) -> Result<()> {
     wait::until("another pod to follow", LIMIT, || {
         let pods = house.cluster.kube().list("Pod", house.namespace)?;
         let follows = |pod: &Value| condition(pod, "Ready").is_some_and(|(status, ..)| status == "True");
@@ -95,7 +96,7 @@ fn another_follows(house: &House<'_>, killed: &[String]) -> Result<()> {
         let named = pods.iter().map(|pod| (pod, text(pod, "/metadata/name")));
         let ours = named.filter(|(_, name)| name.starts_with("profiles-cdc"));
         let follow: Vec<bool> = ours.map(|(pod, name)| is_another(name) && follows(pod)).collect();
-        Ok(follow == [true])
+        Ok(follow == [true] && master.slaves().len() == 1)
     })
 }
 
