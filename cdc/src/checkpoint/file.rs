@@ -185,8 +185,6 @@ pub struct PositionFile {
 struct Turns {
     /// Whether it is known what is there.
     are_known: bool,
-    /// Those that are there.
-    files: [Option<Arc<dyn File>>; 2],
     /// The one that was written last, which stays as it is until the other one is on the medium.
     last: usize,
     /// The number of that.
@@ -235,16 +233,10 @@ impl PositionFile {
 
     fn read_in(&self, turns: &mut Turns) -> Result<Checkpoints, CheckpointError> {
         let newest = newest(&*self.disk, &self.dir, &self.source_id)?;
-        *turns = Turns::default();
-        for (name, file) in NAMES.iter().zip(&mut turns.files) {
-            let path = self.dir.join(name);
-            *file = match self.disk.open(&path, OpenMode::Write) {
-                Ok(opened) => Some(opened),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                Err(error) => return Err(not_written(path, error)),
-            };
-        }
-        turns.are_known = true;
+        *turns = Turns {
+            are_known: true,
+            ..Turns::default()
+        };
         let Some(Whole { index, form, bytes }) = newest else {
             turns.last = 1;
             self.saved.lock().clear();
@@ -252,7 +244,7 @@ impl PositionFile {
         };
         // It may be in the page cache only, of whoever was killed amid a save, or of a sync that has failed, which one that does not
         // fail makes good for nothing but what is written again, its name too.
-        turns.files[index] = Some(self.create(index, &bytes)?);
+        self.create(index, &bytes)?;
         (turns.last, turns.sequence) = (index, form.sequence);
         if form.crc32c.is_none() {
             // By hand. It would be later than all that follows it.
@@ -294,39 +286,39 @@ impl PositionFile {
             crc32c: None,
         };
         form.crc32c = Some(form.checksum());
-        let written = self.replace(index, turns.files[index].take(), &form);
-        turns.files[index] = Some(written?);
+        self.replace(index, &form)?;
         (turns.last, turns.sequence) = (index, form.sequence);
         Ok(())
     }
 
     /// Writes in place, or a new file where there is none, or it is too short. On the medium when it returns; nobody knows what the file
     /// has otherwise.
-    fn replace(
-        &self,
-        index: usize,
-        file: Option<Arc<dyn File>>,
-        form: &Form,
-    ) -> Result<Arc<dyn File>, CheckpointError> {
-        let failed = |source| not_written(self.dir.join(NAMES[index]), source);
-        let len = file.as_ref().map_or(Ok(0), |file| file.len()).map_err(failed)?;
-        let bytes = form.to_bytes(usize::try_from(len).unwrap_or(0));
-        match file.filter(|_| bytes.len() as u64 == len) {
-            Some(file) => write(&*file, &bytes).map(|()| file).map_err(failed),
+    fn replace(&self, index: usize, form: &Form) -> Result<(), CheckpointError> {
+        let path = self.dir.join(NAMES[index]);
+        // By its name each time: whoever has removed it, or the directory, would find nothing of what goes to an open one.
+        let opened = match self.disk.open(&path, OpenMode::Write) {
+            Ok(file) => file.len().map(|len| Some((file, len))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        };
+        let opened = opened.map_err(|source| not_written(path.clone(), source))?;
+        let len = opened.as_ref().map_or(0, |(_, len)| *len);
+        let bytes = form.to_bytes(usize::try_from(len.min(MAX_LEN)).unwrap_or(0));
+        match opened.filter(|(_, len)| bytes.len() as u64 == *len) {
+            Some((file, _)) => write(&*file, &bytes).map_err(|source| not_written(path, source)),
             None => self.create(index, &bytes),
         }
     }
 
     /// Writes a new file: there is all of it, or what was there before.
-    fn create(&self, index: usize, bytes: &[u8]) -> Result<Arc<dyn File>, CheckpointError> {
+    fn create(&self, index: usize, bytes: &[u8]) -> Result<(), CheckpointError> {
         let (path, next) = (self.dir.join(NAMES[index]), self.dir.join(NEXT));
         let create = || {
             let file = self.disk.open(&next, OpenMode::CreateOrWrite)?;
             file.set_len(0)?;
             write(&*file, bytes)?;
             self.disk.rename(&next, &path)?;
-            self.disk.sync_dir(&self.dir)?;
-            Ok(file)
+            self.disk.sync_dir(&self.dir)
         };
         create().map_err(|source| not_written(path.clone(), source))
     }
@@ -537,7 +529,7 @@ mod tests {
         for offset in 1..=2 {
             file.save(&at(offset)).unwrap();
         }
-        for op in [Op::Open, Op::SetLen, Op::Rename, Op::SyncDir] {
+        for op in [Op::SetLen, Op::Rename, Op::SyncDir] {
             let (path, when, fault) = (String::new(), When::Always, Fault::Eio);
             disk.arm(FaultRule {
                 op,
