@@ -303,7 +303,7 @@ impl Runner<'_> {
         })?;
         CheckpointError::check(&topics.offsets, &of_topic)?;
         let checkpoints = newest(of_file, of_topic, self.outlet.is_transactional());
-        topics.keep(checkpoints.values().map(|known| known.partitions));
+        topics.keep(checkpoints.values().map(|known| known.partitions))?;
         Ok((topics, checkpoints))
     }
 }

@@ -23,6 +23,17 @@ pub enum SinkError {
         /// The brokers' words.
         source: ClientError,
     },
+    /// A key's data set and its changes would be in different partitions.
+    #[error(
+        "sink.topic_snapshot is {} with {} partitions, and sink.topic_binlog {} with {}: give both as many, or set sink.mode to \
+         single", snapshot.0, snapshot.1, binlog.0, binlog.1
+    )]
+    Unequal {
+        /// The topic of the data set, and its partitions.
+        snapshot: (String, i32),
+        /// The topic of changes, and its partitions.
+        binlog: (String, i32),
+    },
     /// There are no transactions.
     #[error(
         "sink.delivery is exactly_once, and the brokers have no transactions ({0}): set it to at_least_once"
@@ -99,7 +110,10 @@ impl SinkError {
 
     /// Whether nothing changes before somebody does something.
     pub fn needs_somebody(&self) -> bool {
-        matches!(self, Self::NoTransactions(_) | Self::Refused { .. })
+        matches!(
+            self,
+            Self::NoTransactions(_) | Self::Refused { .. } | Self::Unequal { .. }
+        )
     }
 
     /// Whether the same batch is refused the next time too, and what was beside it is written again.

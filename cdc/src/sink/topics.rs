@@ -74,10 +74,21 @@ impl Topics {
 
     /// Has events go to no more partitions than they went to before, as was `noted`: in one that was added since, those of a key
     /// would not be behind the ones of before.
-    pub fn keep(&mut self, noted: impl Iterator<Item = u32>) {
+    ///
+    /// # Errors
+    ///
+    /// [`SinkError::Unequal`] where nothing is noted yet, and the two have not as many.
+    pub fn keep(&mut self, noted: impl Iterator<Item = u32>) -> Result<(), SinkError> {
         let least = noted.filter(|count| *count > 0).min();
         let Some(least) = least.and_then(|count| i32::try_from(count).ok()) else {
-            return;
+            let (of_snapshot, of_binlog) = (self.partitions(&self.snapshot), self.partitions(&self.binlog));
+            if of_snapshot == of_binlog {
+                return Ok(());
+            }
+            return Err(SinkError::Unequal {
+                snapshot: (self.snapshot.clone(), of_snapshot),
+                binlog: (self.binlog.clone(), of_binlog),
+            });
         };
         for topic in [&self.snapshot, &self.binlog] {
             if let Some(count) = self.partitions.get_mut(topic).filter(|count| **count > least) {
@@ -90,6 +101,7 @@ impl Topics {
                 *count = least;
             }
         }
+        Ok(())
     }
 
     /// Partitions of a topic; 1 if it is none of these.
@@ -195,5 +207,36 @@ pub(super) fn failed(what: &str, source: ClientError) -> SinkError {
     SinkError::Client {
         what: what.to_owned(),
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topics(of_snapshot: i32, of_binlog: i32) -> Topics {
+        let mut topics = Topics::named(&CdcConfig::default());
+        let counts = [(&topics.snapshot, of_snapshot), (&topics.binlog, of_binlog)];
+        topics.partitions = counts.map(|(topic, count)| (topic.clone(), count)).into();
+        topics
+    }
+
+    /// The data set of a key would be in another partition than its changes, and what is said to all partitions not in all of them.
+    #[test]
+    fn topics_of_unequal_partitions_are_refused_before_anything_is_in_them() {
+        let refused = topics(12, 4).keep([0].into_iter()).unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "sink.topic_snapshot is pika.pika.snapshot with 12 partitions, and sink.topic_binlog pika.pika.binlog with 4: give \
+             both as many, or set sink.mode to single"
+        );
+        topics(4, 4).keep([].into_iter()).unwrap();
+        // Somebody has added some since.
+        let mut more = topics(12, 6);
+        more.keep([0, 4].into_iter()).unwrap();
+        assert_eq!(
+            (more.partitions(&more.snapshot), more.partitions(&more.binlog)),
+            (4, 4)
+        );
     }
 }
