@@ -9,6 +9,7 @@ use tracing::{error, warn};
 
 use super::Runner;
 use crate::metrics;
+use crate::source::SourceError;
 use crate::trouble::Trouble;
 
 /// Pause before the next attempt: the first one, and the longest.
@@ -37,6 +38,8 @@ pub(super) struct Pauses {
     agains: u32,
     /// How often in a row something was written in vain.
     in_vain: u32,
+    /// Dumps in a row that could not be read.
+    dumps: u32,
 }
 
 /// How many attempts may follow one another without a pause.
@@ -49,6 +52,7 @@ impl Pauses {
             begin: env.clock.instant(),
             agains: 0,
             in_vain: 0,
+            dumps: 0,
         }
     }
 
@@ -63,6 +67,13 @@ impl Pauses {
         let wait = if needs_somebody { LONG_PAUSE } else { self.next };
         self.next = (self.next * 2).min(PAUSE.1);
         wait
+    }
+
+    /// What is to be waited behind a dump that could not be read. Another one costs the master a copy of all of its data, and has the
+    /// same fault if that is in the data: only the first time it may have been the transfer's.
+    fn wait_for_dump(&mut self) -> Option<Duration> {
+        self.dumps += 1;
+        self.dumps.checked_sub(2).map(in_vain)
     }
 
     /// Two or three attempts find out what is needed; nobody is to be asked without end.
@@ -97,11 +108,14 @@ impl Runner<'_> {
             Trouble::Wal(_) => true,
             _ => false,
         };
-        let is_in_vain = match trouble {
-            Trouble::Sink(error) => self.is_amid.swap(false, Ordering::Relaxed) || error.is_refused(),
-            _ => false,
-        };
-        let wait = pauses.wait(needs_somebody, is_in_vain);
+        let is_amid = self.is_amid.swap(false, Ordering::Relaxed);
+        let is_in_vain = matches!(trouble, Trouble::Sink(error) if is_amid || error.is_refused());
+        let is_dump = matches!(trouble, Trouble::Source(SourceError::Snapshot { .. }));
+        if !is_amid {
+            pauses.dumps = 0;
+        }
+        let for_dump = is_dump.then(|| pauses.wait_for_dump()).flatten();
+        let wait = for_dump.unwrap_or_else(|| pauses.wait(needs_somebody, is_in_vain));
         let _ = self.env.clock.timeout(wait, stop.wait()).await;
         pauses.begin = self.env.clock.instant();
     }
@@ -148,5 +162,15 @@ mod tests {
         assert!(waits[7..].iter().all(|wait| *wait == 600));
         assert_eq!(seconds(&mut pauses, false), 0);
         assert_eq!(seconds(&mut pauses, true), 10);
+    }
+
+    /// A key that makes no sense is in the next dump too.
+    #[test]
+    fn dumps_that_cannot_be_read_are_asked_for_ever_more_rarely() {
+        let mut pauses = Pauses::new(&Env::real());
+        let waits: Vec<_> = (0..9).map(|_| pauses.wait_for_dump()).collect();
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(waits[..4], [None, seconds(10), seconds(20), seconds(40)]);
+        assert_eq!(waits[8], seconds(600));
     }
 }
