@@ -16,6 +16,7 @@ use takhin_pika::info::DumpInfo;
 use takhin_pika::message::{
     FileRequest, FileResponse, TransferKind, TransferRequest, TransferResponse, TransferStatus,
 };
+use takhin_runtime::clock::Instant;
 use takhin_runtime::{Env, OpenMode, ReadHalf, WriteHalf};
 use tracing::{debug, info, warn};
 
@@ -114,6 +115,13 @@ struct Progress {
     at: (usize, u64),
 }
 
+/// The wait for the master's list: over several connections, where the master does not answer while it makes the dump.
+struct Waiting {
+    begin: Instant,
+    /// When it was said last, after the beginning.
+    said: Duration,
+}
+
 /// A connection to the port of files.
 struct Files {
     address: String,
@@ -131,9 +139,13 @@ impl Transfer<'_> {
         let mut loan = Loan::new(self.begun, self.db);
         let progress = &mut loan.progress;
         let mut failures = 0;
+        let mut waiting = Waiting {
+            begin: self.env.clock.instant(),
+            said: Duration::ZERO,
+        };
         loop {
             let before = progress.as_ref().map(|progress| progress.at);
-            let error = match self.attempt(progress).await {
+            let error = match self.attempt(progress, &mut waiting).await {
                 Ok(dump) => return Ok(dump),
                 Err(error) => error,
             };
@@ -146,6 +158,12 @@ impl Transfer<'_> {
                 // What is there may be the fault.
                 *progress = None;
             }
+            // 3.5.0 to 3.5.2 say nothing until they have made it, however long that takes.
+            let may_be_made = before.is_none() && progress.is_none() && error.reason() == "silent";
+            if may_be_made {
+                failures = 0;
+                self.still_waits(&mut waiting)?;
+            }
             if !may_pass || failures >= ATTEMPTS {
                 return Err(error);
             }
@@ -154,7 +172,31 @@ impl Transfer<'_> {
         }
     }
 
-    async fn attempt(&self, progress: &mut Option<Progress>) -> Result<Dump, SourceError> {
+    /// Says from time to time that it waits; no longer than it may.
+    fn still_waits(&self, waiting: &mut Waiting) -> Result<(), SourceError> {
+        let (waited, limit) = (waiting.begin.elapsed(), self.config.snapshot.push_wait);
+        if waited >= limit {
+            return Err(SourceError::NotMade {
+                db: self.db.to_owned(),
+                after: limit,
+            });
+        }
+        if waited >= waiting.said + SAY {
+            waiting.said = waited;
+            warn!(
+                db = self.db,
+                seconds = waited.as_secs(),
+                "waiting for the master to make its dump"
+            );
+        }
+        Ok(())
+    }
+
+    async fn attempt(
+        &self,
+        progress: &mut Option<Progress>,
+        waiting: &mut Waiting,
+    ) -> Result<Dump, SourceError> {
         let source = &self.config.source;
         let address = address(&source.host, source.port.saturating_add(PORT_ABOVE));
         let (reading, writing) = connect(self.env, &address, source.timeout).await?.into_split();
@@ -166,7 +208,7 @@ impl Transfer<'_> {
             writing,
             buffer: BytesMut::new(),
         };
-        let (uuid, listed) = self.list(&mut files).await?;
+        let (uuid, listed) = self.list(&mut files, waiting).await?;
         let known = progress
             .as_ref()
             .filter(|known| known.uuid == uuid && known.files == listed);
@@ -183,7 +225,11 @@ impl Transfer<'_> {
         }
         let info = self.receive(&mut files, progress, &uuid, &listed).await?;
         // A dump that was made meanwhile may have replaced some of the files.
-        if self.list(&mut files).await? != (uuid.clone(), listed.clone()) {
+        *waiting = Waiting {
+            begin: self.env.clock.instant(),
+            said: Duration::ZERO,
+        };
+        if self.list(&mut files, waiting).await? != (uuid.clone(), listed.clone()) {
             *progress = None;
             return Err(self.failed("the master has made another dump meanwhile"));
         }
@@ -196,25 +242,13 @@ impl Transfer<'_> {
     }
 
     /// The master's list, as soon as there is one.
-    async fn list(&self, files: &mut Files) -> Result<(String, Vec<String>), SourceError> {
-        let begin = self.env.clock.instant();
-        let (limit, mut said) = (self.config.snapshot.push_wait, Duration::ZERO);
+    async fn list(
+        &self,
+        files: &mut Files,
+        waiting: &mut Waiting,
+    ) -> Result<(String, Vec<String>), SourceError> {
         loop {
-            let waited = begin.elapsed();
-            if waited >= limit {
-                return Err(SourceError::NotMade {
-                    db: self.db.to_owned(),
-                    after: limit,
-                });
-            }
-            if waited >= said + SAY {
-                said = waited;
-                warn!(
-                    db = self.db,
-                    seconds = waited.as_secs(),
-                    "waiting for the master to make its dump"
-                );
-            }
+            self.still_waits(waiting)?;
             let request = TransferRequest {
                 r#type: TransferKind::TransferMeta.into(),
                 reader_index: 0,
@@ -305,7 +339,7 @@ impl Transfer<'_> {
     }
 
     /// Waits where more was received than the rate allows.
-    async fn pace(&self, begin: takhin_runtime::clock::Instant, received: u64) {
+    async fn pace(&self, begin: Instant, received: u64) {
         if let Limit::At(rate) = self.config.snapshot.max_rate {
             #[allow(clippy::cast_precision_loss, reason = "a rate need not be exact")]
             let seconds = received as f64 / rate.max(ByteSize::bytes(1)).as_u64() as f64;

@@ -110,6 +110,23 @@ fn a_dump_that_is_never_made() {
     check(broker, &cdc, version);
 }
 
+/// It says nothing until it is made, as 3.5.0 to 3.5.2. Whoever gave up would ask for another one, which those begin anew.
+#[test]
+fn a_master_that_is_silent_while_it_makes_its_dump() {
+    let broker = Broker::shared();
+    let Replayed { master, version, .. } = Replayed::start("3.5.5").unwrap();
+    master.faults(|faults| faults.mute_lists = 8);
+    let mut cdc = Cdc::new(&master, broker.kafka);
+    cdc.set("snapshot.mode=initial").set("source.timeout=1s");
+    cdc.start_and_wait();
+    wait(&master);
+    check(broker, &cdc, version);
+    // Of two databases.
+    assert_eq!(master.transfers(), 8 + 2);
+    let is_asked = |request: &&takhin_pika::message::InnerRequest| request.db_sync.is_some();
+    assert_eq!(master.requests().iter().filter(is_asked).count(), 2);
+}
+
 /// The whole of what was recorded one after the other, as if nobody had gone away.
 #[test]
 fn a_data_set_and_all_that_was_executed_after_it() {

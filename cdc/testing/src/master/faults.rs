@@ -15,6 +15,8 @@ pub struct Faults {
     pub closes_at: Vec<(String, Position)>,
     /// Questions for a list of files that are answered with: not yet.
     pub not_ready: u32,
+    /// Questions for a list of files that are not answered.
+    pub mute_lists: u32,
     /// Connections of files end after so many answers, as many times as there are numbers.
     pub cut_files_after: Vec<u32>,
     /// After so many answers the master has made another dump.

@@ -137,6 +137,10 @@ pub(super) fn serve(inner: &Arc<Inner>, mut stream: TcpStream) -> io::Result<()>
                 return Ok(());
             }
             answers += 1;
+            let is_list = request.r#type == i32::from(TransferKind::TransferMeta);
+            if is_list && inner.state().is_mute() {
+                continue;
+            }
             let answer = answer(&mut inner.state(), &request);
             stream.write_all(&frame::encode(&answer))?;
         }
@@ -144,6 +148,15 @@ pub(super) fn serve(inner: &Arc<Inner>, mut stream: TcpStream) -> io::Result<()>
             0 => return Ok(()),
             n => buffer.extend_from_slice(&chunk[..n]),
         }
+    }
+}
+
+impl State {
+    /// Whether one more question for a list is not answered.
+    fn is_mute(&mut self) -> bool {
+        let is_mute = self.faults.mute_lists > 0;
+        self.faults.mute_lists = self.faults.mute_lists.saturating_sub(1);
+        is_mute
     }
 }
 
