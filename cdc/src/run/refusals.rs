@@ -26,6 +26,9 @@ pub(super) struct Refusals {
     /// By database: the only position that it could be. Whatever is found out of others meanwhile, it stays until something
     /// of the database has come.
     of: BTreeMap<String, Refusal>,
+    /// Positions at which the master has another history than was followed, and what it has said. Found out again when the position is
+    /// asked for again.
+    other: BTreeMap<String, (Position, String)>,
 }
 
 /// A position that connections have ended at.
@@ -84,6 +87,12 @@ impl Refusals {
 }
 
 impl Runner<'_> {
+    /// Why a position is lost, if that was found out when it was asked for last.
+    fn lost(&self, db: &str, from: Position) -> Option<String> {
+        let (at, why) = self.refusals.lock().other.remove(db)?;
+        (at == from).then_some(why)
+    }
+
     /// Has the changes of a database come, or only asks for them if they are to come through a log that has not begun.
     pub(super) async fn ask(
         &self,
@@ -98,6 +107,13 @@ impl Runner<'_> {
                 position: from,
                 why: "the master closes the connection whenever it is asked for the changes from there on"
                     .to_owned(),
+            });
+        }
+        if let Some(why) = self.lost(db, from) {
+            return Err(SourceError::PositionLost {
+                db: db.to_owned(),
+                position: from,
+                why,
             });
         }
         match is_taken {
@@ -120,6 +136,10 @@ impl Runner<'_> {
             SourceError::Closed { .. } if session.is_amid_message() => {}
             SourceError::Closed { address, .. } if address == session.address() => {
                 self.refusals.lock().closed(session.unanswered());
+            }
+            SourceError::History { db, position, .. } => {
+                let other = &mut self.refusals.lock().other;
+                other.insert(db.clone(), (*position, error.to_string()));
             }
             _ => {}
         }

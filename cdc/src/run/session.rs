@@ -171,7 +171,14 @@ impl Runner<'_> {
     }
 
     /// Has the changes of a database come, or asks only whether they would if they are to come through a log.
-    async fn go_on(&self, session: &Session, db: &str, from: (Position, u32)) -> Result<(), SourceError> {
+    /// `last` is the number of the last item that was written, 0 if none is known.
+    async fn go_on(
+        &self,
+        session: &Session,
+        db: &str,
+        (from, last): ((Position, u32), u64),
+    ) -> Result<(), SourceError> {
+        session.expect(db, last);
         let is_taken = !self.config.wal.enabled;
         self.ask(session, db, from, is_taken).await?;
         if is_taken {
@@ -225,7 +232,8 @@ impl Runner<'_> {
                     (end, 0)
                 }
             };
-            match self.go_on(session, db, from).await {
+            let last = known.get(db).map_or(0, |known| known.logic_id);
+            match self.go_on(session, db, (from, last)).await {
                 Err(lost @ SourceError::PositionLost { .. }) => {
                     self.note_lost(&lost);
                     self.resync(lost)?;
@@ -300,7 +308,7 @@ impl Runner<'_> {
         self.is_amid.store(false, Ordering::Relaxed);
         if !self.is_over() {
             self.note_taken(db, from);
-            let followed = self.go_on(session, db, (from, epoch)).await;
+            let followed = self.go_on(session, db, ((from, epoch), 0)).await;
             followed.map_err(|error| self.of_new(error))?;
             session.followed().since(db, now_ms);
         }

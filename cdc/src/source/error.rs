@@ -65,7 +65,7 @@ pub enum SourceError {
         hint: String,
     },
     /// What arrives is none of Pika's messages.
-    #[error("what {address} sends makes no sense: {source}")]
+    #[error("what {address} sends makes no sense: {source}; is source.port the Redis port of a Pika?")]
     Frame {
         /// `HOST:PORT`.
         address: String,
@@ -282,8 +282,8 @@ pub enum SourceError {
     },
     /// The changes from the position on cannot be had.
     #[error(
-        "position {position} of {db} is lost: {why}; set source.on_position_lost to resync to take the data set again, or \
-         remove the position to begin anew"
+        "position {position} of {db} is lost: {why}; set source.on_position_lost to resync and snapshot.mode to when_needed \
+         to take the data set again, or choose another source.id to begin anew"
     )]
     PositionLost {
         /// The database.
@@ -306,8 +306,26 @@ pub enum SourceError {
         /// What the master says.
         why: String,
     },
+    /// The item at a position that was noted is another one than follows what was written.
+    #[error(
+        "the item of {db} at {position} has number {found}, and {expected} is to follow there: the master has another history than \
+         the one that was followed, as after a backup was restored or another server took its place"
+    )]
+    History {
+        /// The database.
+        db: String,
+        /// Where it begins.
+        position: Position,
+        /// The number that it should have.
+        expected: u64,
+        /// The one that it has.
+        found: u64,
+    },
     /// Changes are missing.
-    #[error("a gap in the binlog of {db}: {found} follows where {expected} is to be")]
+    #[error(
+        "a gap in the binlog of {db}: {found} follows where {expected} is to be; it is asked for again, and if that does not help, one \
+         start with snapshot.mode always takes the data set again"
+    )]
     Gap {
         /// The database.
         db: String,
@@ -317,7 +335,10 @@ pub enum SourceError {
         found: Position,
     },
     /// The data set cannot be taken.
-    #[error("the data set of {db} cannot be taken: {why}")]
+    #[error(
+        "the data set of {db} cannot be taken: {why}; another dump is asked for, ever later: see the master's log, and the room on its \
+         disk"
+    )]
     Snapshot {
         /// The database.
         db: String,
@@ -335,7 +356,10 @@ pub enum SourceError {
         source: io::Error,
     },
     /// An item makes no sense.
-    #[error("the item of {db} that ends at {end} makes no sense: {source}")]
+    #[error(
+        "the item of {db} that ends at {end} makes no sense: {source}; it is asked for again, and if that does not help, one start \
+         with snapshot.mode always takes the data set again"
+    )]
     Item {
         /// The database.
         db: String,
@@ -376,6 +400,7 @@ impl SourceError {
             Self::AlreadyListed { .. } => "already_listed",
             Self::PositionLost { .. } => "position_lost",
             Self::ChangesGone { .. } => "changes_gone",
+            Self::History { .. } => "history",
             Self::Gap { .. } => "gap",
             Self::Snapshot { .. } | Self::NotMade { .. } => "snapshot",
             Self::SnapshotDisk { .. } => "snapshot_disk",

@@ -42,6 +42,8 @@ pub struct Session {
     timeout: Duration,
     followed: Followed,
     dbs: Mutex<BTreeMap<String, Db>>,
+    /// Of databases of which nothing has come: the number of the item that was written last.
+    numbers: Mutex<BTreeMap<String, u64>>,
 }
 
 /// Between which addresses the connections are, and what is said over them; masters before 3.5 connect as well.
@@ -69,6 +71,7 @@ impl Session {
             timeout,
             followed: Followed::default(),
             dbs: Mutex::default(),
+            numbers: Mutex::default(),
         }
     }
 
@@ -83,6 +86,40 @@ impl Session {
         let entry = Db::new(db, session, from, self.env.clock.instant());
         self.followed.begin(db, entry.end.unwrap_or_default());
         self.dbs.lock().insert(db.to_owned(), entry);
+    }
+
+    /// Has the first item that comes of a database be the one behind that number, before its changes are asked for. Nothing is known of it
+    /// where that is 0.
+    ///
+    /// From 3.3 on the items of a database are numbered one by one, also beyond restarts: two histories of one master, which has one
+    /// `replication_id` after a backup was restored too, can have items at the same positions.
+    pub fn expect(&self, db: &str, last: u64) {
+        let is_numbered = self
+            .followed
+            .source()
+            .is_some_and(|source| !source.names_servers());
+        let mut numbers = self.numbers.lock();
+        match last > 0 && is_numbered {
+            true => numbers.insert(db.to_owned(), last),
+            false => numbers.remove(db),
+        };
+    }
+
+    /// Whether an item is the one that was expected, if one was.
+    fn check_number(&self, db: &str, item: &Item) -> Result<(), SourceError> {
+        let Some(last) = self.numbers.lock().remove(db) else {
+            return Ok(());
+        };
+        let (expected, found) = (last.saturating_add(1), item.logic_id);
+        if found == expected || item.is_padding() {
+            return Ok(());
+        }
+        Err(SourceError::History {
+            db: db.to_owned(),
+            position: item.start,
+            expected,
+            found,
+        })
     }
 
     /// Asks for the changes of a database that has a session.
@@ -260,6 +297,7 @@ impl Session {
                     found: item.start,
                 });
             }
+            self.check_number(db, &item)?;
             end = item_end;
             message.items.push(Received { item, index: 0, end });
         }

@@ -168,6 +168,39 @@ fn positions_that_are_lost() {
     );
 }
 
+/// A master that was restored from a backup and has grown since has its `replication_id`, and an item may begin at the position.
+#[test]
+fn another_history_at_the_same_position_is_a_lost_position() {
+    let broker = Broker::shared();
+    let master = master(|_| {});
+    let mut cdc = Cdc::new(&master, broker.kafka);
+    let write = |value: &[u8]| master.execute("db0", &[b"set", b"k", value]);
+    let is_acked = || master.acked("db0") == Some(master.end("db0"));
+    cdc.start_and_wait();
+    write(b"1");
+    until("the first one is acknowledged", is_acked);
+    // The same history goes on.
+    assert!(cdc.stop().success());
+    write(b"2");
+    cdc.start_and_wait();
+    until("the second one is acknowledged", is_acked);
+    assert!(cdc.stop().success());
+    let position = master.end("db0");
+    master.number_on("db0", 7);
+    write(b"3");
+    cdc.start();
+    says(
+        &cdc,
+        &format!("position {position} of db0 is lost: the item of db0 at"),
+    );
+    assert!(
+        cdc.says().contains("has number 10, and 3 is to follow there"),
+        "{}",
+        cdc.says()
+    );
+    assert_eq!(cdc.saved("db0"), Some(position));
+}
+
 /// How often a slave has shown that it is there.
 fn signs(master: &Master) -> usize {
     let is_sign = |request: &&InnerRequest| {

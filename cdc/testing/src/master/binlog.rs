@@ -53,6 +53,11 @@ impl Binlog {
         self.entries.last().map_or(self.begin, |entry| entry.end)
     }
 
+    /// Has the next item have another number.
+    pub fn number_on(&mut self, by: u64) {
+        self.next_index += by;
+    }
+
     /// Writes an item as Pika does: its header says where the item before it ended, and the file rolls after that was
     /// said.
     pub fn append(&mut self, words: &[&[u8]]) -> Position {

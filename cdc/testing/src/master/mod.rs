@@ -247,6 +247,13 @@ impl Master {
             .unwrap_or_default()
     }
 
+    /// Has the next item of a database have a number so much higher: another history than the one of before.
+    pub fn number_on(&self, db: &str, by: u64) {
+        if let Some(binlog) = self.0.state().binlogs.get_mut(db) {
+            binlog.number_on(by);
+        }
+    }
+
     /// Deletes the files of a binlog before this one.
     pub fn purge(&self, db: &str, filenum: u32) {
         if let Some(binlog) = self.0.state().binlogs.get_mut(db) {
