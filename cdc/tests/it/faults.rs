@@ -257,6 +257,29 @@ fn memory_is_bounded_by_default() {
     }
 }
 
+/// A message has a hundred items, whatever their size, and each value is in its record twice: 100 MiB here, of which records are made
+/// piece by piece.
+#[test]
+fn memory_is_bounded_with_large_values() {
+    let value = vec![b'v'; 1 << 20];
+    let broker = Broker::start();
+    let master = Master::start(Settings {
+        file_size: 100 << 20,
+        ..Settings::default()
+    })
+    .unwrap();
+    let mut cdc = Cdc::new(&master, broker.kafka);
+    cdc.start_and_wait();
+    for number in 0..200 {
+        let key = format!("key{}", number % 10);
+        master.execute("db0", &[b"set", key.as_bytes(), &value]);
+    }
+    until("it is written", || cdc.saved("db0") == Some(master.end("db0")));
+    let peak = cdc.peak_mib();
+    assert!(peak < 400, "{peak} MiB");
+    assert!(cdc.stop().success());
+}
+
 /// Seeds of chance: what happens, and when.
 #[test]
 fn killed_at_any_point() {
