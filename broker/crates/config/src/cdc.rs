@@ -185,7 +185,7 @@ section! {
         keys: Vec<String> = Vec::new();
         /// Keys of which there are none, as such patterns.
         exclude_keys: Vec<String> = Vec::new();
-        /// Commands that become events, as they stand in the binlog (`pksetexat` rather than `setex`).
+        /// Commands that become events, as they stand in the binlog (`pksetexat` rather than `setex`; `set` for each key of an `mset`).
         commands: Vec<String> = Vec::new();
         /// Commands that do not.
         exclude_commands: Vec<String> = Vec::new();
