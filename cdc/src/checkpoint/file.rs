@@ -118,12 +118,17 @@ impl CheckpointError {
 }
 
 fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "; nothing is acknowledged to the master until there is room"
-        }
-        _ => "",
+    match is_full(error) {
+        true => "; nothing is acknowledged to the master until there is room",
+        false => "",
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 /// What a file says.
@@ -244,7 +249,7 @@ impl PositionFile {
         };
         // It may be in the page cache only, of whoever was killed amid a save, or of a sync that has failed, which one that does not
         // fail makes good for nothing but what is written again, its name too.
-        self.create(index, &bytes)?;
+        self.write_again(index, &bytes)?;
         (turns.last, turns.sequence) = (index, form.sequence);
         if form.crc32c.is_none() {
             // By hand. It would be later than all that follows it.
@@ -307,6 +312,21 @@ impl PositionFile {
         match opened.filter(|(_, len)| bytes.len() as u64 == *len) {
             Some((file, _)) => write(&*file, &bytes).map_err(|source| not_written(path, source)),
             None => self.create(index, &bytes),
+        }
+    }
+
+    /// Writes a file anew that has these bytes; in place where there is no room for another one, which nothing can tear.
+    fn write_again(&self, index: usize, bytes: &[u8]) -> Result<(), CheckpointError> {
+        match self.create(index, bytes) {
+            Err(CheckpointError::Disk { source, .. }) if is_full(&source) => {
+                let path = self.dir.join(NAMES[index]);
+                let again = || {
+                    write(&*self.disk.open(&path, OpenMode::Write)?, bytes)?;
+                    self.disk.sync_dir(&self.dir)
+                };
+                again().map_err(|source| not_written(path.clone(), source))
+            }
+            created => created,
         }
     }
 
