@@ -237,13 +237,10 @@ impl PositionFile {
     }
 
     fn read_in(&self, turns: &mut Turns) -> Result<Checkpoints, CheckpointError> {
-        let newest = newest(&*self.disk, &self.dir, &self.source_id)?;
-        *turns = Turns {
-            are_known: true,
-            ..Turns::default()
-        };
-        let Some(Whole { index, form, bytes }) = newest else {
-            turns.last = 1;
+        // Of one that ends amid this nothing is known: the next one looks again.
+        *turns = Turns::default();
+        let Some(Whole { index, form, bytes }) = newest(&*self.disk, &self.dir, &self.source_id)? else {
+            (turns.last, turns.are_known) = (1, true);
             self.saved.lock().clear();
             return Ok(Checkpoints::new());
         };
@@ -251,11 +248,12 @@ impl PositionFile {
         // fail makes good for nothing but what is written again, its name too.
         self.write_again(index, &bytes)?;
         (turns.last, turns.sequence) = (index, form.sequence);
-        if form.crc32c.is_none() {
-            // By hand. It would be later than all that follows it.
+        if form.crc32c.is_none() || form.version < VERSION {
+            // By hand it would be later than all that follows it, and a build of before would go on from its own.
             self.write(turns, &form.databases)?;
             self.write(turns, &form.databases)?;
         }
+        turns.are_known = true;
         self.saved.lock().clone_from(&form.databases);
         Ok(form.databases)
     }
@@ -540,6 +538,42 @@ mod tests {
         }
     }
 
+    /// Whatever was being read when the disk failed, the file that was written last is not the one that is written next.
+    #[test]
+    fn a_load_that_fails_does_not_take_positions_back() {
+        for op in [
+            Op::Open,
+            Op::Read,
+            Op::Write,
+            Op::SyncData,
+            Op::Rename,
+            Op::SyncDir,
+        ] {
+            for before in 1..=4 {
+                let disk = SimDisk::new(before);
+                let file = on(&disk);
+                for offset in 1..=before {
+                    file.save(&at(offset)).unwrap();
+                }
+                disk.arm(FaultRule {
+                    op,
+                    path: String::new(),
+                    when: When::Nth(1),
+                    fault: Fault::Eio,
+                });
+                assert!(file.load().is_err(), "{op:?}");
+                for offset in [before, before + 1] {
+                    file.save(&at(offset)).unwrap();
+                    let found = file.load().unwrap();
+                    assert_eq!(found, at(offset), "{op:?} after {before}");
+                }
+                drop(file);
+                disk.crash(CrashMode::Power);
+                assert_eq!(on(&disk).load().unwrap(), at(before + 1), "{op:?} after {before}");
+            }
+        }
+    }
+
     /// The file system's journal is waited for where names and lengths change.
     #[test]
     fn a_save_waits_for_the_medium_once() {
@@ -622,6 +656,7 @@ mod tests {
         let saved = Checkpoints::from([("db0".to_owned(), checkpoint)]);
         file.save(&saved).unwrap();
         let path = dir.path().join(NAMES[0]);
+        let peek = || peek(&Env::real(), dir.path(), "10.0.0.1:9221");
         let whole = std::fs::read(&path).unwrap();
         let mut refused = 0;
         let is_filling = |at: usize| whole[..at].ends_with(b"    ") && whole[at..].starts_with(b"    ");
@@ -630,14 +665,14 @@ mod tests {
                 let mut bytes = whole.clone();
                 bytes[at] ^= 1 << bit;
                 std::fs::write(&path, &bytes).unwrap();
-                match file.load() {
+                match peek() {
                     Ok(loaded) => assert_eq!(loaded, saved, "{}", String::from_utf8_lossy(&bytes)),
                     Err(_) => refused += 1,
                 }
             }
             // The last byte ends a line.
             std::fs::write(&path, &whole[..at.min(whole.len() - 2)]).unwrap();
-            assert!(file.load().is_err(), "cut after {at} bytes");
+            assert!(peek().is_err(), "cut after {at} bytes");
         }
         assert!(refused > 1000, "{refused}");
         let by_hand = String::from_utf8(whole).unwrap();
@@ -662,6 +697,10 @@ mod tests {
         let old = serde_json::json!({ "version": 1, "source_id": "10.0.0.1:9221", "databases": saved, "crc32c": sum });
         std::fs::write(dir.path().join(NAMES[0]), old.to_string()).unwrap();
         assert_eq!(file.load().unwrap(), saved);
+        // Those refuse what they would go on from.
+        let now = std::fs::read(dir.path().join(NAMES[0])).unwrap();
+        let now: serde_json::Value = serde_json::from_slice(&now).unwrap();
+        assert_eq!(now["version"], VERSION);
         file.save(&saved).unwrap();
         assert_eq!(file.load().unwrap(), saved);
         assert!(matches!(open(dir.path()), Err(CheckpointError::Locked(_))));
