@@ -179,7 +179,8 @@ section! {
         /// Databases that are followed, as in `db0`; all if there are none.
         databases: Vec<String> = Vec::new();
         /// Types of which there are events: string, hash, list, set, zset, stream. Commands that act on keys of any type,
-        /// such as `del`, are always among them.
+        /// such as `del`, are always among them. From 4.0 on a `set` replaces a key of any type: leave strings among them where keys change
+        /// their type, or what was there before stays with whoever reads the events.
         types: Vec<DataTypeName> = Vec::new();
         /// Keys of which there are events, as patterns with `*`, `?` and `[...]` as in Redis.
         keys: Vec<String> = Vec::new();
