@@ -13,6 +13,10 @@
 //! When a batch fails for good, its sequence numbers are a gap that the broker will not cross. The epoch is then
 //! raised and numbers begin at 0 again (KIP-360). That is safe only for batches that were certainly not appended: if
 //! the failed one's outcome is unknown, those sent after it fail too, because they may be there.
+//!
+//! The first batch of an epoch is alone in flight: a broker that knows nothing of a producer takes any number for its
+//! first (KIP-360). One that refuses the first batch, because it does not lead yet, and takes the second one, could
+//! never take the first.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -69,6 +73,8 @@ struct Identity {
     producer_id: i64,
     epoch: i16,
     next_sequence: i32,
+    /// Whether the broker has a batch of this epoch.
+    is_known: bool,
 }
 
 /// What to do with a batch after an answer.
@@ -119,7 +125,7 @@ impl Lane {
                 self.recover(error).await;
                 continue;
             }
-            let room = self.open && self.in_flight.len() < self.shared.config.max_in_flight;
+            let room = self.open && self.in_flight.len() < self.max_in_flight();
             let Some((_, oldest)) = self.in_flight.front_mut() else {
                 match self.jobs.recv().await {
                     Some(job) => self.unsent.push_back(Entry::new(job)),
@@ -140,7 +146,7 @@ impl Lane {
 
     /// Sends what waits, as far as places in flight go. On an error the rest stays where it is.
     async fn send_unsent(&mut self) -> Result<(), ClientError> {
-        while self.in_flight.len() < self.shared.config.max_in_flight {
+        while self.in_flight.len() < self.max_in_flight() {
             let now = self.shared.client.env().clock.instant();
             // What was never sent has no number and leaves no gap.
             while let Some(entry) =
@@ -164,6 +170,13 @@ impl Lane {
         Ok(())
     }
 
+    /// Batches that may be in flight now.
+    fn max_in_flight(&self) -> usize {
+        let config = &self.shared.config;
+        let is_first = config.idempotent && !self.identity.is_some_and(|identity| identity.is_known);
+        if is_first { 1 } else { config.max_in_flight }
+    }
+
     /// Gives the first unsent batch its sequence number, unless it was sent and has one.
     async fn number(&mut self) -> Result<(), ClientError> {
         if !self.shared.config.idempotent {
@@ -177,6 +190,7 @@ impl Lane {
                     producer_id,
                     epoch,
                     next_sequence: 0,
+                    is_known: false,
                 }
             }
         };
@@ -266,7 +280,7 @@ impl Lane {
         gap
     }
 
-    fn judge(&self, answer: Result<ProduceResponse, ClientError>) -> Settled {
+    fn judge(&mut self, answer: Result<ProduceResponse, ClientError>) -> Settled {
         let outcome = answer.and_then(|response| {
             let partition = response
                 .responses
@@ -277,15 +291,22 @@ impl Lane {
             Ok(partition.base_offset)
         });
         match outcome {
-            Ok(offset) => Settled::Done(offset),
+            Ok(offset) => self.is_there(offset),
             Err(ClientError::Code {
                 code: ErrorCode::DuplicateSequenceNumber,
                 ..
-            }) => Settled::Done(-1),
+            }) => self.is_there(-1),
             // A batch that arrived damaged is whole on this side.
             Err(error) if error.is_retriable() => Settled::Again(error),
             Err(error) => Settled::Failed(error),
         }
+    }
+
+    fn is_there(&mut self, offset: i64) -> Settled {
+        if let Some(identity) = &mut self.identity {
+            identity.is_known = true;
+        }
+        Settled::Done(offset)
     }
 
     /// After a retriable failure: gives up what is too late, waits, learns who leads now.
@@ -344,6 +365,7 @@ impl Lane {
                     producer_id,
                     epoch,
                     next_sequence: 0,
+                    is_known: false,
                 })
             }
             Err(error) => {

@@ -412,6 +412,8 @@ impl Cluster {
         } = batch.header;
         if producer_id >= 0 {
             let last = base_sequence + last_offset_delta;
+            // Any number is the first of a producer that nothing is known of.
+            let is_new = !shared.producers.contains_key(&producer_id);
             let producer = shared.producers.entry(producer_id).or_default();
             if producer_epoch < producer.epoch {
                 return Err(ErrorCode::InvalidProducerEpoch);
@@ -430,7 +432,7 @@ impl Cluster {
                 return Ok(*offset);
             }
             let expected = producer.last.back().map_or(0, |(_, last, _)| last + 1);
-            if base_sequence != expected {
+            if base_sequence != expected && !is_new {
                 return Err(ErrorCode::OutOfOrderSequenceNumber);
             }
             producer.last.push_back((base_sequence, last, base_offset));

@@ -72,6 +72,32 @@ fn an_idempotent_producer_neither_loses_nor_doubles_nor_reorders() {
 }
 
 #[test]
+fn the_first_batch_of_a_producer_is_there_before_the_second_is_sent() {
+    for seed in 0..100 {
+        let mut sim = Sim::new(seed);
+        let moods = Moods {
+            move_leader: 0.5,
+            ..Moods::default()
+        };
+        let (cluster, machines) = Cluster::new(&mut sim, moods);
+        let at = cluster.clone();
+        sim.run(|env| async move {
+            at.start(&machines).await;
+            let producer = Producer::new(client(env), ProducerConfig::default());
+            let mut deliveries = Vec::new();
+            for name in 0..5 {
+                deliveries.push(producer.enqueue(TOPIC, 0, records(name, 1)).await.unwrap());
+            }
+            for delivery in deliveries {
+                delivery.wait().await.unwrap();
+            }
+        });
+        let values: Vec<_> = cluster.values().into_iter().map(|(_, value)| value).collect();
+        assert_eq!(values, ["0.0", "1.0", "2.0", "3.0", "4.0"], "seed {seed}");
+    }
+}
+
+#[test]
 fn a_refused_batch_takes_no_other_with_it() {
     for seed in 0..40 {
         let mut sim = Sim::new(seed);
