@@ -105,6 +105,12 @@ fn acknowledged_records_survive_in_the_page_caches_of_the_others() {
     run_nodes(12, "cached records", Nodes::cached);
 }
 
+/// Nor do those that nobody deletes go with those that somebody does, also where replicas get copies of what is left.
+#[test]
+fn acknowledged_records_survive_the_deletion_of_others() {
+    run_nodes(12, "deleted records", Nodes::deleting);
+}
+
 /// Runs the stories of three nodes with one in `share` of the seeds.
 #[allow(clippy::print_stdout, reason = "SIM_HASHES asks for it")]
 fn run_nodes(share: u64, what: &str, new: fn(u64) -> Nodes) {

@@ -21,6 +21,8 @@ pub(crate) struct Oracle {
     acknowledged: BTreeMap<Value, i64>,
     /// The offset after the last acknowledged record.
     acknowledged_end: i64,
+    /// Everything below was to be deleted, whether or not it has been.
+    deleted_to: i64,
 }
 
 impl Oracle {
@@ -40,6 +42,11 @@ impl Oracle {
         }
     }
 
+    /// Somebody is about to ask that everything below `offset` be deleted.
+    pub(crate) fn deletes(&mut self, offset: i64) {
+        self.deleted_to = self.deleted_to.max(offset);
+    }
+
     pub(crate) fn acknowledgements(&self) -> u64 {
         u64::try_from(self.acknowledged.len()).unwrap()
     }
@@ -53,6 +60,12 @@ impl Oracle {
     pub(crate) fn check(&self, found: &[(i64, Value)]) {
         let mut at = BTreeMap::new();
         let mut last = BTreeMap::new();
+        let start = found.first().map_or(self.deleted_to, |(offset, _)| *offset);
+        assert!(
+            start <= self.deleted_to,
+            "V-DUR: records begin at {start}, nobody has deleted any from {} on",
+            self.deleted_to
+        );
         offsets::check_dense(found);
         for (offset, value) in found {
             assert!(
@@ -69,7 +82,7 @@ impl Oracle {
                 );
             }
         }
-        acknowledged::check(&self.acknowledged, &at);
+        acknowledged::check(&self.acknowledged, &at, start);
     }
 }
 
@@ -94,6 +107,20 @@ mod tests {
     #[should_panic(expected = "V-DUR")]
     fn loss_is_found() {
         oracle().check(&[(0, (1, 0))]);
+    }
+
+    #[test]
+    fn what_was_to_be_deleted_may_be_there_or_not() {
+        let mut oracle = oracle();
+        oracle.deletes(1);
+        oracle.check(&[(0, (1, 0)), (1, (1, 1))]);
+        oracle.check(&[(1, (1, 1))]);
+    }
+
+    #[test]
+    #[should_panic(expected = "V-DUR: records begin at 1")]
+    fn a_log_that_begins_too_late_is_found() {
+        oracle().check(&[(1, (1, 1))]);
     }
 
     #[test]

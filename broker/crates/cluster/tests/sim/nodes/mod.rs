@@ -1,21 +1,26 @@
 //! Three nodes under a nemesis: crashes, cuts, slow disks; idempotent producers that follow the leader, consumers that do, and
 //! a reader at the end who compares what every replica holds.
 
-use std::collections::{BTreeMap, VecDeque};
+mod nemesis;
+mod sender;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use takhin_cluster::{Acks, Cluster, NewTopic, Partition, ProduceError, ReplicaChange, TopicError};
+use takhin_cluster::{Cluster, NewTopic, Partition, ReplicaChange, TopicError};
 use takhin_runtime::clock::Instant;
-use takhin_runtime::sim::{CrashMode, Fault, FaultRule, Machine, Op, Sim, SimNet, When};
+use takhin_runtime::sim::{CrashMode, Machine, Op, Sim, SimNet};
 use takhin_runtime::{Env, Rng, Shutdown};
 
+use self::nemesis::{Fate, deed, delete_soon};
+use self::sender::{Sender, Window};
 use crate::invariants;
 use crate::oracle::{Oracle, Value};
 use crate::reader::Readers;
-use crate::world::{PARK_AFTER, PARTITIONS_DIR, Producer, batch, read_up_to, start_node};
+use crate::world::{PARK_AFTER, read_up_to, start_node};
 
 pub(crate) const TOPIC: &str = "events";
 pub(crate) const NAMES: [&str; 3] = ["n1", "n2", "n3"];
@@ -39,15 +44,7 @@ pub(crate) struct Nodes {
     oracle: Arc<Mutex<Oracle>>,
     producers: Arc<Mutex<BTreeMap<u64, Window>>>,
     weak: Option<usize>,
-}
-
-/// What may happen to whom.
-struct Fate {
-    net: SimNet,
-    machines: Vec<Machine>,
-    running: Running,
-    /// The only one of which what was not synced is lost. Records are acknowledged from the page cache then.
-    weak: Option<usize>,
+    deletes: bool,
 }
 
 impl Nodes {
@@ -55,6 +52,13 @@ impl Nodes {
     pub(crate) fn cached(seed: u64) -> Self {
         let mut nodes = Self::new(seed);
         nodes.weak = usize::try_from(seed % 3).ok();
+        nodes
+    }
+
+    /// The same with records that are deleted, and segments that go soon after: replicas that are added get copies.
+    pub(crate) fn deleting(seed: u64) -> Self {
+        let mut nodes = Self::new(seed);
+        nodes.deletes = true;
         nodes
     }
 
@@ -70,6 +74,7 @@ impl Nodes {
                 (0..PRODUCERS).map(|id| (id, Window::default())).collect(),
             )),
             weak: None,
+            deletes: false,
         }
     }
 
@@ -86,7 +91,7 @@ impl Nodes {
     /// Runs the story; returns how many records were acknowledged.
     pub(crate) fn run(&mut self) -> u64 {
         let (machines, rng, net) = (self.machines.clone(), self.rng.fork(), self.sim.net().clone());
-        let weak = self.weak;
+        let (weak, deletes) = (self.weak, self.deletes);
         let (oracle, producers) = (Arc::clone(&self.oracle), Arc::clone(&self.producers));
         net.set_default_delay(NEAR);
         let found = self.sim.run(|env| async move {
@@ -94,11 +99,15 @@ impl Nodes {
             if weak.is_some() {
                 leader_of(&env, &running, &[("takhin.durability", "cached")]).await;
             }
+            if deletes {
+                delete_soon(&env, &running).await;
+            }
             let fate = Fate {
                 net: net.clone(),
                 machines: machines.clone(),
                 running: Arc::clone(&running),
                 weak,
+                deletes: deletes.then(|| Arc::clone(&oracle)),
             };
             let watched = Shutdown::new();
             let watching = invariants::watch(
@@ -188,139 +197,6 @@ pub(crate) fn boot(machines: &[Machine], index: usize, running: &Running) {
         }
     };
     drop(machines[index].env().tasks.spawn("boot", life));
-}
-
-/// Partitions of a node fail one by one, and are opened again once their disk is sound.
-async fn fail_partitions(env: &Env, rng: &Rng, machine: &Machine) {
-    machine.disk().arm(FaultRule {
-        op: if rng.chance(0.5) { Op::Write } else { Op::SyncData },
-        path: PARTITIONS_DIR.to_owned(),
-        when: When::Probability(0.2),
-        fault: if rng.chance(0.5) { Fault::Eio } else { Fault::Short },
-    });
-    env.clock.sleep(Duration::from_millis(rng.range(1..4000))).await;
-    machine.disk().clear_faults();
-}
-
-/// Others lead, then the node stops in order; whatever else happens meanwhile.
-async fn leave(env: &Env, running: &Running, one: usize) {
-    let cluster = running.lock().remove(&one);
-    let Some(cluster) = cluster else { return };
-    let leaving = async {
-        cluster.give_leadership_away().await;
-        cluster.stop().await;
-    };
-    let _ = env.clock.timeout(Duration::from_secs(20), leaving).await;
-}
-
-/// Asks a node for any replicas, in any order, or to take back what it was asked for.
-async fn move_replicas(env: &Env, rng: &Rng, fate: &Fate, asked: usize) {
-    let (running, weak) = (
-        &fate.running,
-        fate.weak.and_then(|weak| i32::try_from(weak + 1).ok()),
-    );
-    let mut replicas: Vec<i32> = (1..4).filter(|_| rng.chance(0.6)).collect();
-    // It would be the only one that has them.
-    if weak.is_some_and(|weak| replicas == [weak]) {
-        replicas = vec![1, 2, 3];
-    }
-    if rng.chance(0.5) {
-        replicas.reverse();
-    }
-    let replicas = (!replicas.is_empty()).then_some(replicas);
-    let cluster = running.lock().get(&asked).cloned();
-    if let Some(cluster) = cluster {
-        let asking = reassign(&cluster, replicas);
-        let _ = env.clock.timeout(Duration::from_secs(2), asking).await;
-    }
-}
-
-/// All nodes lose power at once, or as many as may, while the others are killed.
-async fn cut_power(env: &Env, rng: &Rng, fate: &Fate) {
-    let Fate {
-        machines, running, ..
-    } = fate;
-    for (index, machine) in machines.iter().enumerate() {
-        running.lock().remove(&index);
-        machine.crash(match fate.may_lose(index) {
-            true => CrashMode::Power,
-            false => CrashMode::Process,
-        });
-    }
-    env.clock.sleep(Duration::from_millis(rng.range(1..1000))).await;
-    (0..machines.len()).for_each(|index| boot(machines, index, running));
-}
-
-impl Fate {
-    /// Whether this node may lose what it has not synced.
-    fn may_lose(&self, index: usize) -> bool {
-        self.weak.is_none_or(|weak| weak == index)
-    }
-}
-
-/// One deed of the nemesis, and what comes after it.
-async fn deed(env: &Env, rng: &Rng, fate: &Fate) {
-    let Fate {
-        net,
-        machines,
-        running,
-        ..
-    } = fate;
-    let [one, other] = [(); 2].map(|()| usize::try_from(rng.range(0..3)).unwrap());
-    match rng.range(0..16) {
-        0 | 1 => {
-            let mode = match rng.chance(0.5) && fate.may_lose(one) {
-                true => CrashMode::Power,
-                false => CrashMode::Process,
-            };
-            running.lock().remove(&one);
-            machines[one].crash(mode);
-            env.clock.sleep(Duration::from_millis(rng.range(1..3000))).await;
-            boot(machines, one, running);
-        }
-        2 => net.isolate(NAMES[one]),
-        3 => net.block(NAMES[one], NAMES[other]),
-        4 => net.partition(NAMES[one], NAMES[other]),
-        5 => {
-            let slow = Duration::from_millis(rng.range(1..300));
-            machines[one]
-                .disk()
-                .set_latency(Op::SyncData, Duration::ZERO..=slow);
-        }
-        6 => net.kill_connections(NAMES[one], NAMES[other]),
-        7 => {
-            leave(env, running, one).await;
-            machines[one].crash(CrashMode::Process);
-            boot(machines, one, running);
-        }
-        // Ten minutes, forwards or backwards.
-        13 => {
-            let minutes = if rng.chance(0.5) { 10 } else { -10 };
-            machines[one].jump_clock(minutes * 60_000);
-        }
-        12 if fate.may_lose(one) => fail_partitions(env, rng, &machines[one]).await,
-        // Some of what is under way arrives when elections have been held over it.
-        14 => net.set_default_delay(Duration::ZERO..=Duration::from_millis(rng.range(10..1500))),
-        15 => cut_power(env, rng, fate).await,
-        8 | 9 => move_replicas(env, rng, fate, one).await,
-        _ => {
-            let cluster = running.lock().get(&one).cloned();
-            if let Some(cluster) = cluster
-                && let Some(topic) = cluster.image().topic(TOPIC).cloned()
-            {
-                // It may lead already, be behind or away.
-                let _ = cluster.elect_preferred(topic.id, 0).await;
-            }
-        }
-    }
-    env.clock.sleep(Duration::from_millis(rng.range(1..4000))).await;
-    if rng.chance(0.6) {
-        net.heal_all();
-        net.set_default_delay(NEAR);
-        machines[one]
-            .disk()
-            .set_latency(Op::SyncData, Duration::ZERO..=Duration::ZERO);
-    }
 }
 
 /// Asks for other replicas of the partition, or for those that it had.
@@ -417,123 +293,6 @@ pub(crate) async fn leader_of(env: &Env, running: &Running, settings: &[(&str, &
             }
         }
         env.clock.sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// Sends to whoever leads.
-struct Sender {
-    env: Env,
-    rng: Rng,
-    id: u64,
-    running: Running,
-    oracle: Arc<Mutex<Oracle>>,
-    producers: Arc<Mutex<BTreeMap<u64, Window>>>,
-    /// Whether nobody is to send.
-    silence: Arc<AtomicBool>,
-}
-
-impl Sender {
-    async fn run(self, stop: Shutdown) {
-        while !stop.is_triggered() {
-            if self.silence.load(Ordering::Relaxed) {
-                self.env.clock.sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-            tokio::select! {
-                biased;
-                () = stop.wait() => return,
-                partition = leader(&self.env, &self.running) => self.send_to(&partition).await,
-            }
-        }
-    }
-
-    async fn leads_for_sure(&self, partition: &Arc<Partition>, epoch: i32) -> bool {
-        let nodes: Vec<Arc<Cluster>> = self.running.lock().values().cloned().collect();
-        for cluster in nodes {
-            let topic = cluster.image().topic(TOPIC).map(|topic| topic.id);
-            let here = topic.and_then(|topic| cluster.partition(topic, 0));
-            if here.is_some_and(|here| Arc::ptr_eq(&here, partition)) {
-                return cluster.confirms_leadership(partition, epoch).await;
-            }
-        }
-        false
-    }
-
-    /// A few batches at once, as a client with requests in flight; those without an answer are sent again, first and
-    /// unchanged.
-    async fn send_to(&self, partition: &Arc<Partition>) {
-        let mut batches = Vec::new();
-        {
-            let mut all = self.producers.lock();
-            let window = all.get_mut(&self.id).unwrap();
-            let wanted = usize::try_from(self.rng.range(1..5)).unwrap();
-            window.fill(wanted, &self.rng);
-            for (first, count) in &window.unanswered {
-                let values = (0..*count).map(|i| (self.id, first + i));
-                self.oracle.lock().sent(values);
-                let at = Producer {
-                    next: *first,
-                    sequence: i32::try_from(*first).unwrap(),
-                    pending: None,
-                };
-                batches.push((*first, *count, batch(self.id, &at, *count)));
-            }
-        }
-        let mut tickets = Vec::new();
-        for (first, count, batch) in batches {
-            match partition.produce(batch, Acks::All) {
-                Ok(ticket) => tickets.push((first, count, ticket)),
-                Err(ProduceError::OutOfOrderSequence { epoch, .. }) if first == self.first_unanswered() => {
-                    // Brokers say so only then.
-                    assert!(
-                        !self.leads_for_sure(partition, epoch).await,
-                        "the oldest batch of a producer is out of order: clients give up then"
-                    );
-                }
-                // What follows would be out of order; clients send it nevertheless.
-                Err(_) => {}
-            }
-        }
-        let mut failed = tickets.is_empty();
-        for (first, count, ticket) in tickets {
-            // A client gives up on a broker that does not answer.
-            let outcome = self.env.clock.timeout(Duration::from_secs(2), ticket).await;
-            let Some(produced) = outcome.ok().and_then(Result::ok) else {
-                failed = true;
-                continue;
-            };
-            let value = (self.id, first);
-            self.oracle
-                .lock()
-                .acknowledged(value, count, produced.base_offset);
-            let mut all = self.producers.lock();
-            let window = all.get_mut(&self.id).unwrap();
-            window.unanswered.retain(|(other, _)| *other != first);
-        }
-        let pause = if failed { 50 } else { self.rng.range(1..30) };
-        self.env.clock.sleep(Duration::from_millis(pause)).await;
-    }
-
-    fn first_unanswered(&self) -> u64 {
-        let all = self.producers.lock();
-        all[&self.id].unanswered.front().map_or(0, |(first, _)| *first)
-    }
-}
-
-/// What a producer has sent and was not told about, oldest first: the number of the first record, and how many.
-#[derive(Debug, Default)]
-struct Window {
-    unanswered: VecDeque<(u64, u64)>,
-    next: u64,
-}
-
-impl Window {
-    fn fill(&mut self, wanted: usize, rng: &Rng) {
-        while self.unanswered.len() < wanted {
-            let count = rng.range(1..20);
-            self.unanswered.push_back((self.next, count));
-            self.next += count;
-        }
     }
 }
 
