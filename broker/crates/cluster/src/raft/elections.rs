@@ -265,19 +265,22 @@ impl Watch {
     /// Looks at a group that runs; whether anything was done about it.
     async fn look(&mut self, host: &GroupHost, group: &Group, raft: &Raft, begun: Instant) -> bool {
         let id = group.spec.id;
-        let (vote, state, mut configs) = {
+        let (vote, state, is_named, mut configs) = {
             let metrics = raft.server_metrics();
             let metrics = metrics.borrow_watched();
             let configs = metrics.membership_config.membership().get_joint_config().clone();
-            (metrics.vote, metrics.state, configs)
+            let is_named = group.is_named(&metrics);
+            (metrics.vote, metrics.state, is_named, configs)
         };
         let founding = configs.iter().all(BTreeSet::is_empty);
+        let is_other = !founding && !is_named;
         if founding {
             configs = vec![group.spec.founders.keys().copied().collect()];
         }
         let voters: BTreeSet<u64> = configs.iter().flatten().copied().collect();
         let voters: Vec<u64> = voters.into_iter().collect();
-        if state == ServerState::Leader || voters.len() < 2 || !voters.contains(&host.node) {
+        let is_voter = voters.contains(&host.node) && !is_other;
+        if state == ServerState::Leader || voters.len() < 2 || !is_voter {
             self.doubts.remove(&id);
             self.leaders.insert(id, (vote, None));
             return false;

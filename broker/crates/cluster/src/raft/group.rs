@@ -28,6 +28,7 @@ use crate::links::Kind;
 use crate::partition::Partition;
 
 pub(super) type Raft = openraft::Raft<TypeConfig, StateMachine>;
+pub(super) type ServerMetrics = openraft::metrics::RaftServerMetrics<TypeConfig>;
 
 pub(super) type RaftMetrics = openraft::RaftMetrics<TypeConfig>;
 
@@ -206,7 +207,13 @@ impl Group {
         }
         let mut life = self.life.lock();
         let inbound = match &mut *life {
-            Life::Running(running) => running.inbound.clone(),
+            Life::Running(running) => {
+                if kind == Kind::Transfer && !self.is_named(&running.raft.server_metrics().borrow_watched()) {
+                    answer(Err("the replica knows of older members only".to_owned()));
+                    return None;
+                }
+                running.inbound.clone()
+            }
             Life::Parked(parked) => {
                 let refusal = (kind == Kind::PreVote)
                     .then(|| parked.refusal(&body, hears_leader))
@@ -241,6 +248,21 @@ impl Group {
     pub(super) fn is_founder(&self, host: &GroupHost) -> bool {
         let own = self.spec.founders.get(&host.node);
         own.is_some_and(|own| own.directory == host.directory)
+    }
+
+    /// Whether the members that openraft goes by name this very replica.
+    ///
+    /// Invariant: a replica campaigns only under members that do. One that was added after another one of its broker had
+    /// been removed hears of older members first, from a snapshot or entry by entry, and these may name that other one,
+    /// alone even: to give itself that one's vote would be to lead a term beside the leader, without what is committed.
+    pub(super) fn is_named(&self, metrics: &ServerMetrics) -> bool {
+        let members = metrics.membership_config.membership();
+        members.get_node(&metrics.id) == Some(&self.spec.voter)
+    }
+
+    /// Whether openraft may campaign by its own timers.
+    pub(super) fn may_campaign(&self, metrics: &ServerMetrics) -> bool {
+        !self.doubt.is_any() && self.is_named(metrics)
     }
 
     /// From now on the replicas on these brokers are to lead in this order.

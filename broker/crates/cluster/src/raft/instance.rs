@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use takhin_runtime::watch;
 use takhin_storage::Log;
 
-use super::group::{Ground, Group, GroupSpec, Life, Raft, Running};
+use super::group::{Ground, Group, GroupSpec, Life, Raft, Running, ServerMetrics};
 use super::hard_state::{GroupId, GroupState};
 use super::host::{GroupHost, OpenError, log_options};
 use super::inbound::{self, Inbound};
@@ -22,7 +22,7 @@ use super::pace::Pacing;
 use super::parking::Woken;
 use super::progress::end_after;
 use super::state_machine::{Progress, StateMachine};
-use super::types::{Runtime, TypeConfig};
+use super::types::Runtime;
 use super::{hold, in_sync};
 use crate::partition::Partition;
 use crate::replicator::ProposalSink as _;
@@ -35,8 +35,6 @@ const LONGEST_DAMAGED: Duration = Duration::from_secs(300);
 
 /// How long openraft may take to find itself where it was before the group was parked; nothing is read from the disk.
 const RESUME: Duration = Duration::from_secs(10);
-
-type ServerMetrics = openraft::metrics::RaftServerMetrics<TypeConfig>;
 
 /// Why an instance ended.
 enum Ended {
@@ -227,7 +225,8 @@ impl Group {
         leading: Option<Leading>,
     ) -> Instance {
         // openraft's own timers too.
-        raft.runtime_config().elect(!self.doubt.is_any());
+        let may_campaign = self.may_campaign(&raft.server_metrics().borrow_watched());
+        raft.runtime_config().elect(may_campaign);
         let doubt = Arc::clone(&self.doubt);
         let (inbound, appends) = Inbound::new(raft.clone(), Arc::clone(&host.links), host.node, doubt);
         let log = Arc::clone(&ground.log);
@@ -355,7 +354,8 @@ async fn launch(
         // A crash may come between the founding entry and the first vote: then there is a log to be elected on.
         if raft.is_initialized().await.map_err(|e| e.to_string())? {
             let voters: Vec<u64> = raft.voter_ids().collect();
-            if voters == [id] {
+            let is_named = group.is_named(&raft.server_metrics().borrow_watched());
+            if voters == [id] && is_named {
                 raft.trigger().elect(false).await.map_err(|e| e.to_string())?;
             }
         } else if alone {
@@ -422,7 +422,9 @@ impl Instance {
             let (now, is_done, other) = {
                 let metrics = metrics.borrow_and_update();
                 // Without other replicas nobody needs a heartbeat and nobody else campaigns.
-                self.raft.runtime_config().tick(has_others(&metrics));
+                let config = self.raft.runtime_config();
+                config.tick(has_others(&metrics));
+                config.elect(group.may_campaign(&metrics));
                 group.note_vote(&metrics);
                 if leading.is_none() {
                     in_sync::expect_to_lead(host, group, &metrics);

@@ -21,6 +21,7 @@ mod drain;
 mod durability;
 mod failover;
 mod invariants;
+mod named;
 mod nodes;
 mod oracle;
 mod orphans;

@@ -247,7 +247,8 @@ impl Group {
             return false;
         }
         if let Some(raft) = self.raft() {
-            raft.runtime_config().elect(true);
+            let may_campaign = self.may_campaign(&raft.server_metrics().borrow_watched());
+            raft.runtime_config().elect(may_campaign);
         }
         tracing::info!(partition = %self.spec.id, "nothing is missing any more: votes again");
         host.elections.notify_one();

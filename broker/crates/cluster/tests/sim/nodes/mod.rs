@@ -15,7 +15,8 @@ use takhin_runtime::clock::Instant;
 use takhin_runtime::sim::{CrashMode, Machine, Op, Sim, SimNet};
 use takhin_runtime::{Env, Rng, Shutdown};
 
-use self::nemesis::{Fate, deed, delete_soon};
+pub(crate) use self::nemesis::delete_soon;
+use self::nemesis::{Fate, deed};
 use self::sender::{Sender, Window};
 use crate::invariants;
 use crate::oracle::{Oracle, Value};

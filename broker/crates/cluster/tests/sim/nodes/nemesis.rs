@@ -73,7 +73,7 @@ async fn move_replicas(env: &Env, rng: &Rng, fate: &Fate, asked: usize) {
 const DELETED: Duration = Duration::from_secs(2);
 
 /// Has segments without records go within seconds.
-pub(super) async fn delete_soon(env: &Env, running: &Running) {
+pub(crate) async fn delete_soon(env: &Env, running: &Running) {
     // What is written is as old as can be.
     drop(leader_of(env, running, &[("retention.ms", "-1")]).await);
     let cluster = running.lock().values().next().cloned().unwrap();
