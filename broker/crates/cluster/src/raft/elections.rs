@@ -265,21 +265,14 @@ impl Watch {
     /// Looks at a group that runs; whether anything was done about it.
     async fn look(&mut self, host: &GroupHost, group: &Group, raft: &Raft, begun: Instant) -> bool {
         let id = group.spec.id;
-        let (vote, state, is_named, mut configs) = {
-            let metrics = raft.server_metrics();
-            let metrics = metrics.borrow_watched();
-            let configs = metrics.membership_config.membership().get_joint_config().clone();
-            let is_named = group.is_named(&metrics);
-            (metrics.vote, metrics.state, is_named, configs)
-        };
+        let (vote, state, is_named, mut configs) = stands(group, raft);
         let founding = configs.iter().all(BTreeSet::is_empty);
-        let is_other = !founding && !is_named;
         if founding {
             configs = vec![group.spec.founders.keys().copied().collect()];
         }
         let voters: BTreeSet<u64> = configs.iter().flatten().copied().collect();
         let voters: Vec<u64> = voters.into_iter().collect();
-        let is_voter = voters.contains(&host.node) && !is_other;
+        let is_voter = voters.contains(&host.node) && (founding || is_named);
         if state == ServerState::Leader || voters.len() < 2 || !is_voter {
             self.doubts.remove(&id);
             self.leaders.insert(id, (vote, None));
@@ -416,6 +409,14 @@ pub(super) async fn let_go_of(raft: &Raft, links: &dyn Links, candidate: u64) {
             .handle_transfer_leader(TransferLeaderRequest::new(vote, NOBODY, None))
             .await;
     }
+}
+
+/// The vote and role of a replica, whether it is a member itself, and the sets of voters, each of which has to elect a leader.
+fn stands(group: &Group, raft: &Raft) -> (RaftVote, ServerState, bool, Vec<BTreeSet<u64>>) {
+    let metrics = raft.server_metrics();
+    let metrics = metrics.borrow_watched();
+    let configs = metrics.membership_config.membership().get_joint_config().clone();
+    (metrics.vote, metrics.state, group.is_named(&metrics), configs)
 }
 
 /// Whether one of the nodes that are `present` and not `draining` was in sync by the last leader's word.

@@ -421,10 +421,7 @@ impl Instance {
             let term_begun = *self.term_begun.borrow_and_update();
             let (now, is_done, other) = {
                 let metrics = metrics.borrow_and_update();
-                // Without other replicas nobody needs a heartbeat and nobody else campaigns.
-                let config = self.raft.runtime_config();
-                config.tick(has_others(&metrics));
-                config.elect(group.may_campaign(&metrics));
+                set_timers(group, &self.raft, &metrics);
                 group.note_vote(&metrics);
                 if leading.is_none() {
                     in_sync::expect_to_lead(host, group, &metrics);
@@ -528,6 +525,14 @@ fn why_ended(raft: &Raft) -> String {
         Err(fatal) => fatal.to_string(),
         Ok(()) => "the replication group ended".into(),
     }
+}
+
+/// Which of openraft's own timers run.
+fn set_timers(group: &Group, raft: &Raft, metrics: &ServerMetrics) {
+    let config = raft.runtime_config();
+    // Without other replicas nobody needs a heartbeat and nobody else campaigns.
+    config.tick(has_others(metrics));
+    config.elect(group.may_campaign(metrics));
 }
 
 /// Whether the group has replicas elsewhere, or is not founded yet.
