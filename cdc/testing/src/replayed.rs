@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use takhin_pika::info::DumpInfo;
 use tempfile::TempDir;
@@ -109,19 +111,66 @@ pub fn check(version: &str, snapshot: &[Read], binlog: &[Read]) {
 /// The same with what it had at another time.
 #[track_caller]
 pub fn check_against(version: &str, expected: &str, snapshot: &[Read], binlog: &[Read]) {
-    let state = State::rebuild(snapshot, binlog);
+    let mut state = State::rebuild(snapshot, &told(version, binlog));
     let mut lines = Fixture::of(version).lines(expected).unwrap();
     // Of a database whose position was not lost there are changes only.
     let taken: BTreeSet<&str> = snapshot.iter().map(|event| event.text("db")).collect();
     lines.retain(|line| taken.contains(format!("db{}", line["db"]).as_str()));
     let is_of_dump = expected.contains("purged");
-    // 3.5 does not send the streams that it had, and what has expired in a dump is left out. Keys with zero bytes 4.0 itself does not
-    // read back.
+    if version == "4.0.1" {
+        // It lists the key cut and does not read it back; changes have it whole, and a data set leaves it out. `i:z` is gone there
+        // after `pexpireat i:z 2000000000000`, which it has answered with 1 and written to its binlog as it was: it does not list
+        // it, and the dump of session 03 lacks it too.
+        let is_lost = |key: &[u8]| key == b"i:z" || key[..key.len().saturating_sub(1)].contains(&0);
+        assert_eq!(state.without(is_lost), if is_of_dump { 0 } else { 2 });
+    }
+    // 3.5 does not send the streams that it had.
     let is_left_out = |line: &Value| {
-        let is_stream = version == "3.5.5" && line["type"] == "stream";
-        is_stream && (line["key"] == "st:1" || is_of_dump) || is_of_dump && line["expire_at_about"].is_i64()
+        let is_unsent =
+            version == "3.5.5" && line["type"] == "stream" && (is_of_dump || line["key"] == "st:1");
+        is_unsent || line["value"].is_null()
     };
+    let left_out = lines.iter().filter(|line| is_left_out(line));
+    let left_out: Vec<&Value> = left_out.map(|line| &line["key"]).collect();
+    let cut = serde_json::json!({"b64": "aTpudWwA"});
+    match (version, is_of_dump) {
+        ("3.5.5", false) => assert_eq!(left_out, ["st:1"]),
+        ("3.5.5", true) => assert_eq!(left_out, ["i:st", "st:1"]),
+        ("4.0.1", _) => assert_eq!(left_out, [&cut]),
+        _ => assert!(left_out.is_empty(), "{left_out:?}"),
+    }
+    let left_out = left_out.len();
     let checked = state.check(&lines, is_left_out);
-    assert!(checked > 40, "{version}: {checked} of {}", lines.len());
+    assert_eq!(checked.equal + checked.expired, lines.len() - left_out);
+    assert!(
+        checked.equal >= EQUAL,
+        "{version}: {checked:?} of {}",
+        lines.len()
+    );
     assert!(state.applied > 80, "{version}: {}", state.applied);
+}
+
+/// Keys that the shortest of the expected contents has at least when all that expires there has expired.
+const EQUAL: usize = 53;
+
+/// The changes, with those that chance decided as the master executed them: masters before 3.5 have `spop` in their binlog, and
+/// which member it took only in their reply.
+pub fn told(version: &str, binlog: &[Read]) -> Vec<Read> {
+    let mut binlog = binlog.to_vec();
+    if !binlog.iter().any(|event| event.text("op") == "spop") {
+        return binlog;
+    }
+    let mut popped = Vec::new();
+    for commands in ["commands-1-load.jsonl", "commands-2-incremental.jsonl"] {
+        let lines = Fixture::of(version).lines(commands).unwrap();
+        popped.extend(lines.into_iter().filter(|line| line["args"][0] == "spop"));
+    }
+    for event in binlog.iter_mut().filter(|event| event.text("op") == "spop") {
+        let is_it = |line: &&Value| line["args"][1] == event.json["key"];
+        let line = popped.iter().find(is_it).unwrap();
+        let member = STANDARD.encode(line["reply"].as_str().unwrap());
+        event.json["op"] = "srem".into();
+        event.json["args_b64"].as_array_mut().unwrap().push(member.into());
+    }
+    binlog
 }
