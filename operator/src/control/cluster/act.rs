@@ -330,7 +330,7 @@ pub(super) async fn roll(
 }
 
 /// Whether a broker may be restarted now, by its own word; one that cannot be asked may. Tells why not, and that clients will notice.
-async fn may_restart(
+pub(super) async fn may_restart(
     context: &Context,
     cluster: &TakhinCluster,
     seen: &Seen,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use kube::runtime::events::EventType;
 use takhin_client::{ClientConfig, ConfigResource};
+use tracing::warn;
 
 use super::observe::Seen;
 use super::status::Report;
@@ -11,7 +12,7 @@ use crate::api::{ListenerType, TakhinCluster};
 use crate::build::{KAFKA_PORT, Names, NodeFile, listeners};
 use crate::control::context::Context;
 use crate::control::topics::{address, is_ready};
-use crate::kafka_api::KafkaApi;
+use crate::kafka_api::{KafkaApi, KafkaError};
 
 /// Brings the settings of all brokers about: those of the wish, and no others of those that the operator has set before.
 /// That brokers do not answer or refuse is told in the status.
@@ -44,19 +45,41 @@ pub(super) async fn set(
                     .await;
             }
         }
-        Err(message) => report.config_not_applied(&message),
+        Err(Failure::Refused(message)) => report.config_not_applied(&message),
+        Err(Failure::Unanswered(message)) => {
+            warn!(cluster = names.cluster, message, "settings not looked at");
+            if !(file.dynamic.is_empty() && before.is_empty()) {
+                report.config_not_known(cluster, &message);
+            }
+        }
     }
 }
 
-async fn bring_about(client: &KafkaApi, file: &NodeFile, before: &[String]) -> Result<Vec<String>, String> {
+/// Why settings were not brought about.
+enum Failure {
+    /// The brokers said no.
+    Refused(String),
+    /// They said nothing, which may pass.
+    Unanswered(String),
+}
+
+impl From<KafkaError> for Failure {
+    fn from(error: KafkaError) -> Self {
+        Self::Unanswered(error.to_string())
+    }
+}
+
+async fn bring_about(client: &KafkaApi, file: &NodeFile, before: &[String]) -> Result<Vec<String>, Failure> {
     let answers = client
         .describe_configs(&[(ConfigResource::AllBrokers, None)])
-        .await
-        .map_err(|error| error.to_string())?;
+        .await?;
     let found = match answers.into_iter().next() {
         Some((_, Ok(found))) => found,
-        Some((_, Err(refusal))) => return Err(refusal.to_string()),
-        None => return Err("the brokers did not tell their settings".to_owned()),
+        Some((_, Err(refusal))) => return Err(Failure::Refused(refusal.to_string())),
+        None => {
+            let message = "the brokers did not tell their settings".to_owned();
+            return Err(Failure::Unanswered(message));
+        }
     };
     let differs = |name: &str, value: &str| {
         let is = found.get(name).and_then(|found| found.value.as_deref());
@@ -78,10 +101,9 @@ async fn bring_about(client: &KafkaApi, file: &NodeFile, before: &[String]) -> R
     let names = changes.iter().map(|(name, _)| name.clone()).collect();
     let outcomes = client
         .alter_configs(&[(ConfigResource::AllBrokers, changes)])
-        .await
-        .map_err(|error| error.to_string())?;
+        .await?;
     match outcomes.into_iter().find_map(|(_, outcome)| outcome.err()) {
-        Some(refusal) => Err(refusal.to_string()),
+        Some(refusal) => Err(Failure::Refused(refusal.to_string())),
         None => Ok(names),
     }
 }

@@ -31,6 +31,9 @@ const DISK_PERCENT: u64 = 85;
 /// Characters of what a rollout waits for.
 const MAX_WAITING: usize = 1000;
 
+/// Begins what is said of settings that brokers refuse.
+const NOT_APPLIED: &str = "spec.config is not applied: ";
+
 /// What is to be said of a cluster after a pass.
 #[derive(Debug, Clone)]
 pub(super) struct Report {
@@ -176,7 +179,7 @@ impl Report {
         if self
             .conditions
             .get("Ready")
-            .is_some_and(|said| said.status == "False")
+            .is_some_and(|said| said.status != "True")
         {
             return;
         }
@@ -351,8 +354,29 @@ impl Report {
 
     pub(super) fn config_not_applied(&mut self, message: &str) {
         self.busy = true;
-        let message = format!("spec.config is not applied: {message}");
+        let message = format!("{NOT_APPLIED}{message}");
         self.conditions.say("Ready", false, "ReconcileError", message);
+    }
+
+    /// One request that failed is no word on the settings: what was said of this wish stays, and they are asked again. Of a wish
+    /// that was never seen to hold it is not said that it does.
+    pub(super) fn config_not_known(&mut self, cluster: &TakhinCluster, message: &str) {
+        self.busy = true;
+        let before = cluster.status.as_ref();
+        let before = before.map_or(&[][..], |status| &status.conditions);
+        let old = find(before, "Ready").filter(|old| old.observed_generation == cluster.metadata.generation);
+        match old {
+            Some(old) if old.status == "True" => {}
+            Some(old) if old.message.starts_with(NOT_APPLIED) => {
+                let message = old.message.clone();
+                self.conditions.say("Ready", false, "ReconcileError", message);
+            }
+            _ => {
+                let message = format!("whether spec.config is applied is not known yet: {message}");
+                self.conditions
+                    .say("Ready", Holds::Unknown, "Reconciling", message);
+            }
+        }
     }
 
     /// Writes what differs; where that are counts and no more, not before `pause` has gone by since it was written last.

@@ -520,6 +520,62 @@ async fn reasons_against_a_smaller_cluster() {
     }
 }
 
+/// A broker that is late with its word is no reason to call a cluster that serves unready.
+#[tokio::test]
+async fn a_late_broker_holds_up_a_restart_and_no_more() {
+    let now = cluster(3);
+    let (env, stop) = (Env::real(), Shutdown::new());
+    let mut seen = seen(3);
+    // Somebody listens there, and never answers in the way that is asked for.
+    let listener = env.net.listen("127.0.0.1:0", "test").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let health = Health::start(&env, &stop);
+    let serving = (env.clone(), stop.clone());
+    env.tasks.spawn("broker", async move {
+        let broken: Arc<dyn Endpoints> = Arc::new(Broken(504, json!({ "detail": "no answer in time" })));
+        http::serve(&serving.0, listener, health, Some(broken), serving.1).await
+    });
+    let context = Server::default().context();
+    seen.admin = Some(context.http.brokers(vec![address], "token".to_owned()));
+    let mut report = report(&now);
+    let restart = rolling(10);
+    report.rolling(&now, &restart, &roll::decide(&restart));
+    assert!(!act::may_restart(&context, &now, &seen, 1, &mut report).await);
+    report.observed(&now, &Names::of(&now, "cluster.local"), &seen);
+    stop.trigger();
+    says(&report, "Ready", ("True", "Serving"));
+    let waits = report.status.rollout.unwrap().waiting_for.unwrap();
+    assert!(waits.contains("whether broker 1 may be restarted"), "{waits}");
+}
+
+/// One request that fails changes no word on settings, and lets no wish pass for one that holds.
+#[test]
+fn settings_that_are_not_known_leave_what_was_said_of_them() {
+    let refused = "spec.config is not applied: no";
+    for (before, generation, is) in [
+        (("True", "Serving", "fine"), 3, ("True", "Serving")),
+        (
+            ("False", "ReconcileError", refused),
+            3,
+            ("False", "ReconcileError"),
+        ),
+        (("Unknown", "Reconciling", "new"), 3, ("Unknown", "Reconciling")),
+        (("True", "Serving", "fine"), 2, ("Unknown", "Reconciling")),
+    ] {
+        let mut now = cluster(3);
+        let ready = json!({
+            "type": "Ready", "status": before.0, "reason": before.1, "message": before.2,
+            "observedGeneration": generation, "lastTransitionTime": "2026-11-23T10:00:00Z",
+        });
+        now.status = Some(object(json!({ "conditions": [ready] })));
+        let mut report = report(&now);
+        report.config_not_known(&now, "no answer");
+        report.observed(&now, &Names::of(&now, "cluster.local"), &seen(3));
+        says(&report, "Ready", is);
+        assert!(report.is_busy());
+    }
+}
+
 /// What is said and planned where brokers answer everything they are asked to do so.
 async fn left(cluster: &TakhinCluster, mut seen: Seen, (status, answer): (u16, Value)) -> (Report, Plan) {
     let (env, stop) = (Env::real(), Shutdown::new());
