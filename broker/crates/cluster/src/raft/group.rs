@@ -257,7 +257,9 @@ impl Group {
     /// alone even: to give itself that one's vote would be to lead a term beside the leader, without what is committed.
     pub(super) fn is_named(&self, metrics: &ServerMetrics) -> bool {
         let members = metrics.membership_config.membership();
-        members.get_node(&metrics.id) == Some(&self.spec.voter)
+        let named = members.get_node(&metrics.id);
+        // A release that knew one broker only did not name its directory.
+        named.is_some_and(|named| *named == self.spec.voter || named.directory.is_nil())
     }
 
     /// Whether openraft may campaign by its own timers.
